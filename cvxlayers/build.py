@@ -1,0 +1,61 @@
+"""From a CVXPY problem and keywords to a layer, and from a call's keywords to its options: what all doors share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cvxlayers.derivative import choose_method
+from cvxlayers.errors import OptionError, did_you_mean
+from cvxlayers.layer import CallOptions, Layer
+from cvxlayers.parallel import default_threads
+from cvxlayers.solvers import Options, parse_options, select
+
+ON_FAILURE = ("raise", "nan", "mask")
+
+
+def build_layer(
+    problem: object,
+    parameters: Sequence[object],
+    variables: Sequence[object],
+    *,
+    solver: str | None = None,
+    solver_args: Mapping[str, object] | None = None,
+    gp: bool = False,
+    on_failure: str = "raise",
+    strict: bool = False,
+    threads: int | None = None,
+) -> Layer:
+    """Compiles a problem and chooses the methods for it; the arguments are those of every `CvxpyLayer`."""
+    from cvxlayers.canonical import compile_problem
+
+    compiled = compile_problem(problem, parameters, variables, gp=gp)
+    plan = select(compiled.structure, solver, P_values=compiled.P.constant_values)
+    options = CallOptions(Options(), plan, "raise", default_threads() if threads is None else _threads(threads))
+    layer = Layer(compiled, options, choose_method(compiled.structure), strict)
+    return replace(layer, options=call_options(layer, solver_args, on_failure))
+
+
+def call_options(layer: Layer, solver_args: Mapping[str, object] | None, on_failure: str | None) -> CallOptions:
+    """Returns the layer's options with those of one call put over them."""
+    options = layer.options
+    if on_failure is not None:
+        if on_failure not in ON_FAILURE:
+            raise OptionError(f"on_failure must be one of {ON_FAILURE}, got {on_failure!r}{_hint(on_failure)}")
+        options = replace(options, on_failure=on_failure)
+    if not solver_args:
+        return options
+    parsed = parse_options(solver_args, options.solver, options.plan, layer.compiled.structure, options.threads)
+    return replace(options, solver=parsed.options, plan=parsed.plan, threads=parsed.threads)
+
+
+def _hint(word: object) -> str:
+    return did_you_mean(word, ON_FAILURE) if isinstance(word, str) else ""
+
+
+def _threads(threads: object) -> int:
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer) or threads < 1:
+        raise OptionError(f"threads must be a positive whole number, got {threads!r}")
+    return int(threads)

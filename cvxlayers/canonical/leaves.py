@@ -1,0 +1,134 @@
+"""The maps between the user's leaves and CVXPY's: parameters on the way in, variables and duals on the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import scipy.sparse as sp
+from cvxpy.reductions import Dgp2Dcp
+
+from cvxlayers.canonical.conic import Conic
+from cvxlayers.canonical.probe import matrix_of
+from cvxlayers.compiled import ParameterMap
+
+_SYMMETRIC = ("symmetric", "PSD", "NSD")
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """One entry of `variables`: a variable, or the dual variable `index` of a constraint."""
+
+    leaf: cp.Variable
+    constraint: Any | None = None
+    index: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name of the variable."""
+        return self.leaf.name()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return self.leaf.shape
+
+    def exp(self, conic: Conic) -> bool:
+        """Whether the program holds its logarithm."""
+        return self.constraint is None and self.leaf.id in conic.exponentials
+
+
+def parameter_matrix(conic: Conic, parameters: Sequence[cp.Parameter], layout: ParameterMap) -> sp.csr_array:
+    """Returns the map from theta to CVXPY's vector of parameters, symmetrised where a parameter is symmetric."""
+    program = conic.program
+    blocks = []
+    for parameter, columns, logs in zip(parameters, layout.columns, layout.log_columns, strict=True):
+        for part, identity in ((columns, parameter.id), (logs, conic.logarithms.get(parameter.id))):
+            if part is None:
+                continue
+            found = _parameter_block(conic, identity, parameter.shape)
+            if any(parameter.attributes[attribute] for attribute in _SYMMETRIC):
+                found = found @ _symmetriser(parameter.shape)
+            blocks.append((part.start, found))
+    matrix = sp.csr_array((program.total_param_size, layout.width))
+    for start, block in blocks:
+        left = sp.csr_array((block.shape[0], start))
+        right = sp.csr_array((block.shape[0], layout.width - start - block.shape[1]))
+        matrix = matrix + sp.hstack([left, block, right], format="csr")
+    return sp.csr_array(matrix)
+
+
+def _parameter_block(conic: Conic, identity: int, shape: tuple[int, ...]) -> sp.csr_array:
+    """Returns the map from one leaf, raveled in C order, to CVXPY's vector of parameters."""
+    program = conic.program
+
+    def evaluate(v: np.ndarray) -> np.ndarray:
+        deltas: dict[int, Any] = {identity: v.reshape(shape)}
+        for reduction in conic.chain.reductions:
+            if not isinstance(reduction, Dgp2Dcp):
+                deltas = reduction.param_forward(deltas)
+        vector = np.zeros(program.total_param_size)
+        for inner, column in program.param_id_to_col.items():
+            if inner in deltas:
+                value = np.asarray(deltas[inner]).ravel(order="F")
+                vector[column : column + len(value)] = value
+        return vector
+
+    return matrix_of(evaluate, int(np.prod(shape)))
+
+
+def _symmetriser(shape: tuple[int, ...]) -> sp.csr_array:
+    """Returns the matrix of X ↦ ½(X + Xᵀ) on matrices (the last two axes) raveled in C order."""
+    size = int(np.prod(shape))
+    swapped = np.swapaxes(np.arange(size).reshape(shape), -1, -2).ravel()
+    both = np.concatenate([np.arange(size), swapped])
+    return sp.csr_array((np.full(2 * size, 0.5), (np.tile(np.arange(size), 2), both)), shape=(size, size))
+
+
+def variable_matrices(conic: Conic, outputs: Sequence[Output]) -> tuple[sp.csr_array, sp.csr_array]:
+    """Returns the maps from x and from y to all outputs, each raveled in C order and stacked."""
+    n, m = conic.program.x.size, conic.cone.dim
+    x = matrix_of(lambda v: _stack([_primal(conic, v, output) for output in outputs]), n)
+    if not any(output.constraint is not None for output in outputs):
+        return x, sp.csr_array((x.shape[0], m))
+    return x, matrix_of(lambda v: _duals(conic, v, outputs), m)
+
+
+def _primal(conic: Conic, x: np.ndarray, output: Output) -> np.ndarray:
+    """Carries x back through CVXPY's reductions, all of which are linear there but the exponential."""
+    if output.constraint is not None:
+        return np.zeros(int(np.prod(output.shape)))
+    values = conic.program.split_solution(x)
+    for reduction in reversed(conic.chain.reductions):
+        if not isinstance(reduction, Dgp2Dcp):
+            values = reduction.var_forward(values)
+    value = values[conic.exponentials.get(output.leaf.id, output.leaf.id)]
+    dense = value.toarray() if sp.issparse(value) else np.asarray(value)
+    return dense.reshape(output.shape).ravel()
+
+
+def _duals(conic: Conic, y: np.ndarray, outputs: Sequence[Output]) -> np.ndarray:
+    """Carries y back as CVXPY carries a solver's duals to `dual_value`."""
+    raw = SimpleNamespace(
+        status="Solved", x=np.zeros(conic.program.x.size), z=y, obj_val=0.0, solve_time=0.0, iterations=0
+    )
+    duals = conic.chain.invert(raw, list(conic.inverse_data)).dual_vars
+    parts = []
+    for output in outputs:
+        if output.constraint is None:
+            parts.append(np.zeros(int(np.prod(output.shape))))
+            continue
+        # A twin takes the value in, so that the user's constraint keeps its own.
+        twin = output.constraint.copy(output.constraint.args)
+        twin.save_dual_value(duals[output.constraint.id])
+        value = twin.dual_variables[output.index].value
+        parts.append(np.broadcast_to(np.asarray(value, dtype=float).reshape(output.shape), output.shape).ravel())
+    return _stack(parts)
+
+
+def _stack(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0)

@@ -1,0 +1,210 @@
+"""Orthogonal bases in which the derivatives of projections are diagonal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cvxlayers.cones.cone import Basis, Triplets
+
+Columns = Float[np.ndarray, "*batch dim k"]
+Index = slice | Int[np.ndarray, " k"]
+
+
+@dataclass(frozen=True, eq=False)
+class IdentityBasis(Basis):
+    """U = I, for `dim` coordinates, whatever the batch."""
+
+    dim: int
+
+    def rotate(self, w: Columns) -> Columns:
+        """Returns w."""
+        return w
+
+    def unrotate(self, w: Columns) -> Columns:
+        """Returns w."""
+        return w
+
+    def triplets(self) -> Triplets:
+        """Returns the identity, shared by the batch."""
+        diagonal = np.arange(self.dim)
+        return Triplets(diagonal, diagonal, np.ones((1, self.dim)))
+
+    def item(self, index: Index) -> IdentityBasis:
+        """Returns itself: the items share it."""
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class BlockBasis(Basis):
+    """U = diag(U₁, U₂, …) with dense blocks of one size."""
+
+    blocks: Float[np.ndarray, "*batch count k k"]
+
+    def rotate(self, w: Columns) -> Columns:
+        """Returns Uᵀ w, block by block."""
+        return self._apply(np.swapaxes(self.blocks, -1, -2), w)
+
+    def unrotate(self, w: Columns) -> Columns:
+        """Returns U w, block by block."""
+        return self._apply(self.blocks, w)
+
+    def triplets(self) -> Triplets:
+        """Returns the blocks' entries."""
+        count, size = self.blocks.shape[-3], self.blocks.shape[-1]
+        start, row, col = np.meshgrid(size * np.arange(count), np.arange(size), np.arange(size), indexing="ij")
+        values = self.blocks.reshape((*self.blocks.shape[:-3], -1))
+        return Triplets((start + row).ravel(), (start + col).ravel(), values)
+
+    def item(self, index: Index) -> BlockBasis:
+        """Returns the blocks of some items."""
+        return BlockBasis(self.blocks[index])
+
+    def _apply(self, blocks: Float[np.ndarray, "*batch count k k"], w: Columns) -> Columns:
+        size = blocks.shape[-1]
+        stacked = w.reshape((*w.shape[:-2], -1, size, w.shape[-1]))
+        return np.matmul(blocks, stacked).reshape(w.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class ConeRayBasis(Basis):
+    """The eigenbasis of second-order cones: (1, ẑ)/√2, (1, −ẑ)/√2, and the orthogonal complement of ẑ.
+
+    The complement is the image of e₂, e₃, … under the Householder reflection H = I − 2 h hᵀ, which maps e₁ to σẑ with
+    the sign σ that avoids cancellation; so U costs O(dim) a column.
+    """
+
+    h: Float[np.ndarray, "*batch count size_minus_one"]
+    sigma: Float[np.ndarray, "*batch count"]
+
+    def rotate(self, w: Columns) -> Columns:
+        """Returns Uᵀ w."""
+        t, z = self._split(w)
+        reflected = self._reflect(z)
+        first = self.sigma[..., None] * reflected[..., 0, :]
+        rays = np.stack([t + first, t - first], axis=-2) / np.sqrt(2.0)
+        return np.concatenate([rays, reflected[..., 1:, :]], axis=-2).reshape(w.shape)
+
+    def unrotate(self, w: Columns) -> Columns:
+        """Returns U w."""
+        plus, rest = self._split(w)
+        minus = rest[..., 0, :]
+        first = self.sigma[..., None] * (plus - minus) / np.sqrt(2.0)
+        z = self._reflect(np.concatenate([first[..., None, :], rest[..., 1:, :]], axis=-2))
+        t = (plus + minus) / np.sqrt(2.0)
+        return np.concatenate([t[..., None, :], z], axis=-2).reshape(w.shape)
+
+    def triplets(self) -> Triplets:
+        """Returns each cone's U as a dense block."""
+        count, size = self.h.shape[-2], self.h.shape[-1] + 1
+        eye = np.tile(np.eye(size), (count, 1))
+        stacked = self.unrotate(np.broadcast_to(eye, (*self.h.shape[:-2], *eye.shape)))
+        return BlockBasis(stacked.reshape((*self.h.shape[:-2], count, size, size))).triplets()
+
+    def item(self, index: Index) -> ConeRayBasis:
+        """Returns the bases of some items."""
+        return ConeRayBasis(self.h[index], self.sigma[index])
+
+    def _split(self, w: Columns) -> tuple[np.ndarray, np.ndarray]:
+        stacked = w.reshape((*w.shape[:-2], -1, self.h.shape[-1] + 1, w.shape[-1]))
+        return stacked[..., 0, :], stacked[..., 1:, :]
+
+    def _reflect(self, z: np.ndarray) -> np.ndarray:
+        h = self.h[..., None]
+        return z - 2.0 * h * np.sum(h * z, axis=-2, keepdims=True)
+
+
+@dataclass(frozen=True, eq=False)
+class CongruenceBasis(Basis):
+    """The eigenbasis of semidefinite cones: U maps svec(W) to svec(Q W Qᵀ) for the eigenvectors Q of the matrix."""
+
+    vectors: Float[np.ndarray, "*batch count order order"]
+
+    def rotate(self, w: Columns) -> Columns:
+        """Returns svec(Qᵀ W Q)."""
+        return self._congruence(np.swapaxes(self.vectors, -1, -2), w)
+
+    def unrotate(self, w: Columns) -> Columns:
+        """Returns svec(Q W Qᵀ)."""
+        return self._congruence(self.vectors, w)
+
+    def triplets(self) -> Triplets:
+        """Returns each cone's U as a dense block."""
+        count, order = self.vectors.shape[-3], self.vectors.shape[-1]
+        size = order * (order + 1) // 2
+        eye = np.tile(np.eye(size), (count, 1))
+        stacked = self.unrotate(np.broadcast_to(eye, (*self.vectors.shape[:-3], *eye.shape)))
+        return BlockBasis(stacked.reshape((*self.vectors.shape[:-3], count, size, size))).triplets()
+
+    def item(self, index: Index) -> CongruenceBasis:
+        """Returns the bases of some items."""
+        return CongruenceBasis(self.vectors[index])
+
+    def _congruence(self, Q: np.ndarray, w: Columns) -> Columns:
+        order = Q.shape[-1]
+        size = order * (order + 1) // 2
+        stacked = w.reshape((*w.shape[:-2], -1, size, w.shape[-1]))
+        W = smat(np.swapaxes(stacked, -1, -2), order)
+        turned = Q[..., None, :, :] @ W @ np.swapaxes(Q, -1, -2)[..., None, :, :]
+        return np.swapaxes(svec(turned), -1, -2).reshape(w.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class ProductBasis(Basis):
+    """The direct sum of bases, each on its own rows."""
+
+    rows: Sequence[Int[np.ndarray, " part"]]
+    parts: Sequence[Basis]
+
+    def rotate(self, w: Columns) -> Columns:
+        """Returns Uᵀ w."""
+        out = np.empty(w.shape)
+        for rows, part in zip(self.rows, self.parts, strict=True):
+            out[..., rows, :] = part.rotate(w[..., rows, :])
+        return out
+
+    def unrotate(self, w: Columns) -> Columns:
+        """Returns U w."""
+        out = np.empty(w.shape)
+        for rows, part in zip(self.rows, self.parts, strict=True):
+            out[..., rows, :] = part.unrotate(w[..., rows, :])
+        return out
+
+    def triplets(self) -> Triplets:
+        """Returns the parts' entries at their rows."""
+        found = [part.triplets() for part in self.parts]
+        batch = np.broadcast_shapes(*(part.values.shape[:-1] for part in found))
+        return Triplets(
+            np.concatenate([rows[part.rows] for rows, part in zip(self.rows, found, strict=True)]),
+            np.concatenate([rows[part.cols] for rows, part in zip(self.rows, found, strict=True)]),
+            np.concatenate([np.broadcast_to(part.values, (*batch, part.values.shape[-1])) for part in found], axis=-1),
+        )
+
+    def item(self, index: Index) -> ProductBasis:
+        """Returns the bases of some items."""
+        return ProductBasis(self.rows, [part.item(index) for part in self.parts])
+
+
+def triangle(order: int) -> tuple[Int[np.ndarray, " size"], Int[np.ndarray, " size"]]:
+    """Returns the rows and columns of the upper triangle, column by column."""
+    cols, rows = np.tril_indices(order)
+    return rows, cols
+
+
+def svec(M: Float[np.ndarray, "*batch order order"]) -> Float[np.ndarray, "*batch size"]:
+    """Returns the upper triangle, column by column, with off-diagonal entries times √2: an isometry."""
+    rows, cols = triangle(M.shape[-1])
+    return M[..., rows, cols] * np.where(rows == cols, 1.0, np.sqrt(2.0))
+
+
+def smat(v: Float[np.ndarray, "*batch size"], order: int) -> Float[np.ndarray, "*batch order order"]:
+    """Returns the symmetric matrix M with svec(M) = v."""
+    rows, cols = triangle(order)
+    entries = v * np.where(rows == cols, 1.0, np.sqrt(0.5))
+    M = np.empty((*v.shape[:-1], order, order))
+    M[..., rows, cols] = entries
+    M[..., cols, rows] = entries
+    return M

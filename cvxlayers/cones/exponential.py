@@ -1,0 +1,146 @@
+"""The exponential cone.
+
+References: Friberg, "Projection onto the exponential cone: a univariate root-finding problem" (2021).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Float
+
+from cvxlayers.cones.basis import BlockBasis
+from cvxlayers.cones.boundary import Points, Scalars, boundary_frame, increasing_root
+from cvxlayers.cones.cone import Cone, Derivative, Vector, no_second_derivative
+
+# exp(±_LARGEST) is finite and not denormal.
+_LARGEST = 700.0
+
+
+@final
+@dataclass(frozen=True)
+class Exponential(Cone):
+    """`count` cones cl {(x, y, z) : y exp(x/y) ≤ z, y > 0}, one after the other.
+
+    A boundary point is α (ρ, 1, e^ρ) with ρ = x/y, a boundary point of the polar cone β (1, 1 − ρ, −e^−ρ), and the two
+    are orthogonal: so v outside both cones is their sum for the one root ρ of its last coordinate.
+    """
+
+    count: int = 1
+
+    @property
+    def dim(self) -> int:
+        """The dimension of the space."""
+        return 3 * self.count
+
+    def project(self, v: Vector) -> Vector:
+        """Returns the projection, to rounding."""
+        points, scale = _normalised(v)
+        inside, polar, face, curved = _regions(points)
+        projected = np.zeros(points.shape)
+        projected[inside] = points[inside]
+        x, _, z = points[face].T
+        projected[face] = np.stack([x, np.zeros(x.shape), np.maximum(z, 0.0)], axis=-1)
+        projected[curved] = _on_boundary(points[curved], _root(points[curved]))
+        projected = projected * scale
+        projected[np.isnan(points).any(axis=-1)] = np.nan
+        return projected.reshape(v.shape)
+
+    def derivative(self, v: Vector) -> Derivative:
+        """On the curved boundary: 1 along the ray, 0 along the normal, 1/(1 + β/α (aᵀt)²) across, a = (1, −ρ, 0)."""
+        points, _ = _normalised(v)
+        inside, _, face, curved = _regions(points)
+        eigenvalues = np.zeros(points.shape)
+        vectors = np.broadcast_to(np.eye(3), (*points.shape, 3)).copy()
+        eigenvalues[inside] = 1.0
+        x, y, z = points[face].T
+        eigenvalues[face] = np.stack([np.heaviside(-x, 0.5), np.zeros(y.shape), np.heaviside(z, 0.5)], axis=-1)
+        bent = points[curved]
+        rho = _root(bent)
+        p, normal, a, ratio = _geometry(bent, rho)
+        eigenvalues[curved], vectors[curved] = boundary_frame(p, normal, ratio, a)
+        return Derivative(eigenvalues.reshape(v.shape), BlockBasis(vectors.reshape((*v.shape[:-1], self.count, 3, 3))))
+
+    def second_derivative(self, v: Vector, dv: Vector, w: Vector) -> Vector:
+        """Is not offered."""
+        raise no_second_derivative(self)
+
+
+def _normalised(v: Vector) -> tuple[Float[np.ndarray, "k 3"], Float[np.ndarray, "k 1"]]:
+    points = v.reshape((-1, 3))
+    scale = np.max(np.abs(points), axis=-1, keepdims=True)
+    scale = np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
+    return points / scale, scale
+
+
+def _regions(points: Points) -> tuple[np.ndarray, ...]:
+    """Returns which points are inside, inside the polar cone, over the face y = 0, and over the curved boundary."""
+    x, y, z = points.T
+    finite = np.isfinite(points).all(axis=-1)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        inside = ((y > 0) & (y * np.exp(x / y) <= z)) | ((y == 0) & (x <= 0) & (z >= 0))
+        # K° = {x > 0, x exp(y/x − 1) ≤ −z} ∪ {x = 0, y ≤ 0, z ≤ 0}
+        polar = ((x > 0) & (x * np.exp(y / x - 1.0) <= -z)) | ((x == 0) & (y <= 0) & (z <= 0))
+    inside &= finite
+    polar &= finite & ~inside
+    face = finite & ~inside & ~polar & (x <= 0) & (y <= 0)
+    return inside, polar, face, finite & ~inside & ~polar & ~face
+
+
+def _coefficients(points: Points, rho: Scalars) -> tuple[Scalars, Scalars, Scalars]:
+    """Returns the numerators of α and β, and their denominator ρ² − ρ + 1."""
+    x, y, _ = points.T
+    # Around its zero ρ = 1 − y/x, (ρ − 1) x + y is better as x (ρ − l); so is x − ρ y as y (u − ρ).
+    alpha = np.maximum((rho - 1.0) * x + y, 0.0)
+    beta = np.maximum(x - rho * y, 0.0)
+    return alpha, beta, rho * rho - rho + 1.0
+
+
+def _root(points: Points) -> Scalars:
+    """Returns ρ: the root of α e^ρ − β e^−ρ − z, between the zeros of α and β."""
+    x, y, z = points.T
+    with np.errstate(divide="ignore", over="ignore"):
+        l, u = 1.0 - y / np.where(x == 0, 1.0, x), x / np.where(y == 0, 1.0, y)
+    low = np.where(x > 0, l, -_LARGEST)
+    high = np.where(x < 0, l, _LARGEST)
+    low = np.where(y < 0, np.maximum(low, u), low)
+    high = np.where(y > 0, np.minimum(high, u), high)
+    low, high = np.clip(low, -_LARGEST, _LARGEST), np.clip(high, -_LARGEST, _LARGEST)
+
+    def balance(rho: Scalars) -> tuple[Scalars, Scalars]:
+        alpha, beta, size = _coefficients(points, rho)
+        grown, shrunk = np.exp(rho), np.exp(-rho)
+        value = (alpha * grown - beta * shrunk) / size - z
+        # α' = (x − α(2ρ − 1)) / size and β' = (−y − β(2ρ − 1)) / size, with α and β already divided
+        tilt = (2.0 * rho - 1.0) / size
+        slope = (grown * (x + alpha - alpha * tilt) + shrunk * (y + beta + beta * tilt)) / size
+        return value, slope
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        return increasing_root(balance, low, np.maximum(low, high))
+
+
+def _on_boundary(points: Points, rho: Scalars) -> Points:
+    """Returns α (ρ, 1, e^ρ); for ρ > 0 from the last coordinate z + β e^−ρ, which does not amplify α's rounding."""
+    alpha, beta, size = _coefficients(points, rho)
+    steep = rho > 0
+    decay = np.exp(-np.abs(rho))
+    top = np.where(steep, np.maximum(points[:, 2] + beta / size * decay, 0.0), alpha / size * decay)
+    middle = np.where(steep, top * decay, alpha / size)
+    return np.stack([rho * middle, middle, top], axis=-1)
+
+
+def _geometry(points: Points, rho: Scalars) -> tuple[Points, Points, Points, Scalars]:
+    """Returns the ray, the normal, the direction a, and β/α."""
+    p = _on_boundary(points, rho)
+    _, beta, size = _coefficients(points, rho)
+    decay = np.exp(-np.abs(rho))
+    steep = (rho > 0)[:, None]
+    one = np.ones(rho.shape)
+    ray = np.where(steep, np.stack([rho * decay, decay, one], -1), np.stack([rho, one, decay], -1))
+    rising, falling = np.stack([one, 1 - rho, -decay], -1), np.stack([decay, (1 - rho) * decay, -one], -1)
+    normal = np.where(steep, rising, falling)
+    ratio = (beta / size) / np.maximum(p[:, 1], np.finfo(float).tiny)
+    return ray, normal, np.stack([one, -rho, 0.0 * one], -1), ratio

@@ -1,0 +1,120 @@
+"""The product of cones, in the row order of the house; itself a cone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import numpy as np
+from jaxtyping import Int
+
+from cvxlayers.cones.basis import IdentityBasis, ProductBasis
+from cvxlayers.cones.cone import Cone, Derivative, Vector
+from cvxlayers.cones.exponential import Exponential
+from cvxlayers.cones.nonnegative import NonNegative
+from cvxlayers.cones.power import Power
+from cvxlayers.cones.second_order import SecondOrder
+from cvxlayers.cones.semidefinite import Semidefinite
+from cvxlayers.cones.zero import Zero
+
+
+@final
+@dataclass(frozen=True)
+class Product(Cone):
+    """The product of cones, stacked as: zero, nonnegative, second-order, semidefinite, exponential, power.
+
+    Attributes:
+        zero: the dimension of the zero cone.
+        nonnegative: the dimension of the nonnegative orthant.
+        second_order: the dimension of each second-order cone.
+        semidefinite: the order of each cone of positive semidefinite matrices (order·(order + 1)/2 rows).
+        exponential: the number of exponential cones (three rows each).
+        power: the exponent α of each three-dimensional power cone.
+    """
+
+    zero: int = 0
+    nonnegative: int = 0
+    second_order: tuple[int, ...] = ()
+    semidefinite: tuple[int, ...] = ()
+    exponential: int = 0
+    power: tuple[float, ...] = ()
+
+    @cached_property
+    def dim(self) -> int:
+        """The dimension of the space."""
+        return sum(rows.stop - rows.start for _, rows in self.blocks())
+
+    @property
+    def polyhedral(self) -> bool:
+        """Whether only the zero cone and the orthant occur."""
+        return not (self.second_order or self.semidefinite or self.exponential or self.power)
+
+    def blocks(self) -> list[tuple[Cone, slice]]:
+        """Returns each factor that has rows, in order, with its rows."""
+        cones: list[Cone] = [Zero(self.zero), NonNegative(self.nonnegative)]
+        cones += [SecondOrder(size) for size in self.second_order]
+        cones += [Semidefinite(order) for order in self.semidefinite]
+        cones += [Exponential() for _ in range(self.exponential)]
+        cones += [Power((alpha,)) for alpha in self.power]
+        stops = np.cumsum([cone.dim for cone in cones]).tolist()
+        found = [(cone, slice(stop - cone.dim, stop)) for cone, stop in zip(cones, stops, strict=True)]
+        return [(cone, rows) for cone, rows in found if cone.dim]
+
+    @cached_property
+    def _groups(self) -> list[tuple[Cone, Int[np.ndarray, " rows"]]]:
+        """Equal cones, wherever they stand, as one cone with all their rows."""
+        rows: dict[Cone | type[Cone], list[np.ndarray]] = {}
+        alphas: list[float] = []
+        for cone, block in self.blocks():
+            # Power cones of all exponents are computed together.
+            key = Power if isinstance(cone, Power) else cone
+            alphas += cone.alphas if isinstance(cone, Power) else ()
+            rows.setdefault(key, []).append(np.arange(block.start, block.stop))
+        return [(_stack(key, len(parts), tuple(alphas)), np.concatenate(parts)) for key, parts in rows.items()]
+
+    def project(self, v: Vector) -> Vector:
+        """Projects each block."""
+        return self._by_group(v, lambda cone, rows: cone.project(v[..., rows]))
+
+    def derivative(self, v: Vector) -> Derivative:
+        """Stacks the derivatives of the blocks; where all are polyhedral their common basis is the identity."""
+        parts = [(rows, cone.derivative(v[..., rows])) for cone, rows in self._groups]
+        eigenvalues = np.empty(v.shape)
+        for rows, part in parts:
+            eigenvalues[..., rows] = part.eigenvalues
+        if self.polyhedral:
+            return Derivative(eigenvalues, IdentityBasis(self.dim))
+        return Derivative(eigenvalues, ProductBasis([rows for rows, _ in parts], [part.basis for _, part in parts]))
+
+    def second_derivative(self, v: Vector, dv: Vector, w: Vector) -> Vector:
+        """Stacks the second derivatives of the blocks.
+
+        Raises:
+            DerivativeError: if a block does not offer one.
+        """
+        return self._by_group(
+            v, lambda cone, rows: cone.second_derivative(v[..., rows], dv[..., rows], w[..., rows])
+        )
+
+    def _by_group(self, v: Vector, compute: Callable[[Cone, Int[np.ndarray, " rows"]], Vector]) -> Vector:
+        out = np.empty(v.shape)
+        for cone, rows in self._groups:
+            out[..., rows] = compute(cone, rows)
+        return out
+
+
+def _stack(key: Cone | type[Cone], count: int, alphas: tuple[float, ...]) -> Cone:
+    """Returns `count` equal cones as one."""
+    match key:
+        case SecondOrder(size=size):
+            return SecondOrder(size, count)
+        case Semidefinite(order=order):
+            return Semidefinite(order, count)
+        case Exponential():
+            return Exponential(count)
+        case Zero() | NonNegative():
+            return key
+        case _:
+            return Power(alphas)

@@ -1,0 +1,94 @@
+"""The second-order cone.
+
+References: Bauschke, "Projection algorithms and monotone operators" (1996) for the projection; Ali, Wong, Kolter, "A
+semismooth Newton method for fast, generic convex programming" (2017) for its derivative.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from cvxlayers.cones.basis import ConeRayBasis, IdentityBasis
+from cvxlayers.cones.cone import Cone, Derivative, Vector
+
+
+@final
+@dataclass(frozen=True)
+class SecondOrder(Cone):
+    """`count` cones {(t, z) : ‖z‖ ≤ t} of `size` coordinates each, one after the other. Each is its own dual."""
+
+    size: int
+    count: int = 1
+
+    @property
+    def dim(self) -> int:
+        """The dimension of the space."""
+        return self.size * self.count
+
+    def project(self, v: Vector) -> Vector:
+        """Returns v inside, 0 inside the polar cone, else ½(1 + t/‖z‖)(‖z‖, z)."""
+        t, z, norm = self._split(v)
+        outside = norm > np.abs(t)
+        # ½(1 + t/‖z‖) where the point is outside both cones; 1 or 0 where it is not.
+        share = np.divide(t, norm, out=np.sign(t), where=outside)
+        scale = 0.5 * (1.0 + share)
+        head = np.where(outside, scale * norm, np.where(t > 0, t, 0.0))
+        return np.concatenate([head[..., None], scale[..., None] * z], axis=-1).reshape(v.shape)
+
+    def derivative(self, v: Vector) -> Derivative:
+        """Outside both cones: eigenvalue 1 on (1, ẑ), 0 on (1, −ẑ), ½(1 + t/‖z‖) across; at the origin ½."""
+        t, z, norm = self._split(v)
+        # clip(t/‖z‖) is 1 inside and −1 inside the polar cone; on a boundary it is the limit from outside.
+        share = np.clip(np.divide(t, norm, out=np.sign(t), where=norm > 0), -1.0, 1.0)
+        across = 0.5 * (1.0 + share)
+        # At the tip the cone's rays have no direction: all eigenvalues are ½, as `across` is.
+        tip = (norm == 0) & (t == 0)
+        plus = np.where(tip, 0.5, np.where(t >= -norm, 1.0, 0.0))
+        minus = np.where(tip, 0.5, np.where(t > norm, 1.0, 0.0))
+        if self.size == 1:
+            return Derivative(across.reshape(v.shape), IdentityBasis(self.dim))
+        rest = np.broadcast_to(across[..., None], (*across.shape, self.size - 2))
+        eigenvalues = np.concatenate([plus[..., None], minus[..., None], rest], axis=-1)
+        return Derivative(eigenvalues.reshape(v.shape), self._basis(z, norm))
+
+    def second_derivative(self, v: Vector, dv: Vector, w: Vector) -> Vector:
+        """Returns the derivative of v ↦ D(v) w along dv; zero inside either cone, where D is constant.
+
+        Outside, D(v) w = ½ (w₀ + ẑᵀw_z ; w₀ẑ + (1 + ρ) w_z − ρ ẑ ẑᵀw_z) with ρ = t/‖z‖, ẑ = z/‖z‖.
+        """
+        t, z, norm = self._split(v)
+        dt, dz, _ = self._split(dv)
+        head, tail, _ = self._split(w)
+        outside = (norm > np.abs(t))[..., None]
+        safe = np.where(norm > 0, norm, 1.0)[..., None]
+        unit, rho = z / safe, t[..., None] / safe
+        along = np.sum(unit * dz, axis=-1, keepdims=True)
+        dunit = (dz - along * unit) / safe
+        drho = dt[..., None] / safe - rho * along / safe
+        component = np.sum(unit * tail, axis=-1, keepdims=True)
+        dcomponent = np.sum(dunit * tail, axis=-1, keepdims=True)
+        dhead = dcomponent
+        dtail = head[..., None] * dunit + drho * (tail - component * unit)
+        dtail = dtail - rho * (component * dunit + dcomponent * unit)
+        out = 0.5 * np.concatenate([dhead, dtail], axis=-1)
+        return np.where(outside, out, 0.0).reshape(v.shape)
+
+    def _split(self, v: Vector) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns t, z and ‖z‖ of each cone; the norm neither overflows nor underflows."""
+        stacked = v.reshape((*v.shape[:-1], self.count, self.size))
+        t, z = stacked[..., 0], stacked[..., 1:]
+        largest = np.max(np.abs(z), axis=-1, initial=0.0, keepdims=True)
+        unit = np.divide(z, largest, out=np.zeros(z.shape), where=largest > 0)
+        return t, z, largest[..., 0] * np.sqrt(np.sum(unit * unit, axis=-1))
+
+    def _basis(self, z: np.ndarray, norm: np.ndarray) -> ConeRayBasis:
+        unit = np.divide(z, norm[..., None], out=np.zeros(z.shape), where=norm[..., None] > 0)
+        unit[..., 0] = np.where(norm > 0, unit[..., 0], 1.0)
+        sigma = np.where(unit[..., 0] > 0, -1.0, 1.0)
+        h = -sigma[..., None] * unit
+        h[..., 0] += 1.0
+        h /= np.sqrt(np.sum(h * h, axis=-1, keepdims=True))
+        return ConeRayBasis(h, sigma)

@@ -1,0 +1,14 @@
+"""Derivatives of the conic residual map: jvp, vjp, and the polish on the same Jacobian."""
+
+from cvxlayers.derivative.implicit import Data as Data
+from cvxlayers.derivative.implicit import DerivativeInfo as DerivativeInfo
+from cvxlayers.derivative.implicit import Linearisation as Linearisation
+from cvxlayers.derivative.implicit import jvp as jvp
+from cvxlayers.derivative.implicit import linearise as linearise
+from cvxlayers.derivative.implicit import vjp as vjp
+from cvxlayers.derivative.linear_solve import Method as Method
+from cvxlayers.derivative.linear_solve import choose_method as choose_method
+from cvxlayers.derivative.polish import polish as polish
+from cvxlayers.derivative.residual import Point as Point
+from cvxlayers.derivative.residual import evaluate as evaluate
+from cvxlayers.derivative.residual import residuals as residuals

@@ -1,0 +1,158 @@
+"""Dense factorisations of a batch of reduced systems: LU, refined, and minimum-norm least squares where singular."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.linalg import lapack
+
+from cvxlayers.cones import IdentityBasis
+from cvxlayers.derivative.system import Factorisation, Solve, System, relative_residual
+from cvxlayers.parallel import chunks, map_chunks
+from cvxlayers.program import Vectors
+
+Matrices = Float[np.ndarray, "batch k k"]
+
+# A ratio of LU pivots below this makes an item suspect; an eigenvalue ratio below the second makes it singular.
+_SUSPECT, _SINGULAR = 1e-9, 1e-12
+_REFINE_ABOVE, _REFINEMENTS = 1e-13, 3
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The items that keep equally many rows: which rows, K on them, its LU factors, the singular items' inverses.
+
+    Items are grouped, and not padded to one size, so that no item's rounding depends on its neighbours.
+    """
+
+    n: int
+    items: Int[np.ndarray, " batch"]
+    kept: Int[np.ndarray, "batch kept"]
+    K: Matrices
+    factors: Matrices
+    pivots: list[Int[np.ndarray, " k"]]
+    pseudo_inverses: Mapping[int, Float[np.ndarray, "k k"]]
+
+    def solve(self, first: Vectors, second: Vectors) -> Solve:
+        """Solves K u = [first; second] for the items of the group."""
+        rhs = np.concatenate([first, np.take_along_axis(second, self.kept, axis=1)], axis=1)
+        degenerate = np.zeros(len(rhs), dtype=bool)
+        degenerate[list(self.pseudo_inverses)] = True
+        solution = self._back_substitute(rhs, np.arange(len(rhs)))
+        gap = rhs - _matvec(self.K, solution)
+        residual = relative_residual(gap, rhs)
+        for _ in range(_REFINEMENTS):
+            items = np.flatnonzero((residual > _REFINE_ABOVE) & ~degenerate)
+            refined = solution[items] + self._back_substitute(gap[items], items)
+            refined_gap = rhs[items] - _matvec(self.K[items], refined)
+            refined_residual = relative_residual(refined_gap, rhs[items])
+            better = refined_residual < residual[items]
+            if not better.any():
+                break
+            chosen = items[better]
+            solution[chosen], gap[chosen] = refined[better], refined_gap[better]
+            residual[chosen] = refined_residual[better]
+        z = np.zeros(second.shape)  # the rows left out read −z = r Uᵀr₂ = 0
+        np.put_along_axis(z, self.kept, solution[:, self.n :], axis=1)
+        return Solve(solution[:, : self.n], z, residual, degenerate)
+
+    def _back_substitute(self, rhs: Vectors, items: Int[np.ndarray, " count"]) -> Vectors:
+        solution = np.empty_like(rhs)
+        for row, item in enumerate(items.tolist()):
+            if item in self.pseudo_inverses:
+                solution[row] = self.pseudo_inverses[item] @ rhs[row]
+            else:
+                solution[row] = lapack.dgetrs(self.factors[item].T, self.pivots[item], rhs[row])[0]
+        return solution
+
+
+@dataclass(frozen=True, eq=False)
+class DenseFactorisation(Factorisation):
+    """The factorised groups of a batch."""
+
+    groups: Sequence[Group]
+
+    def solve(self, first: Vectors, second: Vectors) -> Solve:
+        """Solves K u = [first; second] for each item."""
+        if len(self.groups) == 1:
+            return self.groups[0].solve(first, second)
+        u, z = np.empty(first.shape), np.empty(second.shape)
+        residual, degenerate = np.empty(len(first)), np.empty(len(first), dtype=bool)
+        for group in self.groups:
+            part = group.solve(first[group.items], second[group.items])
+            u[group.items], z[group.items] = part.first, part.second
+            residual[group.items], degenerate[group.items] = part.residual, part.degenerate
+        return Solve(u, z, residual, degenerate)
+
+
+def factorise_dense(system: System, threads: int) -> DenseFactorisation:
+    """Factorises the dense matrices K of a batch of systems."""
+    positive = system.derivative.eigenvalues > 0
+    counts = positive.sum(axis=1)
+    groups = [np.flatnonzero(counts == count) for count in np.unique(counts)]
+    return DenseFactorisation([_factorise_group(system, positive, items, threads) for items in groups])
+
+
+def _factorise_group(
+    system: System, positive: Bool[np.ndarray, "batch m"], items: Int[np.ndarray, " group"], threads: int
+) -> Group:
+    kept = np.nonzero(positive[items])[1].reshape(len(items), -1)
+    K = _assemble(system.item(items) if len(items) < len(positive) else system, kept)
+    factors = K.copy()
+
+    def factorise(piece: slice) -> list[Int[np.ndarray, " k"]]:
+        # K is symmetric, so the transpose of a row-major item is K itself, in the order that LAPACK overwrites.
+        return [lapack.dgetrf(item.T, overwrite_a=1)[1] for item in factors[piece]]
+
+    pieces = chunks(len(K), threads, smallest=8)
+    pivots = [pivot for part in map_chunks(factorise, pieces, threads) for pivot in part]
+    return Group(system.program.structure.n, items, kept, K, factors, pivots, _pseudo_inverses(K, factors))
+
+
+def _assemble(system: System, kept: Int[np.ndarray, "batch kept"]) -> Matrices:
+    program, n = system.program, system.program.structure.n
+    batch, size = kept.shape
+    A = program.structure.A.dense(program.A)
+    if not isinstance(system.derivative.basis, IdentityBasis):
+        A = system.derivative.basis.rotate(np.broadcast_to(A, (batch, *A.shape[1:])))
+    A = A[0][kept] if len(A) == 1 else np.take_along_axis(A, kept[:, :, None], axis=1)
+    root = np.take_along_axis(system.root, kept, axis=1)
+    eigenvalues = np.take_along_axis(system.derivative.eigenvalues, kept, axis=1)
+    K = np.zeros((batch, n + size, n + size))
+    K[:, :n, :n] = program.structure.P.dense(program.P)
+    K[:, n:, :n] = root[:, :, None] * A
+    K[:, :n, n:] = K[:, n:, :n].transpose(0, 2, 1)
+    diagonal = np.arange(n, n + size)
+    K[:, diagonal, diagonal] = eigenvalues - 1.0
+    return K
+
+
+def _pseudo_inverses(K: Matrices, factors: Matrices) -> dict[int, Float[np.ndarray, "k k"]]:
+    """Returns the pseudo-inverse of every item that is singular to working precision."""
+    if not K.shape[1]:
+        return {}
+    pivots = np.abs(np.diagonal(factors, axis1=1, axis2=2))
+    sound = np.isfinite(K).all(axis=(1, 2))
+    suspects = np.flatnonzero(sound & ~(pivots.min(axis=1) > _SUSPECT * pivots.max(axis=1)))
+    found = {int(item): _pseudo_inverse(K[item]) for item in suspects}
+    return {item: inverse for item, inverse in found.items() if inverse is not None}
+
+
+def _pseudo_inverse(K: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k k"] | None:
+    """Returns K⁺, or None where K is only badly scaled: regular once its rows and columns have comparable size."""
+    row_sizes = np.abs(K).max(axis=1)
+    scale = np.sqrt(np.where(row_sizes > 0, row_sizes, 1.0))
+    balanced = np.abs(np.linalg.eigvalsh(K / np.outer(scale, scale)))
+    if balanced.min() > _SINGULAR * balanced.max():
+        return None
+    eigenvalues, vectors = np.linalg.eigh(K)
+    regular = np.abs(eigenvalues) > 10 * _SINGULAR * np.abs(eigenvalues).max()
+    inverse = np.divide(1.0, eigenvalues, out=np.zeros_like(eigenvalues), where=regular)
+    return (vectors * inverse) @ vectors.T
+
+
+def _matvec(K: Matrices, u: Vectors) -> Vectors:
+    return np.matmul(K, u[:, :, None])[:, :, 0]

@@ -1,0 +1,146 @@
+"""Sparse factorisations of a batch of reduced systems: regularised LDLᵀ, refined on the true matrix.
+
+K is symmetric and quasi-definite only after a small shift: K + δ diag(I, −I) has an LDLᵀ factorisation for every
+ordering, and iterative refinement on K removes the shift. Where that does not converge, a pivoted LU of K itself is
+tried, and then the least-squares solution of smallest norm (LSMR).
+
+References: Vanderbei, "Symmetric quasi-definite matrices" (1995).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import qdldl
+import scipy.sparse as sp
+import scipy.sparse.linalg as spl
+from jaxtyping import Float
+
+from cvxlayers.cones import IdentityBasis
+from cvxlayers.derivative.system import Factorisation, Solve, System, relative_residual
+from cvxlayers.parallel import chunks, map_chunks
+from cvxlayers.program import Vectors
+
+_SHIFT = 1e-9
+_ACCURATE, _REFINEMENTS = 1e-12, 12
+
+
+@dataclass(frozen=True, eq=False)
+class SparseItem:
+    """One matrix K, balanced to S K S with rows of unit size, S = diag(scale), and its shifted factors."""
+
+    balanced: sp.csc_array
+    scale: Float[np.ndarray, " size"]
+    factors: qdldl.Solver
+    singular: bool
+
+    def solve(self, rhs: Float[np.ndarray, " size"]) -> tuple[Float[np.ndarray, " size"], float, bool]:
+        """Returns the solution, its relative residual, and whether K was singular to working precision."""
+        size = np.max(np.abs(rhs), initial=0.0)
+        if size == 0 or not np.isfinite(size):
+            return np.where(size == 0, 0.0, np.nan) * np.ones_like(rhs), float(np.where(size == 0, 0.0, np.inf)), False
+        target = self.scale * (rhs / size)
+        u, residual = self._refine(target, self.factors.solve)
+        if residual > _ACCURATE:
+            u, residual = self._pivoted(target, u, residual)
+        if residual > np.sqrt(_ACCURATE):
+            u = spl.lsmr(self.balanced, target, atol=1e-14, btol=1e-14, maxiter=20 * len(target))[0]
+            residual = _relative(target - self.balanced @ u, target)
+        return self.scale * u * size, residual, self.singular
+
+    def _refine(self, target, approximate) -> tuple[Float[np.ndarray, " size"], float]:
+        u = approximate(target)
+        gap = target - self.balanced @ u
+        residual = _relative(gap, target)
+        for _ in range(_REFINEMENTS):
+            if not residual > _ACCURATE / 10:
+                break
+            refined = u + approximate(gap)
+            refined_gap = target - self.balanced @ refined
+            refined_residual = _relative(refined_gap, target)
+            if not refined_residual < residual:
+                break
+            u, gap, residual = refined, refined_gap, refined_residual
+        return u, residual
+
+    def _pivoted(self, target, u, residual) -> tuple[Float[np.ndarray, " size"], float]:
+        """Tries a pivoted LU of the unshifted matrix; keeps the given solution where that is no better."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", spl.MatrixRankWarning)
+                lu = spl.splu(self.balanced)
+        except RuntimeError:  # exactly singular
+            return u, residual
+        candidate, candidate_residual = self._refine(target, lu.solve)
+        # The nearly singular LU of a consistent system has a tiny residual and an arbitrary part in the null space.
+        huge = np.max(np.abs(candidate)) > 1e6 * (np.max(np.abs(u)) + np.max(np.abs(target)))
+        return (candidate, candidate_residual) if candidate_residual < residual and not huge else (u, residual)
+
+
+@dataclass(frozen=True, eq=False)
+class SparseFactorisation(Factorisation):
+    """The factorised items of a batch."""
+
+    n: int
+    items: Sequence[SparseItem]
+    threads: int
+
+    def solve(self, first: Vectors, second: Vectors) -> Solve:
+        """Solves K u = [first; second] for each item."""
+        rhs = np.concatenate([first, second], axis=1)
+
+        def solve_piece(piece: slice) -> list[tuple[Float[np.ndarray, " size"], float, bool]]:
+            return [item.solve(row) for item, row in zip(self.items[piece], rhs[piece], strict=True)]
+
+        pieces = chunks(len(rhs), self.threads)
+        solved = [result for part in map_chunks(solve_piece, pieces, self.threads) for result in part]
+        u = np.array([result[0] for result in solved]).reshape(rhs.shape)
+        residual = np.array([result[1] for result in solved], dtype=float)
+        degenerate = np.array([result[2] for result in solved], dtype=bool)
+        return Solve(u[:, : self.n], u[:, self.n :], residual, degenerate)
+
+
+def factorise_sparse(system: System, threads: int) -> SparseFactorisation:
+    """Factorises the sparse matrices K of a batch of systems, one by one."""
+    batch = system.program.batch
+
+    def factorise_piece(piece: slice) -> list[SparseItem]:
+        return [_factorise(system, item) for item in range(*piece.indices(batch))]
+
+    parts = map_chunks(factorise_piece, chunks(batch, threads), threads)
+    return SparseFactorisation(system.program.structure.n, [item for part in parts for item in part], threads)
+
+
+def _factorise(system: System, item: int) -> SparseItem:
+    K = _assemble(system, item)
+    scale = np.ones(K.shape[0])
+    for _ in range(3):
+        sizes = abs(K.multiply(scale[:, None]).multiply(scale)).max(axis=1).toarray().ravel()
+        scale = scale / np.sqrt(np.where(sizes > 0, sizes, 1.0))
+    balanced = sp.csc_array(K.multiply(scale[:, None]).multiply(scale))
+    n = system.program.structure.n
+    shift = _SHIFT * np.concatenate([np.ones(n), -np.ones(len(scale) - n)])
+    factors = qdldl.Solver(sp.csc_matrix(balanced + sp.diags_array(shift)))
+    # A pivot of the size of the shift would be zero without it.
+    pivots = np.abs(factors.factors()[1])
+    return SparseItem(balanced, scale, factors, bool(pivots.min(initial=1.0) < 10 * _SHIFT))
+
+
+def _assemble(system: System, item: int) -> sp.csc_array:
+    program, derivative = system.program, system.derivative
+    P = program.structure.P.matrix(program.P[min(item, len(program.P) - 1)])
+    A = program.structure.A.matrix(program.A[min(item, len(program.A) - 1)])
+    if not isinstance(derivative.basis, IdentityBasis):
+        rows, cols, values = derivative.basis.triplets()
+        U = sp.csc_array((values[min(item, len(values) - 1)], (rows, cols)), shape=(A.shape[0], A.shape[0]))
+        A = U.T @ A
+    scaled = sp.diags_array(system.root[item]) @ A
+    corner = sp.diags_array(derivative.eigenvalues[item] - 1.0)
+    return sp.csc_array(sp.block_array([[P, scaled.T], [scaled, corner]], format="csc"))
+
+
+def _relative(residual: Float[np.ndarray, " size"], rhs: Float[np.ndarray, " size"]) -> float:
+    return float(relative_residual(residual[None], rhs[None])[0])

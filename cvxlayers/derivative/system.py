@@ -1,0 +1,77 @@
+"""The symmetric linear system behind every derivative of the residual map.
+
+The Jacobian of the residual map is J = [[P, AᵀD], [A, D − I]] with D = U diag(d) Uᵀ, 0 ≤ d ≤ 1. With r = √d and
+Ã = UᵀA, write dv = A dx + dy − r₂ and dy = U r z. Then J [dx; dv] = [r₁; r₂] becomes
+
+    K [dx; z] = [r₁ ; r Uᵀr₂],        K = [[P, Ãᵀ diag(r)], [diag(r) Ã, diag(d − 1)]],
+
+and Jᵀ [λ; μ] = [g₁; Dȳ + (D − I)s̄] becomes, with μ = s̄ + U r ζ, the same system for [λ; ζ] with right-hand side
+[g₁ − Aᵀs̄ ; r Uᵀȳ]. So one symmetric matrix, whose factorisation is shared, serves tangents, cotangents and Newton
+steps. A direction with d = 0 decouples (its row of K is −1 on the diagonal) and is left out.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from cvxlayers.cones import Derivative
+from cvxlayers.program import ConeProgram, Vectors
+
+
+@dataclass(frozen=True, eq=False)
+class System:
+    """The matrices K of a batch of programs at points where the projection has derivative D."""
+
+    program: ConeProgram
+    derivative: Derivative
+
+    @cached_property
+    def root(self) -> Vectors:
+        """The square roots of D's eigenvalues."""
+        return np.sqrt(self.derivative.eigenvalues)
+
+    def to_eigen(self, w: Vectors) -> Vectors:
+        """Returns diag(r) Uᵀ w."""
+        return self.root * self.derivative.basis.rotate(w[..., None])[..., 0]
+
+    def from_eigen(self, z: Vectors) -> Vectors:
+        """Returns U diag(r) z, the adjoint of `to_eigen`."""
+        return self.derivative.basis.unrotate((self.root * z)[..., None])[..., 0]
+
+    def item(self, index: slice | Int[np.ndarray, " k"]) -> System:
+        """Returns the systems of some items."""
+        return System(self.program.item(index), self.derivative.item(index))
+
+
+@dataclass(frozen=True, eq=False)
+class Solve:
+    """The solution [first; second] of K u = right-hand side, and how well it was solved.
+
+    `residual` is ‖K u − rhs‖∞ / ‖rhs‖∞ per item (zero where the right-hand side is). `degenerate` marks items whose K
+    is singular to working precision: there u is the least-squares solution of smallest norm.
+    """
+
+    first: Vectors
+    second: Vectors
+    residual: Float[np.ndarray, " batch"]
+    degenerate: Bool[np.ndarray, " batch"]
+
+
+class Factorisation(ABC):
+    """A factorised batch of systems."""
+
+    @abstractmethod
+    def solve(self, first: Vectors, second: Vectors) -> Solve:
+        """Solves K u = [first; second] for each item."""
+
+
+def relative_residual(residual: Vectors, rhs: Vectors) -> Float[np.ndarray, " batch"]:
+    """Returns ‖residual‖∞ / ‖rhs‖∞ per item: 0 where the right-hand side is zero, infinite where it is not finite."""
+    size, scale = np.max(np.abs(residual), axis=1, initial=0.0), np.max(np.abs(rhs), axis=1, initial=0.0)
+    ratio = np.divide(size, scale, out=np.zeros_like(size), where=scale > 0)
+    return np.where(np.isfinite(ratio), ratio, np.inf)

@@ -1,0 +1,249 @@
+"""The layer below every framework: parameters → cone program → solution → variables, and the same four steps back.
+
+Everything here is a batch of float64 numpy arrays. A call changes nothing: what a derivative needs travels in the
+`Forward` that the call returns.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from cvxlayers import report
+from cvxlayers.compiled import CompiledProblem, Theta
+from cvxlayers.derivative import Data, DerivativeInfo, Method, Point, evaluate, jvp, linearise, polish, residuals, vjp
+from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, SolverError
+from cvxlayers.program import ConeProgram, Residuals, Status
+from cvxlayers.solvers import Options, Outcome, Plan, solve_batch
+
+Array = Float[np.ndarray, "..."]
+Items = Int[np.ndarray, " items"]
+
+# Relative KKT residuals of the returned point up to which it counts as solved, and as usable (with a warning), unless
+# the caller asked for less. A derivative is reported where its linear solve has a larger residual than the last.
+_SOLVED, _USABLE, _TRUSTED = 1e-8, 1e-5, 1e-6
+
+
+@dataclass(frozen=True)
+class CallOptions:
+    """What one call asks for."""
+
+    solver: Options
+    plan: Plan
+    on_failure: str
+    threads: int
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """What one call computed: all that its derivatives need."""
+
+    values: Sequence[Array]
+    batch_shape: tuple[int, ...]
+    theta: Theta
+    program: ConeProgram
+    point: Point
+    outcome: Outcome
+    status: Int[np.ndarray, " batch"]
+    outputs: Sequence[Array]
+    options: CallOptions
+
+    @property
+    def ok(self) -> Bool[np.ndarray, " batch"]:
+        """Which items have a solution: SOLVED, or INACCURATE, of which the call has warned."""
+        return self.status <= Status.INACCURATE
+
+    @cached_property
+    def residuals(self) -> Residuals:
+        """The relative KKT residuals of the returned points."""
+        return residuals(self.program, self.point)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A compiled problem with the methods chosen for it.
+
+    Attributes:
+        compiled: the maps between the user's arrays and the cone program.
+        options: what a call asks for unless it says otherwise.
+        method: how the linear systems of the derivative are factorised.
+        strict: whether doubtful results raise instead of warning.
+    """
+
+    compiled: CompiledProblem
+    options: CallOptions
+    method: Method
+    strict: bool
+
+    def forward(self, values: Sequence[Array], options: CallOptions) -> Forward:
+        """Solves the program of every item.
+
+        Raises:
+            InputError: if the values do not fit the parameters.
+            SolverError: if items are not solved and `options.on_failure` is "raise".
+        """
+        theta, batch_shape = self.compiled.parameters.flatten(values)
+        program = self.compiled.program(theta)
+        outcome = solve_batch(program, options.plan, options.solver, options.threads)
+        point = self._polish(program, outcome, options.threads)
+        status = _final_status(outcome.solution.status, point.merit, options.solver.eps)
+        self._report(status, point, outcome, options)
+        outputs = self.compiled.variables.recover(point.x, point.y)
+        failed = status > Status.INACCURATE
+        if failed.any():
+            outputs = [_replace_failed(output, failed, options.on_failure) for output in outputs]
+        outputs = [_unfold(output, batch_shape) for output in outputs]
+        return Forward(values, batch_shape, theta, program, point, outcome, status, outputs, options)
+
+    def vjp(
+        self, forward: Forward, cotangents: Sequence[Array | None], objective: Array | None = None
+    ) -> tuple[list[Array], DerivativeInfo]:
+        """Pulls cotangents of the variables, and of the optimal value, back to the parameters.
+
+        Args:
+            forward: what the call returned.
+            cotangents: one per variable, of shape (*batch, *variable.shape); None is zero.
+            objective: cotangent of the optimal value, of shape batch; None is zero.
+
+        Returns:
+            One cotangent per parameter, of the shape of the value the caller passed, and how far to trust them.
+        """
+        batch, solved, point = forward.program.batch, np.flatnonzero(forward.ok), forward.point
+        folded = [None if cotangent is None else _fold(cotangent, forward.batch_shape) for cotangent in cotangents]
+        x, y = self.compiled.variables.adjoint(point.x, point.y, folded)
+        x, y = _rows(x, batch)[solved], _rows(y, batch)[solved]
+        data, info = vjp(self._linearise(forward, solved), x, y, np.zeros_like(y))
+        self._check(info, solved)
+        dtheta = self.compiled.adjoint(*_spread(data, solved, forward))
+        if objective is not None:
+            dtheta = dtheta + self._objective_adjoint(forward, objective.reshape(batch))
+        return self.compiled.parameters.adjoint(forward.values, dtheta, forward.batch_shape), info
+
+    def jvp(self, forward: Forward, tangents: Sequence[Array | None]) -> tuple[list[Array], DerivativeInfo]:
+        """Pushes tangents of the parameters forward to the variables: the adjoint of `vjp`.
+
+        Args:
+            forward: what the call returned.
+            tangents: one per parameter, of the shape of the value the caller passed; None is zero.
+
+        Returns:
+            One tangent per variable, of shape (*batch, *variable.shape), and how far to trust them.
+        """
+        batch, solved, point = forward.program.batch, np.flatnonzero(forward.ok), forward.point
+        dtheta = self.compiled.parameters.tangent(forward.values, tangents, forward.batch_shape)
+        data = Data(*(_rows(array, batch)[solved] for array in self.compiled.tangent(dtheta)))
+        dx, dy, _, info = jvp(self._linearise(forward, solved), data)
+        self._check(info, solved)
+        dx, dy = _spread((dx, dy), solved, forward)
+        outputs = self.compiled.variables.tangent(point.x, point.y, dx, dy)
+        return [_unfold(output, forward.batch_shape) for output in outputs], info
+
+    def objective(self, forward: Forward) -> Float[np.ndarray, "*batch"]:
+        """Returns the optimal value of each item, as CVXPY's `problem.value`; NaN where an item has no solution."""
+        value = forward.program.objective(forward.point.x) + self.compiled.offset.apply(forward.theta)[:, 0]
+        value = -value if self.compiled.maximise else value
+        value = np.exp(value) if self.compiled.gp else value
+        return np.where(forward.ok, value, np.nan).reshape(forward.batch_shape)
+
+    def _objective_adjoint(self, forward: Forward, cotangent: Float[np.ndarray, " batch"]) -> Array:
+        """The envelope theorem: the optimal value's derivative is the Lagrangian's at fixed x and y.
+
+        It is exact where the solution map is not even a function, and needs no linear solve.
+        """
+        weight = cotangent * self.objective(forward).reshape(-1) if self.compiled.gp else cotangent
+        weight = (-weight if self.compiled.maximise else weight)[:, None]
+        structure, x, y = forward.program.structure, forward.point.x, forward.point.y
+        data = Data(
+            P=0.5 * structure.P.outer(weight * x, x),
+            q=weight * x,
+            A=structure.A.outer(weight * y, x),
+            b=-weight * y,
+        )
+        solved = np.flatnonzero(forward.ok)
+        (*full, weight) = _spread([array[solved] for array in (*data, weight)], solved, forward)
+        return self.compiled.adjoint(*full) + self.compiled.offset.adjoint(weight)
+
+    def _linearise(self, forward: Forward, solved: Items):
+        """Linearises the solution map of the solved items."""
+        program, point = forward.program, forward.point
+        if len(solved) < program.batch:
+            program, point = program.item(solved), point.item(solved)
+        return linearise(program, point, self.method, forward.options.threads)
+
+    def _polish(self, program: ConeProgram, outcome: Outcome, threads: int) -> Point:
+        """Polishes the items that have a solution; the others keep the solver's last point."""
+        solution = outcome.solution
+        promising = np.flatnonzero(solution.status <= Status.INACCURATE)
+        x, v = solution.x, solution.y - solution.s
+        if len(promising) == program.batch:
+            return polish(program, x, v, self.method, threads)
+        point = evaluate(program, x, v)
+        return point.put(promising, polish(program.item(promising), x[promising], v[promising], self.method, threads))
+
+    def _report(self, status: Int[np.ndarray, " batch"], point: Point, outcome: Outcome, options: CallOptions) -> None:
+        failed = np.flatnonzero(status > Status.INACCURATE)
+        if len(failed) and options.on_failure == "raise":
+            message = report.failures(failed, status, point.merit, outcome.solvers, outcome.solution.iterations)
+            raise SolverError(message, failed.tolist(), status[failed].tolist())
+        rough = np.flatnonzero(status == Status.INACCURATE)
+        if len(rough):
+            message = report.inaccurate(rough, point.merit)
+            if self.strict:
+                raise SolverError(message, rough.tolist(), status[rough].tolist())
+            warnings.warn(message, CvxlayersWarning, stacklevel=4)
+
+    def _check(self, info: DerivativeInfo, solved: Items) -> None:
+        rough = np.flatnonzero(info.residual > _TRUSTED)
+        if len(rough):
+            message = report.doubtful(solved[rough], len(solved), info.residual[rough])
+            if self.strict:
+                raise DerivativeError(message)
+            warnings.warn(message, DerivativeWarning, stacklevel=4)
+
+
+def _final_status(
+    status: Int[np.ndarray, " batch"], merit: Float[np.ndarray, " batch"], eps: float
+) -> Int[np.ndarray, " batch"]:
+    """The solver's word on failures; for the rest, what the residual of the returned point says."""
+    judged = np.where(merit <= max(eps, _SOLVED), Status.SOLVED, Status.INACCURATE)
+    judged = np.where(merit <= max(eps, _USABLE), judged, Status.NUMERICAL_ERROR)
+    return np.where(status <= Status.INACCURATE, judged, status)
+
+
+def _fold(array: Array, batch_shape: tuple[int, ...]) -> Array:
+    """Makes one batch axis of all."""
+    return array.reshape((int(np.prod(batch_shape)), *array.shape[len(batch_shape) :]))
+
+
+def _unfold(array: Array, batch_shape: tuple[int, ...]) -> Array:
+    return array.reshape(batch_shape + array.shape[1:])
+
+
+def _rows(array: Array, batch: int) -> Array:
+    return np.broadcast_to(array, (batch, array.shape[1]))
+
+
+def _spread(arrays: Sequence[Array], solved: Items, forward: Forward) -> list[Array]:
+    """Spreads what the solved items have over the batch: the rest is zero, or NaN where the call asked for NaN."""
+    batch = forward.program.batch
+    if len(solved) == batch:
+        return list(arrays)
+    fill = np.nan if forward.options.on_failure == "nan" else 0.0
+    full = [np.full((batch, array.shape[1]), fill) for array in arrays]
+    for target, array in zip(full, arrays, strict=True):
+        target[solved] = array
+    return full
+
+
+def _replace_failed(output: Array, failed: Bool[np.ndarray, " batch"], on_failure: str) -> Array:
+    """NaN in the failed items; under "mask" their last iterate where it is finite, else zeros."""
+    rows = failed.reshape((-1,) + (1,) * (output.ndim - 1))
+    if on_failure == "nan":
+        return np.where(rows, np.nan, output)
+    finite = np.isfinite(output).all(axis=tuple(range(1, output.ndim)), keepdims=True)
+    return np.where(rows & ~finite, 0.0, output)

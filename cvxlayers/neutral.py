@@ -1,0 +1,145 @@
+"""The framework-neutral door: numpy arrays in and out, derivatives by explicit calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from cvxlayers.build import build_layer, call_options
+from cvxlayers.derivative import DerivativeInfo
+from cvxlayers.errors import DtypeError, ShapeError
+from cvxlayers.layer import Array, Forward
+
+
+class CvxpyLayer:
+    """A differentiable layer that solves a parametrised convex problem, on numpy arrays.
+
+        layer = CvxpyLayer(problem, parameters=[A, b], variables=[x])
+        (x_star,) = layer(A_value, b_value)
+        (A_bar, b_bar), info = layer.vjp((A_value, b_value), (x_bar,))
+
+    Args:
+        problem: a disciplined parametrised (DPP) CVXPY problem.
+        parameters: its `cvxpy.Parameter`s, in the order in which a call passes their values.
+        variables: what a call returns, in order: variables, and dual variables of constraints.
+        gp: whether the problem is a geometric program.
+        solver: a solver by name, in any case; by default chosen from the program's class and size.
+        solver_args: options of every call: `eps`, `max_iters`, `time_limit`, `verbose`, and the solver's own names.
+        on_failure: what a call does about items that cannot be solved: "raise" `SolverError`; "nan", return NaN for
+            them; "mask", return their last finite iterate, or zeros, and an exactly zero gradient.
+        strict: whether inaccurate solutions and doubtful derivatives raise instead of warning.
+        threads: threads over the items of a batch; by default CVXLAYERS_THREADS, or the processors available.
+
+    Raises:
+        ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
+        OptionError: if a solver or an option is unknown, or does not fit the problem.
+    """
+
+    def __init__(
+        self,
+        problem: object,
+        parameters: Sequence[object],
+        variables: Sequence[object],
+        *,
+        gp: bool = False,
+        solver: str | None = None,
+        solver_args: Mapping[str, object] | None = None,
+        on_failure: str = "raise",
+        strict: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        self.layer = build_layer(
+            problem,
+            parameters,
+            variables,
+            gp=gp,
+            solver=solver,
+            solver_args=solver_args,
+            on_failure=on_failure,
+            strict=strict,
+            threads=threads,
+        )
+
+    def __call__(
+        self, *parameters: Array, solver_args: Mapping[str, object] | None = None, on_failure: str | None = None
+    ) -> tuple[Array, ...]:
+        """Solves the problem for each item of the batch.
+
+        Args:
+            parameters: one array per parameter, of shape (*batch, *parameter.shape); batch axes broadcast.
+            solver_args: options of this call, over those of the layer.
+            on_failure: as for the layer, for this call.
+
+        Returns:
+            One array per variable, of shape (*batch, *variable.shape): float32 where all parameters are, else float64.
+
+        Raises:
+            InputError: if the number, shapes or dtypes of the arrays are wrong.
+            SolverError: if items cannot be solved; it names them, their status, and the way out.
+        """
+        arrays = [np.asarray(parameter) for parameter in parameters]
+        dtype = np.float32 if arrays and all(array.dtype == np.float32 for array in arrays) else np.float64
+        forward = self._forward(parameters, solver_args, on_failure)
+        return tuple(output.astype(dtype, copy=False) for output in forward.outputs)
+
+    def vjp(
+        self, parameters: Sequence[Array], cotangents: Sequence[Array | None]
+    ) -> tuple[tuple[Array, ...], DerivativeInfo]:
+        """Pulls cotangents of the variables back to the parameters.
+
+        Args:
+            parameters: as in a call.
+            cotangents: one per variable, of the shape that a call returns; None is zero.
+
+        Returns:
+            One cotangent per parameter, of the shape passed, and per item how far to trust them.
+        """
+        forward = self._forward(parameters, None, None)
+        checked = _matched("cotangent", cotangents, forward.outputs)
+        gradients, info = self.layer.vjp(forward, checked)
+        return tuple(gradients), info
+
+    def jvp(
+        self, parameters: Sequence[Array], tangents: Sequence[Array | None]
+    ) -> tuple[tuple[Array, ...], DerivativeInfo]:
+        """Pushes tangents of the parameters forward to the variables: the adjoint of `vjp`.
+
+        Args:
+            parameters: as in a call.
+            tangents: one per parameter, of the shape passed; None is zero.
+
+        Returns:
+            One tangent per variable, of the shape that a call returns, and per item how far to trust them.
+        """
+        forward = self._forward(parameters, None, None)
+        outputs, info = self.layer.jvp(forward, _matched("tangent", tangents, forward.values))
+        return tuple(outputs), info
+
+    def _forward(
+        self, parameters: Sequence[Array], solver_args: Mapping[str, object] | None, on_failure: str | None
+    ) -> Forward:
+        names = self.layer.compiled.parameters.names
+        labels = [repr(name) for name in names] + [f"#{index}" for index in range(len(names), len(parameters))]
+        values = [_real(label, value) for label, value in zip(labels, parameters, strict=False)]
+        return self.layer.forward(values, call_options(self.layer, solver_args, on_failure))
+
+
+def _real(label: str, value: Array) -> Array:
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise DtypeError(f"parameter {label} needs real numbers, got an array of {array.dtype}")
+    return array.astype(np.float64, copy=False)
+
+
+def _matched(what: str, arrays: Sequence[Array | None], like: Sequence[Array]) -> list[Array | None]:
+    """Checks the number and the shapes of tangents or cotangents."""
+    if len(arrays) != len(like):
+        raise ShapeError(f"expected {len(like)} {what}s, one each, got {len(arrays)}")
+    checked = []
+    for index, (array, reference) in enumerate(zip(arrays, like, strict=True)):
+        converted = None if array is None else _real(f"{what} #{index}", array)
+        if converted is not None and converted.shape != reference.shape:
+            raise ShapeError(f"{what} #{index} has shape {converted.shape}, expected {reference.shape}")
+        checked.append(converted)
+    return checked

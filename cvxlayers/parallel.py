@@ -1,0 +1,58 @@
+"""One pool of threads for the whole process, over which batches are cut into contiguous chunks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
+from typing import TypeVar
+
+from cvxlayers.errors import OptionError
+
+T = TypeVar("T")
+
+_lock = Lock()
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def default_threads() -> int:
+    """Returns CVXLAYERS_THREADS where it is set, else the number of processors this process may run on."""
+    configured = os.environ.get("CVXLAYERS_THREADS")
+    if configured is None:
+        return len(os.sched_getaffinity(0)) if "sched_getaffinity" in dir(os) else os.cpu_count() or 1
+    if not configured.isdigit() or int(configured) < 1:
+        raise OptionError(f"CVXLAYERS_THREADS must be a positive whole number, got {configured!r}")
+    return int(configured)
+
+
+def chunks(batch: int, count: int, smallest: int = 1) -> list[slice]:
+    """Returns at most `count` contiguous slices of nearly equal length that cover range(batch)."""
+    count = max(1, min(count, batch // max(1, smallest)))
+    edges = [batch * k // count for k in range(count + 1)]
+    return [slice(low, high) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def map_chunks(function: Callable[[slice], T], pieces: list[slice], threads: int) -> list[T]:
+    """Returns [function(piece) for piece in pieces], over at most `threads` threads."""
+    if threads <= 1 or len(pieces) <= 1:
+        return [function(piece) for piece in pieces]
+    return list(_pool(threads).map(function, pieces))
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    with _lock:
+        if threads not in _pools:
+            _pools[threads] = ThreadPoolExecutor(threads, thread_name_prefix="cvxlayers")
+        return _pools[threads]
+
+
+def _forget_pools() -> None:
+    """A forked child has none of its parent's threads: it must not wait for them."""
+    global _lock
+    _lock = Lock()
+    _pools.clear()
+
+
+if "register_at_fork" in dir(os):
+    os.register_at_fork(after_in_child=_forget_pools)

@@ -1,0 +1,172 @@
+"""The cone program, its batched values, and its solutions.
+
+For each item of a batch:
+
+    minimise ½ xᵀPx + qᵀx   subject to   Ax + s = b,  s ∈ K,          dual variable y ∈ K*,
+
+with the optimality conditions Px + Aᵀy + q = 0, Ax + s = b, s ∈ K, y ∈ K*, sᵀy = 0. The rows of A are ordered as in
+`cvxlayers.cones.Product`: zero, nonnegative, second-order, semidefinite (scaled upper triangle, column by column),
+exponential (x, y, z with y·exp(x/y) ≤ z), power (x, y, z with x^α y^(1−α) ≥ |z|).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float, Int
+
+from cvxlayers.cones import Product
+
+Values = Float[np.ndarray, "batch nnz"]
+Vectors = Float[np.ndarray, "batch size"]
+
+
+class Status(IntEnum):
+    """How the solve of one item ended."""
+
+    SOLVED = 0
+    INACCURATE = 1
+    INFEASIBLE = 2
+    UNBOUNDED = 3
+    ITERATION_LIMIT = 4
+    TIME_LIMIT = 5
+    NUMERICAL_ERROR = 6
+    INVALID_INPUT = 7
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """The positions of a sparse matrix's stored entries, in compressed-column order."""
+
+    shape: tuple[int, int]
+    indices: Int[np.ndarray, " nnz"]
+    indptr: Int[np.ndarray, " cols_plus_one"]
+
+    @property
+    def nnz(self) -> int:
+        """The number of stored entries."""
+        return len(self.indices)
+
+    @property
+    def rows(self) -> Int[np.ndarray, " nnz"]:
+        """The row of each stored entry."""
+        return self.indices
+
+    @cached_property
+    def cols(self) -> Int[np.ndarray, " nnz"]:
+        """The column of each stored entry."""
+        return np.repeat(np.arange(self.shape[1]), np.diff(self.indptr))
+
+    @cached_property
+    def is_full(self) -> bool:
+        """Whether every entry of the matrix is stored."""
+        return self.nnz == self.shape[0] * self.shape[1]
+
+    @cached_property
+    def _row_sum(self) -> sp.csr_array:
+        entries = np.arange(self.nnz)
+        return sp.csr_array((np.ones(self.nnz), (self.rows, entries)), shape=(self.shape[0], self.nnz))
+
+    @cached_property
+    def _column_sum(self) -> sp.csr_array:
+        entries = np.arange(self.nnz)
+        return sp.csr_array((np.ones(self.nnz), (self.cols, entries)), shape=(self.shape[1], self.nnz))
+
+    def matrix(self, values: Float[np.ndarray, " nnz"]) -> sp.csc_array:
+        """Returns one matrix with these stored entries; explicit zeros stay."""
+        return sp.csc_array((values, self.indices, self.indptr), shape=self.shape)
+
+    def dense(self, values: Values) -> Float[np.ndarray, "batch rows cols"]:
+        """Returns the batch of dense matrices."""
+        if self.is_full:
+            return np.ascontiguousarray(values.reshape(len(values), self.shape[1], self.shape[0]).transpose(0, 2, 1))
+        out = np.zeros((len(values), *self.shape))
+        out[:, self.rows, self.cols] = values
+        return out
+
+    def matvec(self, values: Values, x: Vectors) -> Vectors:
+        """Returns M x for each item; a batch of one broadcasts."""
+        if len(values) == 1:
+            return np.ascontiguousarray((self.matrix(values[0]) @ x.T).T)
+        return np.ascontiguousarray((self._row_sum @ (values * x[:, self.cols]).T).T)
+
+    def rmatvec(self, values: Values, y: Vectors) -> Vectors:
+        """Returns Mᵀ y for each item, the adjoint of `matvec`; a batch of one broadcasts."""
+        if len(values) == 1:
+            return np.ascontiguousarray((self.matrix(values[0]).T @ y.T).T)
+        return np.ascontiguousarray((self._column_sum @ (values * y[:, self.rows]).T).T)
+
+    def outer(self, u: Vectors, v: Vectors) -> Values:
+        """Returns the stored entries of u vᵀ: the derivative of uᵀ M v with respect to M."""
+        return u[:, self.rows] * v[:, self.cols]
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """What all items of a batch share: sizes, patterns and the cone. P is stored in full, both triangles."""
+
+    P: Pattern
+    A: Pattern
+    cone: Product
+
+    @property
+    def n(self) -> int:
+        """The number of variables."""
+        return self.A.shape[1]
+
+    @property
+    def m(self) -> int:
+        """The number of rows."""
+        return self.A.shape[0]
+
+
+@dataclass(frozen=True, eq=False)
+class ConeProgram:
+    """A batch of cone programs. Each array has a leading axis of size `batch`, or of one where the items share it."""
+
+    structure: Structure
+    batch: int
+    P: Values
+    q: Vectors
+    A: Values
+    b: Vectors
+
+    def item(self, index: slice | Int[np.ndarray, " k"]) -> ConeProgram:
+        """Returns the programs of some items; shared arrays stay shared."""
+        count = len(range(*index.indices(self.batch))) if isinstance(index, slice) else len(index)
+        arrays = (array if len(array) == 1 else array[index] for array in (self.P, self.q, self.A, self.b))
+        return ConeProgram(self.structure, count, *arrays)
+
+    def objective(self, x: Vectors) -> Float[np.ndarray, " batch"]:
+        """Returns ½ xᵀPx + qᵀx for each item."""
+        return np.sum(x * (0.5 * self.structure.P.matvec(self.P, x) + self.q), axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Residuals:
+    """How far a point is from optimality, per item; `largest` is relative to the size of the terms that cancel."""
+
+    primal: Float[np.ndarray, " batch"]
+    dual: Float[np.ndarray, " batch"]
+    gap: Float[np.ndarray, " batch"]
+
+    @property
+    def largest(self) -> Float[np.ndarray, " batch"]:
+        """The largest of the three relative residuals; infinite where the point is not finite."""
+        worst = np.maximum(np.maximum(self.primal, self.dual), self.gap)
+        return np.where(np.isfinite(worst), worst, np.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """A batch of primal-dual points with how their solves ended."""
+
+    x: Vectors
+    y: Vectors
+    s: Vectors
+    status: Int[np.ndarray, " batch"]
+    iterations: Int[np.ndarray, " batch"]

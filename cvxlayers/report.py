@@ -1,0 +1,64 @@
+"""The sentences in which a layer tells that something went wrong: which items, how badly, and the way out."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cvxlayers.program import Status
+
+Items = Int[np.ndarray, " items"]
+
+_HINTS = {
+    Status.INFEASIBLE: "Infeasible: no point satisfies all constraints at these parameters; relax or penalise them.",
+    Status.UNBOUNDED: "Unbounded: the objective has no optimum at these parameters; bound the variables.",
+    Status.ITERATION_LIMIT: 'Iteration limit: raise solver_args={"max_iters": ...}.',
+    Status.TIME_LIMIT: 'Time limit: raise solver_args={"time_limit": ...}.',
+    Status.NUMERICAL_ERROR: 'Numerical error: rescale the data, or try another solver, as solver="CLARABEL" or "SCS".',
+    Status.INVALID_INPUT: "Invalid input: the parameters of these items hold NaN or infinite entries.",
+}
+
+
+def failures(
+    items: Items,
+    status: Int[np.ndarray, " batch"],
+    residual: Float[np.ndarray, " batch"],
+    solvers: list[str],
+    iterations: Int[np.ndarray, " batch"],
+) -> str:
+    """Says which items of a batch were not solved, and how each ended."""
+    shown = [
+        f"item {item}: {Status(int(status[item])).name.lower().replace('_', ' ')} "
+        f"({solvers[item]}, {iterations[item]} iterations, relative KKT residual {residual[item]:.1e})"
+        for item in items[:5].tolist()
+    ]
+    more = f"; and {len(items) - 5} more" if len(items) > 5 else ""
+    hints = " ".join(_HINTS[kind] for kind in sorted({Status(int(code)) for code in status[items]}))
+    return (
+        f"{len(items)} of {len(status)} programs were not solved: {'; '.join(shown)}{more}. {hints} "
+        'on_failure="mask" or "nan" keeps the other items of the batch.'
+    )
+
+
+def inaccurate(items: Items, residual: Float[np.ndarray, " batch"]) -> str:
+    """Says which items were solved less accurately than asked for."""
+    return (
+        f"{len(items)} of {len(residual)} programs were solved inaccurately: items {_listed(items)} have relative KKT "
+        f"residuals up to {residual[items].max():.1e}. Rescale the data, choose another solver, or accept this "
+        'accuracy by solver_args={"eps": ...}.'
+    )
+
+
+def doubtful(items: Items, batch: int, residual: Float[np.ndarray, " items"]) -> str:
+    """Says which items' derivatives rest on a linear system that could not be solved."""
+    return (
+        f"the derivative of {len(items)} of {batch} programs is unreliable: items {_listed(items)} have linear solves "
+        f"with relative residuals up to {residual.max():.1e}. The solution is probably not unique, or its active "
+        "constraints are dependent; what is returned is the least-squares derivative of smallest norm. A small "
+        "quadratic term in the objective makes a solution unique."
+    )
+
+
+def _listed(items: Items) -> str:
+    names = ", ".join(str(item) for item in items[:8].tolist())
+    return f"[{names}, ...]" if len(items) > 8 else f"[{names}]"

@@ -1,0 +1,53 @@
+"""The interface of a solver, and the one vocabulary of options over all of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cvxlayers.program import ConeProgram, Solution, Structure
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a solve is asked for, in one vocabulary over all solvers.
+
+    Attributes:
+        eps: the largest relative KKT residual of the returned point.
+        max_iters: the iteration limit; None is the solver's own.
+        time_limit: seconds per item; None is no limit.
+        verbose: whether the solver prints its log.
+        native: options under the solver's own names, passed on as they are.
+    """
+
+    eps: float = 1e-9
+    max_iters: int | None = None
+    time_limit: float | None = None
+    verbose: bool = False
+    native: Mapping[str, object] = field(default_factory=dict)
+
+
+class Solver(ABC):
+    """Solves batches of cone programs. Holds no state: a result depends on the program and the options alone."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name by which users choose it, in capitals, as in CVXPY."""
+
+    @abstractmethod
+    def refusal(self, structure: Structure) -> str | None:
+        """Returns why programs of this structure are beyond the solver, or None where they are not."""
+
+    @abstractmethod
+    def native_options(self) -> tuple[str, ...]:
+        """Returns the solver's own option names."""
+
+    @abstractmethod
+    def solve(self, program: ConeProgram, options: Options) -> Solution:
+        """Solves every item, independently of the others and of their order.
+
+        An item that ends without a solution has a status that says so, and the last iterate (NaN where there is none),
+        or the certificate: for INFEASIBLE y with Aᵀy = 0, bᵀy < 0; for UNBOUNDED x with Px = 0, Ax + s = 0, qᵀx < 0.
+        """
