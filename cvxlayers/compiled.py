@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from cvxlayers.errors import InputError, ShapeError
 from cvxlayers.program import ConeProgram, Structure, Values, Vectors
@@ -21,43 +21,77 @@ Array = Float[np.ndarray, "..."]
 
 
 @dataclass(frozen=True, eq=False)
+class _Rows:
+    """A sparse matrix whose rows that are not empty all have one entry, or all two: gathers beat sparse products."""
+
+    filled: Int[np.ndarray, " filled"] | slice | None
+    columns: tuple[Int[np.ndarray, " filled"], ...]
+    coefficients: tuple[Float[np.ndarray, " filled"] | None, ...]
+    count: int
+
+    def product(self, v: Vectors) -> Vectors:
+        """Returns M v for each item."""
+        parts = [
+            np.take(v, columns, axis=1) if coefficients is None else np.take(v, columns, axis=1) * coefficients
+            for columns, coefficients in zip(self.columns, self.coefficients, strict=True)
+        ]
+        total = parts[0]
+        for part in parts[1:]:
+            total += part
+        if self.filled is None:
+            return total
+        out = np.zeros((len(v), self.count))
+        out[:, self.filled] = total
+        return out
+
+
+def _regular_rows(matrix: sp.csr_array) -> _Rows | None:
+    counts = np.diff(matrix.indptr)
+    filled = np.flatnonzero(counts)
+    if not len(filled) or counts[filled].min() != counts[filled].max() or counts[filled[0]] > 2:
+        return None
+    starts = matrix.indptr[filled]
+    columns = tuple(matrix.indices[starts + k] for k in range(counts[filled[0]]))
+    values = [matrix.data[starts + k] for k in range(counts[filled[0]])]
+    everywhere, contiguous = len(filled) == len(counts), filled[-1] - filled[0] + 1 == len(filled)
+    place = None if everywhere else slice(int(filled[0]), int(filled[-1]) + 1) if contiguous else filled
+    coefficients = tuple(None if np.all(value == 1.0) else value for value in values)
+    return _Rows(place, columns, coefficients, len(counts))
+
+
+@dataclass(frozen=True, eq=False)
 class LinearMap:
-    """A sparse matrix that acts on batches of row vectors."""
+    """A sparse matrix that acts on batches of row vectors, and its adjoint."""
 
     matrix: sp.csr_array
 
     def apply(self, v: Vectors) -> Vectors:
         """Returns M v for each item."""
-        if self._gather is None:
-            return np.ascontiguousarray((self.matrix @ v.T).T)
-        columns, coefficients = self._gather
-        picked = np.take(v, columns, axis=1)
-        return picked if coefficients is None else picked * coefficients
+        return _product(self._rows, self.matrix, v)
 
     def adjoint(self, w: Vectors) -> Vectors:
         """Returns Mᵀ w for each item."""
-        if self._gather is None or not self._injective:
-            return np.ascontiguousarray((self._transposed @ w.T).T)
-        columns, coefficients = self._gather
-        out = np.zeros((len(w), self.matrix.shape[1]))
-        out[:, columns] = w if coefficients is None else w * coefficients
-        return out
+        return _product(self._transposed_rows, self._transposed, w)
 
     @cached_property
     def _transposed(self) -> sp.csr_array:
         return sp.csr_array(self.matrix.T)
 
     @cached_property
-    def _gather(self) -> tuple[np.ndarray, np.ndarray | None] | None:
-        """Where every row has exactly one entry: the columns, and the coefficients unless all are one."""
-        if not self.matrix.shape[0] or np.any(np.diff(self.matrix.indptr) != 1):
-            return None
-        ones = np.all(self.matrix.data == 1.0)
-        return self.matrix.indices, None if ones else self.matrix.data
+    def _rows(self) -> _Rows | None:
+        return _regular_rows(self.matrix)
 
     @cached_property
-    def _injective(self) -> bool:
-        return len(np.unique(self.matrix.indices)) == len(self.matrix.indices)
+    def _transposed_rows(self) -> _Rows | None:
+        return _regular_rows(self._transposed)
+
+
+def _product(rows: _Rows | None, matrix: sp.csr_array, v: Vectors) -> Vectors:
+    if rows is not None:
+        return rows.product(v)
+    if not matrix.nnz:
+        return np.zeros((len(v), matrix.shape[0]))
+    return np.ascontiguousarray((matrix @ v.T).T)
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,10 +301,7 @@ class VariableMap:
                 scaled = cotangent * output if exp else cotangent
                 rows.append(scaled.reshape((batch, int(np.prod(shape)))))
         stacked = np.concatenate(rows, axis=1) if rows else np.zeros((batch, 0))
-        return self.x.adjoint(stacked), self._adjoint_y(stacked, batch)
-
-    def _adjoint_y(self, stacked: Vectors, batch: int) -> Vectors:
-        return self.y.adjoint(stacked) if self.y.matrix.nnz else np.zeros((batch, self.y.matrix.shape[1]))
+        return self.x.adjoint(stacked), self.y.adjoint(stacked)
 
     def _parts(self, x: Vectors, y: Vectors) -> list[Array]:
         stacked = self.x.apply(x)

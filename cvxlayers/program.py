@@ -66,6 +66,11 @@ class Pattern:
         """Whether every entry of the matrix is stored."""
         return self.nnz == self.shape[0] * self.shape[1]
 
+    def _columns_of(self, values: Values) -> Float[np.ndarray, "batch cols rows"]:
+        """The stored entries of a full matrix, which stand column by column, as a batch of transposed matrices."""
+        # The memory order decides how a product is summed up, and so its rounding.
+        return np.ascontiguousarray(values).reshape(len(values), self.shape[1], self.shape[0])
+
     @cached_property
     def _row_sum(self) -> sp.csr_array:
         entries = np.arange(self.nnz)
@@ -83,25 +88,31 @@ class Pattern:
     def dense(self, values: Values) -> Float[np.ndarray, "batch rows cols"]:
         """Returns the batch of dense matrices."""
         if self.is_full:
-            return np.ascontiguousarray(values.reshape(len(values), self.shape[1], self.shape[0]).transpose(0, 2, 1))
+            return self._columns_of(values).transpose(0, 2, 1)
         out = np.zeros((len(values), *self.shape))
         out[:, self.rows, self.cols] = values
         return out
 
     def matvec(self, values: Values, x: Vectors) -> Vectors:
         """Returns M x for each item; a batch of one broadcasts."""
+        if self.is_full:
+            return np.matmul(x[:, None, :], self._columns_of(values))[:, 0, :]
         if len(values) == 1:
             return np.ascontiguousarray((self.matrix(values[0]) @ x.T).T)
         return np.ascontiguousarray((self._row_sum @ (values * x[:, self.cols]).T).T)
 
     def rmatvec(self, values: Values, y: Vectors) -> Vectors:
         """Returns Mᵀ y for each item, the adjoint of `matvec`; a batch of one broadcasts."""
+        if self.is_full:
+            return np.matmul(self._columns_of(values), y[:, :, None])[:, :, 0]
         if len(values) == 1:
             return np.ascontiguousarray((self.matrix(values[0]).T @ y.T).T)
         return np.ascontiguousarray((self._column_sum @ (values * y[:, self.rows]).T).T)
 
     def outer(self, u: Vectors, v: Vectors) -> Values:
         """Returns the stored entries of u vᵀ: the derivative of uᵀ M v with respect to M."""
+        if self.is_full:
+            return (v[:, :, None] * u[:, None, :]).reshape(len(u), self.nnz)
         return u[:, self.rows] * v[:, self.cols]
 
 

@@ -19,6 +19,8 @@ Matrices = Float[np.ndarray, "batch k k"]
 # A ratio of LU pivots below this makes an item suspect; an eigenvalue ratio below the second makes it singular.
 _SUSPECT, _SINGULAR = 1e-9, 1e-12
 _REFINE_ABOVE, _REFINEMENTS = 1e-13, 3
+# Up to this order of K all rows are kept.
+_SMALL = 80
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,9 @@ class Group:
 
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for the items of the group."""
-        rhs = np.concatenate([first, np.take_along_axis(second, self.kept, axis=1)], axis=1)
+        everything = self.kept.shape[1] == second.shape[1]
+        kept = second if everything else np.take_along_axis(second, self.kept, axis=1)
+        rhs = np.concatenate([first, kept], axis=1)
         degenerate = np.zeros(len(rhs), dtype=bool)
         degenerate[list(self.pseudo_inverses)] = True
         solution = self._back_substitute(rhs, np.arange(len(rhs)))
@@ -46,6 +50,8 @@ class Group:
         residual = relative_residual(gap, rhs)
         for _ in range(_REFINEMENTS):
             items = np.flatnonzero((residual > _REFINE_ABOVE) & ~degenerate)
+            if not len(items):
+                break
             refined = solution[items] + self._back_substitute(gap[items], items)
             refined_gap = rhs[items] - _matvec(self.K[items], refined)
             refined_residual = relative_residual(refined_gap, rhs[items])
@@ -55,6 +61,8 @@ class Group:
             chosen = items[better]
             solution[chosen], gap[chosen] = refined[better], refined_gap[better]
             residual[chosen] = refined_residual[better]
+        if everything:
+            return Solve(solution[:, : self.n], solution[:, self.n :], residual, degenerate)
         z = np.zeros(second.shape)  # the rows left out read −z = r Uᵀr₂ = 0
         np.put_along_axis(z, self.kept, solution[:, self.n :], axis=1)
         return Solve(solution[:, : self.n], z, residual, degenerate)
@@ -90,24 +98,33 @@ class DenseFactorisation(Factorisation):
 
 def factorise_dense(system: System, threads: int) -> DenseFactorisation:
     """Factorises the dense matrices K of a batch of systems."""
-    positive = system.derivative.eigenvalues > 0
+    eigenvalues = system.derivative.eigenvalues
+    batch, m = eigenvalues.shape
+    if system.program.structure.n + m <= _SMALL:
+        # Here sorting rows out costs more than factorising them: a row with d = 0 is −1 on the diagonal.
+        everything = np.broadcast_to(np.arange(m), (batch, m))
+        return DenseFactorisation([_factorise_group(system, np.arange(batch), everything, threads)])
+    positive = eigenvalues > 0
     counts = positive.sum(axis=1)
-    groups = [np.flatnonzero(counts == count) for count in np.unique(counts)]
-    return DenseFactorisation([_factorise_group(system, positive, items, threads) for items in groups])
+    groups = []
+    for count in np.unique(counts):
+        items = np.flatnonzero(counts == count)
+        kept = np.nonzero(positive[items])[1].reshape(len(items), -1)
+        groups.append(_factorise_group(system, items, kept, threads))
+    return DenseFactorisation(groups)
 
 
 def _factorise_group(
-    system: System, positive: Bool[np.ndarray, "batch m"], items: Int[np.ndarray, " group"], threads: int
+    system: System, items: Int[np.ndarray, " group"], kept: Int[np.ndarray, "group kept"], threads: int
 ) -> Group:
-    kept = np.nonzero(positive[items])[1].reshape(len(items), -1)
-    K = _assemble(system.item(items) if len(items) < len(positive) else system, kept)
+    K = _assemble(system.item(items) if len(items) < system.program.batch else system, kept)
     factors = K.copy()
 
     def factorise(piece: slice) -> list[Int[np.ndarray, " k"]]:
         # K is symmetric, so the transpose of a row-major item is K itself, in the order that LAPACK overwrites.
         return [lapack.dgetrf(item.T, overwrite_a=1)[1] for item in factors[piece]]
 
-    pieces = chunks(len(K), threads, smallest=8)
+    pieces = chunks(len(K), threads, smallest=16)
     pivots = [pivot for part in map_chunks(factorise, pieces, threads) for pivot in part]
     return Group(system.program.structure.n, items, kept, K, factors, pivots, _pseudo_inverses(K, factors))
 
@@ -118,12 +135,13 @@ def _assemble(system: System, kept: Int[np.ndarray, "batch kept"]) -> Matrices:
     A = program.structure.A.dense(program.A)
     if not isinstance(system.derivative.basis, IdentityBasis):
         A = system.derivative.basis.rotate(np.broadcast_to(A, (batch, *A.shape[1:])))
-    A = A[0][kept] if len(A) == 1 else np.take_along_axis(A, kept[:, :, None], axis=1)
-    root = np.take_along_axis(system.root, kept, axis=1)
-    eigenvalues = np.take_along_axis(system.derivative.eigenvalues, kept, axis=1)
+    root, eigenvalues = system.root, system.derivative.eigenvalues
+    if size < root.shape[1]:
+        A = A[0][kept] if len(A) == 1 else np.take_along_axis(A, kept[:, :, None], axis=1)
+        root, eigenvalues = np.take_along_axis(root, kept, axis=1), np.take_along_axis(eigenvalues, kept, axis=1)
     K = np.zeros((batch, n + size, n + size))
     K[:, :n, :n] = program.structure.P.dense(program.P)
-    K[:, n:, :n] = root[:, :, None] * A
+    np.multiply(root[:, :, None], A, out=K[:, n:, :n])
     K[:, :n, n:] = K[:, n:, :n].transpose(0, 2, 1)
     diagonal = np.arange(n, n + size)
     K[:, diagonal, diagonal] = eigenvalues - 1.0
@@ -135,9 +153,8 @@ def _pseudo_inverses(K: Matrices, factors: Matrices) -> dict[int, Float[np.ndarr
     if not K.shape[1]:
         return {}
     pivots = np.abs(np.diagonal(factors, axis1=1, axis2=2))
-    sound = np.isfinite(K).all(axis=(1, 2))
-    suspects = np.flatnonzero(sound & ~(pivots.min(axis=1) > _SUSPECT * pivots.max(axis=1)))
-    found = {int(item): _pseudo_inverse(K[item]) for item in suspects}
+    suspects = np.flatnonzero(~(pivots.min(axis=1) > _SUSPECT * pivots.max(axis=1)))
+    found = {int(item): _pseudo_inverse(K[item]) for item in suspects if np.isfinite(K[item]).all()}
     return {item: inverse for item, inverse in found.items() if inverse is not None}
 
 

@@ -95,13 +95,11 @@ def vjp(linearisation: Linearisation, x: Vectors, y: Vectors, s: Vectors) -> tup
     P, A = program.structure.P, program.structure.A
     solve = linearisation.factors.solve(x - A.rmatvec(program.A, s), system.to_eigen(y))
     lam, mu = solve.first, s + system.from_eigen(solve.second)
-    data = Data(
-        P=-0.5 * (P.outer(lam, point.x) + P.outer(point.x, lam)),
-        q=-lam,
-        A=-(A.outer(point.y, lam) + A.outer(mu, point.x)),
-        b=mu,
-    )
-    return data, DerivativeInfo(solve.residual, solve.degenerate, linearisation.weakly_active)
+    P_bar = P.outer(-0.5 * lam, point.x)
+    P_bar += P.outer(point.x, -0.5 * lam)
+    A_bar = A.outer(-point.y, lam)
+    A_bar -= A.outer(mu, point.x)
+    return Data(P_bar, -lam, A_bar, mu), DerivativeInfo(solve.residual, solve.degenerate, linearisation.weakly_active)
 
 
 def _size(w: Vectors) -> Float[np.ndarray, "batch 1"]:

@@ -124,9 +124,9 @@ def _factorise(system: System, item: int) -> SparseItem:
     n = system.program.structure.n
     shift = _SHIFT * np.concatenate([np.ones(n), -np.ones(len(scale) - n)])
     factors = qdldl.Solver(sp.csc_matrix(balanced + sp.diags_array(shift)))
-    # A pivot of the size of the shift would be zero without it.
-    pivots = np.abs(factors.factors()[1])
-    return SparseItem(balanced, scale, factors, bool(pivots.min(initial=1.0) < 10 * _SHIFT))
+    # One step of inverse iteration: along a null vector of K, the shifted matrix has the eigenvalue ±δ.
+    amplified = factors.solve(np.random.default_rng(0).choice([-1.0, 1.0], size=len(scale)))
+    return SparseItem(balanced, scale, factors, bool(np.max(np.abs(amplified), initial=0.0) > 0.01 / _SHIFT))
 
 
 def _assemble(system: System, item: int) -> sp.csc_array:
