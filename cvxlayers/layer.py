@@ -23,6 +23,7 @@ from cvxlayers.solvers import Options, Outcome, Plan, solve_batch
 
 Array = Float[np.ndarray, "..."]
 Items = Int[np.ndarray, " items"]
+Sizes = Float[np.ndarray, " batch"]
 
 # Relative KKT residuals of the returned point up to which it counts as solved, and as usable (with a warning), unless
 # the caller asked for less. A derivative is reported where its linear solve has a larger residual than the last.
@@ -91,8 +92,9 @@ class Layer:
         program = self.compiled.program(theta)
         outcome = solve_batch(program, options.plan, options.solver, options.threads)
         point = self._polish(program, outcome, options.threads)
-        status = _final_status(outcome.solution.status, point.merit, options.solver.eps)
-        self._report(status, point, outcome, options)
+        accuracy = point.accuracy(program)
+        status = _final_status(outcome.solution.status, accuracy, options.solver.eps)
+        self._report(status, accuracy, outcome, options)
         outputs = self.compiled.variables.recover(point.x, point.y)
         failed = status > Status.INACCURATE
         if failed.any():
@@ -185,14 +187,16 @@ class Layer:
         point = evaluate(program, x, v)
         return point.put(promising, polish(program.item(promising), x[promising], v[promising], self.method, threads))
 
-    def _report(self, status: Int[np.ndarray, " batch"], point: Point, outcome: Outcome, options: CallOptions) -> None:
+    def _report(
+        self, status: Int[np.ndarray, " batch"], accuracy: Sizes, outcome: Outcome, options: CallOptions
+    ) -> None:
         failed = np.flatnonzero(status > Status.INACCURATE)
         if len(failed) and options.on_failure == "raise":
-            message = report.failures(failed, status, point.merit, outcome.solvers, outcome.solution.iterations)
+            message = report.failures(failed, status, accuracy, outcome.solvers, outcome.solution.iterations)
             raise SolverError(message, failed.tolist(), status[failed].tolist())
         rough = np.flatnonzero(status == Status.INACCURATE)
         if len(rough):
-            message = report.inaccurate(rough, point.merit)
+            message = report.inaccurate(rough, accuracy)
             if self.strict:
                 raise SolverError(message, rough.tolist(), status[rough].tolist())
             warnings.warn(message, CvxlayersWarning, stacklevel=4)
@@ -206,12 +210,10 @@ class Layer:
             warnings.warn(message, DerivativeWarning, stacklevel=4)
 
 
-def _final_status(
-    status: Int[np.ndarray, " batch"], merit: Float[np.ndarray, " batch"], eps: float
-) -> Int[np.ndarray, " batch"]:
+def _final_status(status: Int[np.ndarray, " batch"], accuracy: Sizes, eps: float) -> Int[np.ndarray, " batch"]:
     """The solver's word on failures; for the rest, what the residual of the returned point says."""
-    judged = np.where(merit <= max(eps, _SOLVED), Status.SOLVED, Status.INACCURATE)
-    judged = np.where(merit <= max(eps, _USABLE), judged, Status.NUMERICAL_ERROR)
+    judged = np.where(accuracy <= max(eps, _SOLVED), Status.SOLVED, Status.INACCURATE)
+    judged = np.where(accuracy <= max(eps, _USABLE), judged, Status.NUMERICAL_ERROR)
     return np.where(status <= Status.INACCURATE, judged, status)
 
 

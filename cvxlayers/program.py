@@ -134,6 +134,11 @@ class Structure:
         """The number of rows."""
         return self.A.shape[0]
 
+    @cached_property
+    def has_full_diagonal(self) -> bool:
+        """Whether every diagonal entry of P is stored, as it is in every positive definite matrix."""
+        return np.count_nonzero(self.P.rows == self.P.cols) == self.n
+
 
 @dataclass(frozen=True, eq=False)
 class ConeProgram:

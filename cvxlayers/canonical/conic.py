@@ -91,7 +91,7 @@ def conic_form(problem: cp.Problem, gp: bool) -> Conic:
     data, chain, inverse_data = twin.get_problem_data(solver=ConicForm(), gp=gp, enforce_dpp=True, solver_opts={})
     program = data[settings.PARAM_PROB]
     bounds = (program.lower_bounds, program.upper_bounds, program.lb_tensor, program.ub_tensor)
-    if any(bound is not None for bound in bounds) or program.dir_cones or program.cone_dims.pnd:
+    if any(bound is not None for bound in bounds) or getattr(program, "dir_cones", None) or program.cone_dims.pnd:
         raise ProblemError(
             "CVXPY kept bounds, or cones on bare variables, apart from the rows of the program; this version of CVXPY "
             "is not supported. Write the bounds as constraints"

@@ -1,172 +1,164 @@
-"""Why a problem is not convex or not DPP: the smallest offending expression, its parameters, and the way out."""
+"""Why a problem is not disciplined parametrised (DPP): the smallest offending expression, its parameters, the way out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import cvxpy as cp
 from cvxpy.atoms.affine.add_expr import AddExpression
+from cvxpy.atoms.affine.affine_atom import AffAtom
 from cvxpy.atoms.affine.binary_operators import DivExpression, MulExpression, multiply
-from cvxpy.atoms.affine.sum import Sum
-from cvxpy.atoms.affine.unary_operators import NegExpression
+from cvxpy.atoms.affine.concatenate import Concatenate
+from cvxpy.atoms.affine.hstack import Hstack
+from cvxpy.atoms.affine.vstack import Vstack
 from cvxpy.atoms.elementwise.power import Power
 from cvxpy.atoms.quad_form import QuadForm
 from cvxpy.utilities import scopes
 
-from cvxlayers.errors import ProblemError
+from cvxlayers.canonical.expressions import names, nodes, parts, place, shown, smallest
 
-_LONGEST = 160
+RULE = "Problem must be DPP."
 
-
-def explain_not_convex(problem: cp.Problem) -> ProblemError:
-    """Returns the error for a problem that is not convex by CVXPY's rules (DCP)."""
-    for where, expression in _parts(problem):
-        offender = _smallest(expression, lambda e: e.is_dcp(dpp=False))
-        if offender is not None:
-            return ProblemError(
-                f"the problem is not convex by CVXPY's rules (DCP): in {where}, the expression `{_shown(offender)}` is "
-                "neither convex nor concave"
-            )
-    return ProblemError(
-        "the problem is not convex by CVXPY's rules (DCP): a minimised objective must be convex, a maximised one "
-        "concave, and constraints convex ≤ concave, affine == affine"
-    )
+_SHIFTED = (
+    "quad_form cannot hold parameters in its vector. Name the vector by a new variable, with the constraint e == x - r, "
+    "and write quad_form(e, P)"
+)
+_SCALE = "Scale the matrix in the framework, P_scaled = gamma * P, and pass P_scaled as the parameter (PSD=True)"
+_FACTOR = (
+    "a parametric matrix is supported in a term of the objective only. Here pass a factor L of P = L @ L.T as the parameter "
+    "instead, and write sum_squares(L.T @ x)"
+)
+_PRODUCT = (
+    "it multiplies two expressions that both hold parameters. Compute the product of the parameters in the framework and "
+    "pass it as one parameter; or name the factor that also holds variables by a new variable and an equality constraint"
+)
 
 
 def explain_dpp(problem: cp.Problem, gp: bool) -> str:
-    """Returns why the problem is not disciplined parametrised, and the way out; empty where it is."""
-    frozen = _frozen_exponents(problem, gp)
-    if frozen:
-        return f"Problem must be DPP. {frozen}"
-    if gp:
-        if problem.is_dpp("dgp"):
-            return ""
-        return (
-            "Problem must be DPP. In a geometric program a parameter may be a positive coefficient or an exponent of a "
-            f"variable; the parameters are {_names(problem)}. Compute any other function of them in the framework first, "
-            "and pass the result as a parameter"
-        )
-    trapped = _trapped_quad_form(problem)
-    if trapped:
-        return f"Problem must be DPP. {trapped}"
+    """Returns why a convex problem is not disciplined parametrised, and the way out; empty where it is."""
+    trouble = explain_frozen(problem, gp) or (_geometric(problem) if gp else _trapped(problem) or _undisciplined(problem))
+    return f"{RULE} {trouble}" if trouble else ""
+
+
+def explain_frozen(problem: cp.Problem, gp: bool) -> str:
+    """Finds parameters as exponents, whose value at compile time CVXPY would silently keep; empty without any."""
+    for constraint in problem.constraints:
+        if isinstance(constraint, cp.PowCone3D | cp.PowConeND) and constraint.alpha.parameters():
+            return (
+                f"{place(problem, constraint).capitalize()} has the parameter {names(constraint.alpha)} as the exponent of a "
+                "power cone. Exponents must be constants: build one layer for each value that is needed"
+            )
+    for part, expression in () if gp else parts(problem):
+        for node in nodes(expression):
+            exponent = node.p if isinstance(node, Power) else None
+            if isinstance(exponent, cp.Expression) and exponent.parameters():
+                return (
+                    f"In {place(problem, part)}, `{shown(node)}` has the parameter {names(exponent)} as its exponent. Exponents "
+                    "must be constants, except in geometric programs (gp=True): build one layer for each value that is needed"
+                )
+    return ""
+
+
+def _geometric(problem: cp.Problem) -> str:
+    if problem.is_dpp("dgp"):
+        return ""
+    return (
+        "In a geometric program a parameter may be a positive coefficient (declare it pos=True) or an exponent of a variable; "
+        f"the parameters are {names(problem)}. Compute any other function of them in the framework first, and pass the "
+        "result as the parameter"
+    )
+
+
+def _trapped(problem: cp.Problem) -> str:
+    """Finds quad_form with a parametric matrix where CVXPY's own test passes but its reduction does not carry it."""
+    for part, expression in parts(problem):
+        in_objective = part is problem.objective
+        carried = set(map(id, _terms(expression))) if in_objective else set()
+        for node in nodes(expression):
+            if not isinstance(node, QuadForm) or not node.args[1].parameters():
+                continue
+            where = f"In {place(problem, part)}, `{shown(node)}` (parameters {names(node)})"
+            if node.args[0].parameters():
+                return f"{where}: {_SHIFTED}"
+            if id(node) not in carried:
+                return f"{where}: {_SCALE if in_objective and _scaled(expression, node) else _FACTOR}"
+    return ""
+
+
+def _terms(expression: cp.Expression) -> Iterator[cp.Expression]:
+    """The terms of a sum, through signs, constant factors and anything else that is affine."""
+    yield expression
+    changing = [argument for argument in expression.args if argument.parameters() or not argument.is_constant()]
+    stacked = isinstance(expression, AddExpression | Hstack | Vstack | Concatenate)
+    if isinstance(expression, AffAtom) and (stacked or len(changing) <= 1):
+        for argument in expression.args:
+            yield from _terms(argument)
+
+
+def _scaled(expression: cp.Expression, target: cp.Expression) -> bool:
+    """Whether nothing but affine expressions stand above the target, one of them a product or a quotient."""
+    if expression is target:
+        return True
+    inside = [argument for argument in expression.args if any(node is target for node in nodes(argument))]
+    return isinstance(expression, AffAtom) and any(_scaled(argument, target) for argument in inside)
+
+
+def _undisciplined(problem: cp.Problem) -> str:
     if problem.is_dpp("dcp", quad_form_dpp="qp"):
         return ""
-    with scopes.quad_form_dpp_scope():
-        for where, expression in _parts(problem):
-            offender = _smallest(expression, lambda e: e.is_dcp(dpp=True))
+    with scopes.dpp_scope(), scopes.quad_form_dpp_scope():
+        for part, expression in parts(problem):
+            offender = smallest(expression, lambda e: e.is_dcp())
             if offender is not None:
                 return (
-                    f"Problem must be DPP. In {where}, the expression `{_shown(offender)}` is not affine in the "
-                    f"parameters {_names(offender)}: {_remedy(offender)}"
+                    f"In {place(problem, part)}, the expression `{shown(offender)}` is not affine in the parameters "
+                    f"{names(offender)}: {_remedy(offender)}"
                 )
+        for part in (problem.objective, *problem.constraints):
+            if not part.is_dcp():
+                return _wrong_side(problem, part)
+    return f"The parameters are {names(problem)}"
+
+
+def _wrong_side(problem: cp.Problem, part: cp.Minimize | cp.Maximize | cp.constraints.constraint.Constraint) -> str:
+    """Every expression is sound, but a function of parameters alone has the curvature that its place forbids."""
+    for side in part.args:
+        bent = smallest(side, lambda e: bool(e.variables()) or e.is_affine())
+        if bent is not None:
+            return f"In {place(problem, part)}, `{shown(bent)}` is not affine in the parameters {names(bent)}: {_compute(bent)}"
     return (
-        f"Problem must be DPP. Its curvature depends on the signs of the parameters {_names(problem)}: declare them, as "
+        f"The curvature of {place(problem, part)} depends on its parameters. Declare their signs, as "
         "cp.Parameter(nonneg=True), where they scale a convex expression"
     )
 
 
-def _parts(problem: cp.Problem) -> Iterator[tuple[str, cp.Expression]]:
-    yield "the objective", problem.objective.expr
-    for index, constraint in enumerate(problem.constraints):
-        for argument in constraint.args:
-            yield f"constraint {index} ({_shown(constraint)})", argument
-
-
-def _smallest(expression: cp.Expression, sound: Callable[[cp.Expression], bool]) -> cp.Expression | None:
-    """Returns the first expression, innermost first, that is not sound though all its arguments are."""
-    for argument in expression.args:
-        found = _smallest(argument, sound)
-        if found is not None:
-            return found
-    return None if sound(expression) else expression
-
-
 def _remedy(offender: cp.Expression) -> str:
-    parametric = [argument for argument in offender.args if argument.parameters()]
     if isinstance(offender, QuadForm):
         return _SHIFTED
-    if isinstance(offender, MulExpression | multiply):
-        if any(isinstance(node, QuadForm) for node in _nodes(offender)):
-            return "scale the matrix in the framework, P_scaled = gamma * P, and pass P_scaled as the parameter"
-        if len(parametric) == 2:
-            return (
-                "it multiplies two parameters, or a parameter by an expression that holds one. Compute the product in "
-                "the framework and pass it as one parameter; where the second factor also holds variables, name that "
-                "factor by a new variable and an equality constraint"
-            )
-        return "declare the sign of the parameter, as cp.Parameter(nonneg=True), if it scales a convex expression"
-    if isinstance(offender, DivExpression):
+    if not offender.variables():
+        return _compute(offender)
+    if isinstance(offender, DivExpression) and offender.args[1].parameters():
         return "it divides by a parameter. Compute the reciprocal in the framework and pass that as the parameter"
+    if isinstance(offender, MulExpression | multiply):
+        return _factors(offender)
     return (
         "a parameter stands inside an atom that is not affine in it. Compute that function of the parameter in the "
-        "framework and pass the result as the parameter; or name the argument by a new variable and an equality constraint"
+        "framework and pass the result as the parameter; or name the argument that holds it by a new variable, with an "
+        "equality constraint"
     )
 
 
-_SHIFTED = (
-    "quad_form with a parametric matrix needs a bare variable. Add a variable e with the constraint e == x - r, and "
-    "write quad_form(e, P)"
-)
+def _factors(product: cp.Expression) -> str:
+    if any(isinstance(node, QuadForm) and node.args[1].parameters() for node in nodes(product)):
+        return _SCALE
+    for factor in product.args:
+        if not factor.variables() and not factor.is_affine():
+            bent = smallest(factor, lambda e: e.is_affine())
+            return _compute(bent if bent is not None else factor)
+    if all(factor.parameters() for factor in product.args):
+        return _PRODUCT
+    return "declare the sign of the parameter, as cp.Parameter(nonneg=True), if it scales a convex expression"
 
 
-def _trapped_quad_form(problem: cp.Problem) -> str:
-    """Finds quad_form with a parametric matrix where CVXPY's own test passes but its reduction does not carry it."""
-    for where, expression in _parts(problem):
-        carried = set(map(id, _summands(expression))) if where == "the objective" else set()
-        for node in _nodes(expression):
-            if not isinstance(node, QuadForm) or not node.args[1].parameters():
-                continue
-            if node.args[0].parameters():
-                return f"In {where}, `{_shown(node)}`: {_SHIFTED}"
-            if id(node) not in carried:
-                return (
-                    f"In {where}, `{_shown(node)}` has the parametric matrix {_names(node.args[1])}, which is supported as a "
-                    "term of the objective only. Elsewhere pass a factor L of P = L @ L.T as the parameter, and write "
-                    "sum_squares(L.T @ x); where it is scaled by a parameter, scale P in the framework"
-                )
-    return ""
-
-
-def _summands(expression: cp.Expression) -> Iterator[cp.Expression]:
-    """The terms of a sum, through signs, sums and constant factors."""
-    yield expression
-    transparent = isinstance(expression, AddExpression | NegExpression | Sum)
-    scaled = isinstance(expression, MulExpression | multiply | DivExpression)
-    if scaled:
-        transparent = any(argument.is_constant() and not argument.parameters() for argument in expression.args)
-    if transparent:
-        for argument in expression.args:
-            yield from _summands(argument)
-
-
-def _frozen_exponents(problem: cp.Problem, gp: bool) -> str:
-    """Finds parameters as exponents, whose value at compile time CVXPY would silently keep."""
-    for index, constraint in enumerate(problem.constraints):
-        if isinstance(constraint, cp.PowCone3D | cp.PowConeND) and constraint.alpha.parameters():
-            return (
-                f"Constraint {index} ({_shown(constraint)}) has the parameter {_names(constraint.alpha)} as the exponent of "
-                "a power cone; exponents must be constants"
-            )
-    for where, expression in _parts(problem):
-        for node in _nodes(expression):
-            if isinstance(node, Power) and not gp and isinstance(node.p, cp.Expression) and node.p.parameters():
-                return (
-                    f"In {where}, `{_shown(node)}` has the parameter {_names(node.p)} as an exponent; exponents must be "
-                    "constants, except in geometric programs (gp=True)"
-                )
-    return ""
-
-
-def _nodes(expression: cp.Expression) -> Iterator[cp.Expression]:
-    yield expression
-    for argument in expression.args:
-        yield from _nodes(argument)
-
-
-def _names(holder: cp.Problem | cp.Expression) -> str:
-    return ", ".join(parameter.name() for parameter in holder.parameters())
-
-
-def _shown(holder: object) -> str:
-    text = str(holder)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+def _compute(expression: cp.Expression) -> str:
+    return f"compute `{shown(expression)}` in the framework and pass the result as the parameter"

@@ -41,6 +41,12 @@ class Point:
         """The larger of the two relative residuals, per item; infinite where the point is not finite."""
         return relative(self.dual, self.primal, self.dual_scale, self.primal_scale)
 
+    def accuracy(self, program: ConeProgram) -> Sizes:
+        """As `merit`, but absolute where q or b is zero and so sets no scale: a solution may be zero itself."""
+        dual_scale = np.where(np.any(program.q, axis=1), self.dual_scale, np.maximum(self.dual_scale, 1.0))
+        primal_scale = np.where(np.any(program.b, axis=1), self.primal_scale, np.maximum(self.primal_scale, 1.0))
+        return relative(self.dual, self.primal, dual_scale, primal_scale)
+
     def item(self, index: Int[np.ndarray, " k"]) -> Point:
         """Returns the points of some items."""
         return Point(*(getattr(self, field.name)[index] for field in fields(self)))

@@ -115,17 +115,20 @@ def factorise_sparse(system: System, threads: int) -> SparseFactorisation:
 
 
 def _factorise(system: System, item: int) -> SparseItem:
-    K = _assemble(system, item)
+    K, n = _assemble(system, item), system.program.structure.n
     scale = np.ones(K.shape[0])
+    # Rows of unit size do not fix the weight of P against A: a small P alone would leave K nearly singular.
+    curvature, slope = abs(K[:n, :n]).max(), abs(K[n:, :n]).max() if K.shape[0] > n else 0.0
+    if curvature > 0 and slope > 0:
+        scale[:n], scale[n:] = 1.0 / np.sqrt(curvature), np.sqrt(curvature) / slope
     for _ in range(3):
         sizes = abs(K.multiply(scale[:, None]).multiply(scale)).max(axis=1).toarray().ravel()
         scale = scale / np.sqrt(np.where(sizes > 0, sizes, 1.0))
     balanced = sp.csc_array(K.multiply(scale[:, None]).multiply(scale))
-    n = system.program.structure.n
     shift = _SHIFT * np.concatenate([np.ones(n), -np.ones(len(scale) - n)])
     factors = qdldl.Solver(sp.csc_matrix(balanced + sp.diags_array(shift)))
     # One step of inverse iteration: along a null vector of K, the shifted matrix has the eigenvalue ±δ.
-    amplified = factors.solve(np.random.default_rng(0).choice([-1.0, 1.0], size=len(scale)))
+    amplified = factors.solve(np.random.default_rng(0).normal(size=len(scale)))
     return SparseItem(balanced, scale, factors, bool(np.max(np.abs(amplified), initial=0.0) > 0.01 / _SHIFT))
 
 

@@ -1,0 +1,96 @@
+"""Certificates that a program has no solution, checked on the data as given.
+
+    infeasible: y ∈ K* with Aᵀy = 0, bᵀy < 0:       every x with b − Ax ∈ K would give 0 ≤ yᵀ(b − Ax) = bᵀy < 0.
+    unbounded:  x with Px = 0, −Ax ∈ K, qᵀx < 0:     along x the objective falls for ever, and no dual point exists.
+
+A certificate from a computer misses its equations by a little, δ = Aᵀy, and then excludes only the x with |δᵀx| < −bᵀy.
+It counts where that is every x up to a million times the natural size of the program's variables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from cvxlayers.cones import project_dual
+from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
+
+_DEFECT = 1e-6
+# Below this share of the terms that cancel in it, the sign of bᵀy is rounding.
+_ROUNDING = 1e-13
+
+
+def certify(program: ConeProgram, solution: Solution) -> Solution:
+    """Returns the solution with the status of each item set by its certificate, where it has one.
+
+    An item that claims to be INFEASIBLE or UNBOUNDED and has none becomes a NUMERICAL_ERROR. The certificate of an
+    infeasible item stands in y, and that of an unbounded one in x and s.
+    """
+    status = solution.status.copy()
+    status[(status == Status.INFEASIBLE) | (status == Status.UNBOUNDED)] = Status.NUMERICAL_ERROR
+    x, y, s = solution.x.copy(), solution.y.copy(), solution.s.copy()
+    ray, slack, unbounded = unbounded_ray(program, x)
+    x[unbounded], s[unbounded], status[unbounded] = ray[unbounded], slack[unbounded], Status.UNBOUNDED
+    multiplier, infeasible = infeasible_multiplier(program, y)
+    y[infeasible], status[infeasible] = multiplier[infeasible], Status.INFEASIBLE
+    return replace(solution, x=x, y=y, s=s, status=status)
+
+
+def infeasible_multiplier(program: ConeProgram, y: Vectors) -> tuple[Vectors, Bool[np.ndarray, " batch"]]:
+    """Returns y projected on K* and scaled to about one, and whether it certifies infeasibility."""
+    structure = program.structure
+    heights = _heights(program)
+    with np.errstate(all="ignore"):
+        y = project_dual(structure.cone, np.where(np.isfinite(y), y, 0.0))
+        y = y / _positive(np.max(y * heights, axis=1, initial=0.0, where=y > 0, keepdims=True), -y * heights)
+        defect = np.abs(structure.A.rmatvec(program.A, y))
+        columns = structure.A.rmatvec(np.abs(program.A), 1.0 / np.where(heights > 0, heights, np.inf))
+        return y, _holds(-program.b * y, np.max(_relative(defect, columns), axis=1, initial=0.0))
+
+
+def unbounded_ray(program: ConeProgram, x: Vectors) -> tuple[Vectors, Vectors, Bool[np.ndarray, " batch"]]:
+    """Returns x scaled to one, the s ∈ K next to −Ax, and whether they certify unboundedness."""
+    structure = program.structure
+    heights = _heights(program)
+    with np.errstate(all="ignore"):
+        x = np.where(np.isfinite(x), x, 0.0)
+        x = x / _positive(np.max(np.abs(x), axis=1, initial=0.0, keepdims=True))
+        slack = -structure.A.matvec(program.A, x)
+        s = structure.cone.project(slack)
+        largest = np.max(np.abs(program.P), axis=1, initial=0.0, keepdims=True)
+        curvature = _relative(np.abs(structure.P.matvec(program.P, x)), largest)
+        outside = _relative(np.abs(slack - s), heights)
+        defect = np.maximum(np.max(curvature, axis=1, initial=0.0), np.max(outside, axis=1, initial=0.0))
+        return x, s, _holds(-program.q * x, defect)
+
+
+def _holds(terms: Vectors, defect: Float[np.ndarray, " batch"]) -> Bool[np.ndarray, " batch"]:
+    """Whether the sum of the terms is positive beyond rounding, and the defect small against it."""
+    gain = np.sum(terms, axis=1) / _positive(np.sum(np.abs(terms), axis=1))
+    return (gain > _ROUNDING) & (defect <= _DEFECT * gain)
+
+
+def _heights(program: ConeProgram) -> Vectors:
+    """Returns the size of each row of A; the rows of a curved cone have one size, since the cone couples them."""
+    structure = program.structure
+    heights = structure.A.matvec(np.abs(program.A), np.ones((1, structure.n)))
+    for rows in _curved(structure):
+        heights[:, rows] = np.max(heights[:, rows], axis=1, keepdims=True)
+    return heights
+
+
+def _curved(structure: Structure) -> list[slice]:
+    linear = structure.cone.zero + structure.cone.nonnegative
+    return [rows for _, rows in structure.cone.blocks() if rows.start >= linear]
+
+
+def _relative(size: Vectors, unit: Vectors) -> Vectors:
+    """Returns size / unit with 0 / 0 = 0."""
+    return np.where(size == 0, 0.0, size / unit)
+
+
+def _positive(size: Float[np.ndarray, "..."], *others: Vectors) -> Float[np.ndarray, "..."]:
+    largest = np.max([size, *(np.max(other, axis=1, initial=0.0, keepdims=True) for other in others)], axis=0)
+    return np.where(largest > 0, largest, 1.0)

@@ -1,0 +1,160 @@
+"""The batch driver: cuts a batch into chunks over threads, checks what solvers claim, and falls back where they fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from cvxlayers.errors import CvxlayersError
+from cvxlayers.parallel import chunks, map_chunks
+from cvxlayers.program import ConeProgram, Solution, Status
+from cvxlayers.solvers.certificate import certify
+from cvxlayers.solvers.items import unsolved
+from cvxlayers.solvers.optimality import violation
+from cvxlayers.solvers.registry import Plan
+from cvxlayers.solvers.solver import Options, Solver
+
+# Relative violation of the optimality conditions up to which a point that its solver calls inaccurate is accurate
+# after all, and beyond which one that its solver calls solved is inaccurate; the polish rescues what lies between.
+_SOLVED, _ROUGH = 1e-8, 1e-6
+# Threads do not pay below this many items per chunk, times the number of variables.
+_WORK = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """The solution of a batch, and which solver served each item.
+
+    Attributes:
+        solution: points and statuses.
+        names: the solvers of the plan, in order.
+        served: per item, the position in `names` of the solver whose result it has; −1 where none was asked.
+    """
+
+    solution: Solution
+    names: tuple[str, ...]
+    served: Int[np.ndarray, " batch"]
+
+    @property
+    def solvers(self) -> list[str]:
+        """The name of the solver whose result each item has; "" where none was asked."""
+        return [self.names[index] if index >= 0 else "" for index in self.served.tolist()]
+
+    @property
+    def fell_back(self) -> Bool[np.ndarray, " batch"]:
+        """Which items have the result of a fallback."""
+        return self.served > 0
+
+
+def solve_batch(program: ConeProgram, plan: Plan, options: Options, threads: int) -> Outcome:
+    """Solves every item of a batch; no item's result depends on the others, on their order, or on the threads.
+
+    Items with NaN or infinite data are INVALID_INPUT, and no solver sees them. What a solver does not solve, the
+    plan's fallbacks try once each. INFEASIBLE and UNBOUNDED are only said with a certificate that holds.
+    """
+    names = tuple(solver.name for solver in plan.solvers)
+    finite = np.flatnonzero(_finite(program))
+    if len(finite) == program.batch:
+        solution, served = _solve(program, plan, options, threads)
+        return Outcome(solution, names, served)
+    solution, served = unsolved(program.structure, program.batch), np.full(program.batch, -1)
+    solution.status[:] = Status.INVALID_INPUT
+    if len(finite):
+        part, who = _solve(program.item(finite), plan, options, threads)
+        solution, served[finite] = _put(solution, finite, part), who
+    return Outcome(solution, names, served)
+
+
+def _finite(program: ConeProgram) -> Bool[np.ndarray, " batch"]:
+    finite = np.ones(program.batch, dtype=bool)
+    for array in (program.P, program.q, program.A, program.b):
+        finite &= np.isfinite(array).all(axis=1)
+    return finite
+
+
+def _solve(
+    program: ConeProgram, plan: Plan, options: Options, threads: int
+) -> tuple[Solution, Int[np.ndarray, " batch"]]:
+    """Solves a batch of finite programs, and says which solver of the plan served each item."""
+    pieces = chunks(program.batch, threads, -(-_WORK // program.structure.n))
+    results = map_chunks(lambda piece: _solve_chunk(program.item(piece), plan, options), pieces, threads)
+    if len(results) == 1:
+        return results[0]
+    solutions, served = zip(*results, strict=True)
+    columns = ([getattr(solution, field.name) for solution in solutions] for field in fields(Solution))
+    return Solution(*(np.concatenate(column) for column in columns)), np.concatenate(served)
+
+
+def _solve_chunk(program: ConeProgram, plan: Plan, options: Options) -> tuple[Solution, Int[np.ndarray, " batch"]]:
+    solution = _attempt(program, plan.primary, options)
+    served = np.zeros(program.batch, dtype=np.int64)
+    # The native options are the primary solver's: the others would not know them.
+    common = replace(options, native={})
+    for position, solver in enumerate(plan.fallbacks, start=1):
+        pending = np.flatnonzero(_wants_another(solution.status))
+        if not len(pending):
+            break
+        second = _attempt(program.item(pending), solver, common)
+        better = _rank(second.status) < _rank(solution.status[pending])
+        served[pending[better]] = position
+        solution = _put(solution, pending[better], _item(second, np.flatnonzero(better)))
+    return solution, served
+
+
+def _attempt(program: ConeProgram, solver: Solver, options: Options) -> Solution:
+    """Solves with one solver, and replaces what it says of each item by what the data say."""
+    solution = _guarded(program, solver, options)
+    residual = violation(program, solution)
+    status = solution.status
+    close = residual <= np.where(status == Status.INACCURATE, max(options.eps, _SOLVED), 0.0)
+    rough = (status == Status.SOLVED) & (residual > max(options.eps, _ROUGH))
+    status = np.where(close, Status.SOLVED, np.where(rough, Status.INACCURATE, status))
+    solution = replace(solution, status=status)
+    doubtful = np.flatnonzero(status != Status.SOLVED)
+    if not len(doubtful):
+        return solution
+    return _put(solution, doubtful, certify(program.item(doubtful), _item(solution, doubtful)))
+
+
+def _guarded(program: ConeProgram, solver: Solver, options: Options) -> Solution:
+    """Solves; an item on which the solver raises has failed, and the others of its chunk have not.
+
+    The catch is as broad as it is because what foreign solvers raise is not documented: all of them raise ValueError or
+    RuntimeError on some data, and through their bindings anything else.
+    """
+    try:
+        return solver.solve(program, options)
+    except CvxlayersError:
+        raise
+    except Exception:
+        if program.batch == 1:
+            return unsolved(program.structure, 1)
+    solution = unsolved(program.structure, program.batch)
+    for item in range(program.batch):
+        solution = _put(solution, np.array([item]), _guarded(program.item(slice(item, item + 1)), solver, options))
+    return solution
+
+
+def _wants_another(status: Int[np.ndarray, " batch"]) -> Bool[np.ndarray, " batch"]:
+    """Which items another solver is worth asking about: not those that are settled, or out of time."""
+    return ~np.isin(status, (Status.SOLVED, Status.INFEASIBLE, Status.UNBOUNDED, Status.TIME_LIMIT))
+
+
+def _rank(status: Int[np.ndarray, " batch"]) -> Int[np.ndarray, " batch"]:
+    """Orders outcomes: solved, proven to have no solution, inaccurate, and all others."""
+    proven = np.isin(status, (Status.INFEASIBLE, Status.UNBOUNDED))
+    return np.select([status == Status.SOLVED, proven, status == Status.INACCURATE], [0, 1, 2], 3)
+
+
+def _item(solution: Solution, index: Int[np.ndarray, " k"]) -> Solution:
+    return Solution(*(getattr(solution, field.name)[index] for field in fields(Solution)))
+
+
+def _put(solution: Solution, index: Int[np.ndarray, " k"], part: Solution) -> Solution:
+    """Returns the solution with the items `index` replaced."""
+    columns = [getattr(solution, field.name).copy() for field in fields(Solution)]
+    for column, field in zip(columns, fields(Solution), strict=True):
+        column[index] = getattr(part, field.name)
+    return Solution(*columns)

@@ -1,0 +1,50 @@
+"""How far a solver's point is from optimal, on the data as given."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from cvxlayers.cones import project_dual
+from cvxlayers.program import ConeProgram, Solution, Vectors
+
+Sizes = Float[np.ndarray, " batch"]
+
+
+def violation(program: ConeProgram, solution: Solution) -> Sizes:
+    """Returns the largest relative violation of an optimality condition, infinite where the point is not finite.
+
+    Unlike the residual map's, this measure does not punish strict complementarity that fails: y and s of size 1e-5 with
+    sᵀy = 1e-10 are 1e-10 from optimal. Residuals are relative to the terms that cancel, or where these vanish at the
+    solution, to what the data would make of variables of the natural sizes |b| / |A| and |q| / |A|.
+    """
+    structure, x, y, s = program.structure, solution.x, solution.y, solution.s
+    with np.errstate(over="ignore", invalid="ignore"):
+        Px, Aty = structure.P.matvec(program.P, x), structure.A.rmatvec(program.A, y)
+        Ax = structure.A.matvec(program.A, x)
+        P, A, q, b = (_largest(array) for array in (program.P, program.A, program.q, program.b))
+        width = np.maximum(_largest(x), _natural(b, A))
+        price = np.maximum(_largest(y), _natural(q, A))
+        primal = _largest(Ax + s - program.b) / _scale(_largest(Ax), _largest(s), b, A * width)
+        dual = _largest(Px + Aty + program.q) / _scale(_largest(Px), _largest(Aty), q, P * width, A * price)
+        terms = [np.sum(u * v, axis=1) for u, v in ((x, Px), (x, program.q), (y, program.b))]
+        gap = np.abs(sum(terms)) / _scale(*np.abs(terms), q * width, b * price)
+        outside = _largest(structure.cone.project(s) - s) / _scale(_largest(s), A * width)
+        dual_outside = _largest(project_dual(structure.cone, y) - y) / _scale(_largest(y), price)
+        worst = np.max([primal, dual, gap, outside, dual_outside], axis=0)
+    return np.where(np.isfinite(worst), worst, np.inf)
+
+
+def _natural(size: Sizes, unit: Sizes) -> Sizes:
+    """Returns size / unit, and one where either vanishes: there is no natural size then."""
+    known = (size > 0) & (unit > 0)
+    return np.where(known, size / np.where(known, unit, 1.0), 1.0)
+
+
+def _scale(*sizes: Sizes) -> Sizes:
+    largest = np.max(np.broadcast_arrays(*sizes), axis=0)
+    return np.where(largest > 0, largest, 1.0)
+
+
+def _largest(values: Vectors) -> Sizes:
+    return np.max(np.abs(values), axis=1, initial=0.0)

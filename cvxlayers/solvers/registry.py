@@ -1,0 +1,107 @@
+"""The solvers by name, and the table that chooses one for a program's structure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from cvxlayers.errors import OptionError, did_you_mean
+from cvxlayers.program import Structure
+from cvxlayers.solvers.clarabel import Clarabel
+from cvxlayers.solvers.daqp import DAQP
+from cvxlayers.solvers.direct import Direct
+from cvxlayers.solvers.ecos import ECOS
+from cvxlayers.solvers.piqp import PIQP
+from cvxlayers.solvers.scs import SCS
+from cvxlayers.solvers.solver import Solver
+
+SOLVERS: dict[str, Solver] = {solver.name: solver for solver in (Direct(), DAQP(), PIQP(), Clarabel(), SCS(), ECOS())}
+
+# Up to this many variables a dense active-set method beats an interior-point method.
+_SMALL = 150
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which solver serves a layer's programs, and which ones, in order, those items that it does not solve."""
+
+    primary: Solver
+    fallbacks: tuple[Solver, ...] = ()
+
+    @property
+    def solvers(self) -> tuple[Solver, ...]:
+        """All of them, in order."""
+        return (self.primary, *self.fallbacks)
+
+
+def solver_named(name: object) -> Solver:
+    """Returns a solver by its name in any case.
+
+    Raises:
+        OptionError: if there is none.
+    """
+    known = list(SOLVERS)
+    if not isinstance(name, str):
+        raise OptionError(f"a solver is chosen by its name, one of {', '.join(known)}; got {name!r}")
+    if name.upper() not in SOLVERS:
+        raise OptionError(f"unknown solver {name!r}{did_you_mean(name, known)}; the solvers are {', '.join(known)}")
+    return SOLVERS[name.upper()]
+
+
+def select(
+    structure: Structure, name: object = None, *, P_values: Float[np.ndarray, "... nnz"] | None = None
+) -> Plan:
+    """Chooses the solvers for all programs of a structure.
+
+    Args:
+        structure: what the programs share.
+        name: the solver that the user asked for; None chooses.
+        P_values: the stored entries of P where no parameter changes them.
+
+    Raises:
+        OptionError: if the solver is unknown, or does not take this structure.
+    """
+    if name is None:
+        primary, *fallbacks = _table(structure, P_values)
+    else:
+        primary = solver_named(name)
+        refusal = primary.refusal(structure)
+        if refusal is not None:
+            raise OptionError(
+                f"solver {primary.name} does not fit this problem: {refusal}; the solvers that do are "
+                f"{', '.join(suitable(structure))}, and without a name one of them is chosen"
+            )
+        fallbacks = [solver for solver in _table(structure, P_values) if solver is not primary]
+    return Plan(primary, tuple(fallbacks[:2]))
+
+
+def suitable(structure: Structure) -> list[str]:
+    """Returns the names of the solvers that take this structure."""
+    return [name for name, solver in SOLVERS.items() if solver.refusal(structure) is None]
+
+
+def _table(structure: Structure, P_values: Float[np.ndarray, "... nnz"] | None) -> list[Solver]:
+    """The table of choice: the first solver serves, the next ones take over what it leaves unsolved.
+
+    DAQP is exact and fastest where P is small and positive definite, but proves nothing where it fails. PIQP is the
+    fastest on all other linear constraints. Clarabel takes every cone and certifies what it cannot solve.
+    """
+    direct, daqp, piqp, clarabel, scs = (SOLVERS[name] for name in ("DIRECT", "DAQP", "PIQP", "CLARABEL", "SCS"))
+    if direct.refusal(structure) is None:
+        return [direct, clarabel]
+    if not structure.cone.polyhedral:
+        return [clarabel, scs]
+    if structure.n <= _SMALL and daqp.refusal(structure) is None and _may_be_definite(structure, P_values):
+        return [daqp, piqp, clarabel]
+    return [piqp, clarabel, scs]
+
+
+def _may_be_definite(structure: Structure, P_values: Float[np.ndarray, "... nnz"] | None) -> bool:
+    """Whether P is positive definite; where parameters change it, each item decides, and falls back if it is not."""
+    if P_values is None:
+        return True
+    P = structure.P.dense(np.reshape(P_values, (1, -1)))[0]
+    eigenvalues = np.linalg.eigvalsh(P)
+    return bool(eigenvalues[0] > 1e-9 * eigenvalues[-1])
