@@ -7,18 +7,36 @@ Everything here is a batch of float64 numpy arrays. A call changes nothing: what
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers import report
 from cvxlayers.compiled import CompiledProblem, Theta
-from cvxlayers.derivative import Data, DerivativeInfo, Method, Point, evaluate, jvp, linearise, polish, residuals, vjp
+from cvxlayers.derivative import (
+    Data,
+    DerivativeInfo,
+    Factorisation,
+    Lifted,
+    Linearisation,
+    Method,
+    Point,
+    System,
+    evaluate,
+    factorise,
+    jvp,
+    linearise,
+    polish,
+    residuals,
+    vjp,
+    without_rows,
+)
 from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, SolverError
-from cvxlayers.program import ConeProgram, Residuals, Status
+from cvxlayers.program import ConeProgram, Residuals, Status, Structure
+from cvxlayers.reduction import Reduction
 from cvxlayers.solvers import Options, Outcome, Plan, solve_batch
 
 Array = Float[np.ndarray, "..."]
@@ -71,15 +89,22 @@ class Layer:
 
     Attributes:
         compiled: the maps between the user's arrays and the cone program.
+        reduction: what is eliminated before the solver.
         options: what a call asks for unless it says otherwise.
         method: how the linear systems of the derivative are factorised.
         strict: whether doubtful results raise instead of warning.
     """
 
     compiled: CompiledProblem
+    reduction: Reduction | None
     options: CallOptions
     method: Method
     strict: bool
+
+    @property
+    def structure(self) -> Structure:
+        """The structure of the programs that the solver sees."""
+        return self.compiled.structure if self.reduction is None else self.reduction.structure
 
     def forward(self, values: Sequence[Array], options: CallOptions) -> Forward:
         """Solves the program of every item.
@@ -90,7 +115,7 @@ class Layer:
         """
         theta, batch_shape = self.compiled.parameters.flatten(values)
         program = self.compiled.program(theta)
-        outcome = solve_batch(program, options.plan, options.solver, options.threads)
+        outcome = self._solve(program, options)
         point = self._polish(program, outcome, options.threads)
         accuracy = point.accuracy(program)
         status = _final_status(outcome.solution.status, accuracy, options.solver.eps)
@@ -170,22 +195,46 @@ class Layer:
         (*full, weight) = _spread([array[solved] for array in (*data, weight)], solved, forward)
         return self.compiled.adjoint(*full) + self.compiled.offset.adjoint(weight)
 
-    def _linearise(self, forward: Forward, solved: Items):
+    def _solve(self, program: ConeProgram, options: CallOptions) -> Outcome:
+        """Solves the reduced programs, and returns the solutions of the full ones."""
+        if self.reduction is None:
+            return solve_batch(program, options.plan, options.solver, options.threads)
+        outcome = solve_batch(self.reduction.eliminate(program), options.plan, options.solver, options.threads)
+        small = outcome.solution
+        x, y, s = self.reduction.recover(program, small.x, small.y, small.s)
+        return replace(outcome, solution=replace(small, x=x, y=y, s=s))
+
+    def _factoriser(self, threads: int) -> Callable[[System], Factorisation]:
+        """Returns how the systems of the full programs are factorised: by way of the reduced ones."""
+        reduction = self.reduction
+        if reduction is None:
+            return lambda system: factorise(system, self.method, threads)
+        dropped = np.ones(self.compiled.structure.m, dtype=bool)
+        dropped[reduction.kept_rows] = False
+
+        def lift(system: System) -> Factorisation:
+            small = System(reduction.eliminate(system.program), without_rows(system.derivative, dropped))
+            fold, expand = partial(reduction.fold, system.program), partial(reduction.expand, system.program)
+            return Lifted(factorise(small, self.method, threads), fold, expand)
+
+        return lift
+
+    def _linearise(self, forward: Forward, solved: Items) -> Linearisation:
         """Linearises the solution map of the solved items."""
         program, point = forward.program, forward.point
         if len(solved) < program.batch:
             program, point = program.item(solved), point.item(solved)
-        return linearise(program, point, self.method, forward.options.threads)
+        return linearise(program, point, self._factoriser(forward.options.threads))
 
     def _polish(self, program: ConeProgram, outcome: Outcome, threads: int) -> Point:
         """Polishes the items that have a solution; the others keep the solver's last point."""
         solution = outcome.solution
         promising = np.flatnonzero(solution.status <= Status.INACCURATE)
-        x, v = solution.x, solution.y - solution.s
+        x, v, factoriser = solution.x, solution.y - solution.s, self._factoriser(threads)
         if len(promising) == program.batch:
-            return polish(program, x, v, self.method, threads)
+            return polish(program, x, v, factoriser)
         point = evaluate(program, x, v)
-        return point.put(promising, polish(program.item(promising), x[promising], v[promising], self.method, threads))
+        return point.put(promising, polish(program.item(promising), x[promising], v[promising], factoriser))
 
     def _report(
         self, status: Int[np.ndarray, " batch"], accuracy: Sizes, outcome: Outcome, options: CallOptions

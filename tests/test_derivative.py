@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from cvxlayers.cones import Product
-from cvxlayers.derivative import Data, Method, choose_method, evaluate, jvp, linearise, polish, vjp
+from cvxlayers.derivative import (
+    Data,
+    Factorisation,
+    Method,
+    System,
+    choose_method,
+    evaluate,
+    factorise,
+    jvp,
+    linearise,
+    polish,
+    vjp,
+)
 from cvxlayers.program import ConeProgram, Pattern, Structure
 from tests.programs import CONES, known_solution
 
 METHODS = pytest.mark.parametrize("method", list(Method), ids=lambda method: method.value)
 CONE = pytest.mark.parametrize("cone", list(CONES.values()), ids=list(CONES))
-ONE_THREAD = 1
+
+
+def factoriser(method: Method, threads: int = 1) -> Callable[[System], Factorisation]:
+    """Factorises by one method."""
+    return lambda system: factorise(system, method, threads)
 
 
 def tangent(program: ConeProgram, rng: np.random.Generator) -> Data:
@@ -45,7 +62,7 @@ def differences(program: ConeProgram, x: np.ndarray, v: np.ndarray, direction: D
     """Fourth-order central differences of the solution (x, y, s), re-solved by Newton from the unperturbed one."""
     total = []
     for weight, k in ((1, -2), (-8, -1), (8, 1), (-1, 2)):
-        point = polish(moved(program, direction, k * step), x, v, Method.DENSE, ONE_THREAD, max_steps=50)
+        point = polish(moved(program, direction, k * step), x, v, factoriser(Method.DENSE), max_steps=50)
         assert point.merit.max() < 1e-12
         total.append(weight / (12 * step) * np.concatenate([point.x, point.y, point.s], axis=1))
     return sum(total)
@@ -55,7 +72,7 @@ def differences(program: ConeProgram, x: np.ndarray, v: np.ndarray, direction: D
 @CONE
 def test_jvp_matches_differences(cone, method, rng):
     program, x, v = known_solution(cone, n=12, rng=rng, batch=3)
-    lin = linearise(program, evaluate(program, x, v), method, ONE_THREAD)
+    lin = linearise(program, evaluate(program, x, v), factoriser(method))
     direction = tangent(program, rng)
     dx, dy, ds, info = jvp(lin, direction)
     expected = differences(program, x, v, direction, step=2e-5)
@@ -69,7 +86,7 @@ def test_jvp_matches_differences(cone, method, rng):
 @CONE
 def test_vjp_is_the_adjoint_of_jvp(cone, method, rng):
     program, x, v = known_solution(cone, n=12, rng=rng, batch=4)
-    lin = linearise(program, evaluate(program, x, v), method, ONE_THREAD)
+    lin = linearise(program, evaluate(program, x, v), factoriser(method))
     direction = tangent(program, rng)
     dx, dy, ds, _ = jvp(lin, direction)
     wx, wy, ws = (rng.normal(size=array.shape) for array in (dx, dy, ds))
@@ -84,11 +101,11 @@ def test_vjp_is_the_adjoint_of_jvp(cone, method, rng):
 def test_batch_equals_loop_to_the_bit(cone, method, rng):
     program, x, v = known_solution(cone, n=9, rng=rng, batch=5)
     weights = rng.normal(size=x.shape), rng.normal(size=v.shape), rng.normal(size=v.shape)
-    together, _ = vjp(linearise(program, evaluate(program, x, v), method, 2), *weights)
+    together, _ = vjp(linearise(program, evaluate(program, x, v), factoriser(method, 2)), *weights)
     for item in range(5):
         one = np.array([item])
         alone, _ = vjp(
-            linearise(program.item(one), evaluate(program.item(one), x[one], v[one]), method, 1),
+            linearise(program.item(one), evaluate(program.item(one), x[one], v[one]), factoriser(method)),
             *(weight[one] for weight in weights),
         )
         for got, want in zip(alone, together, strict=True):
@@ -99,7 +116,7 @@ def test_batch_equals_loop_to_the_bit(cone, method, rng):
 @pytest.mark.parametrize("scale", [1e-30, 1e-9, 1e12, 1e30])
 def test_cotangents_of_any_size_scale_linearly(scale, method, rng):
     program, x, v = known_solution(CONES["mixed"], n=12, rng=rng)
-    lin = linearise(program, evaluate(program, x, v), method, ONE_THREAD)
+    lin = linearise(program, evaluate(program, x, v), factoriser(method))
     wx, wy, ws = rng.normal(size=x.shape), rng.normal(size=v.shape), rng.normal(size=v.shape)
     plain, _ = vjp(lin, wx, wy, ws)
     scaled, _ = vjp(lin, scale * wx, scale * wy, scale * ws)
@@ -112,7 +129,7 @@ def test_cotangents_of_any_size_scale_linearly(scale, method, rng):
 def test_polish_returns_to_the_solution(cone, method, rng):
     program, x, v = known_solution(cone, n=12, rng=rng, batch=6)
     start_x, start_v = x + 1e-5 * rng.normal(size=x.shape), v + 1e-5 * rng.normal(size=v.shape)
-    point = polish(program, start_x, start_v, method, ONE_THREAD)
+    point = polish(program, start_x, start_v, factoriser(method))
     np.testing.assert_allclose(point.x, x, atol=1e-10)
     np.testing.assert_allclose(point.v, v, atol=1e-10)
 
@@ -123,13 +140,13 @@ def test_polish_never_makes_a_point_worse(cone, method, rng):
     program, x, v = known_solution(cone, n=12, rng=rng, batch=8)
     start_x, start_v = x + 3.0 * rng.normal(size=x.shape), v + 3.0 * rng.normal(size=v.shape)
     before = evaluate(program, start_x, start_v).merit
-    assert np.all(polish(program, start_x, start_v, method, ONE_THREAD).merit <= before)
+    assert np.all(polish(program, start_x, start_v, factoriser(method)).merit <= before)
 
 
 def test_polish_leaves_points_that_are_not_finite(rng):
     program, x, v = known_solution(CONES["polyhedral"], n=6, rng=rng, batch=2)
     x[0] = np.nan
-    point = polish(program, x, v, Method.DENSE, ONE_THREAD)
+    point = polish(program, x, v, factoriser(Method.DENSE))
     assert np.isnan(point.x[0]).all()
     assert point.merit[0] == np.inf
     assert point.merit[1] < 1e-12
@@ -142,7 +159,7 @@ def test_duplicated_equalities_give_the_minimum_norm_derivative(method):
     program = ConeProgram(structure, 1, np.ones((1, 2)), np.array([[-3.0, -2.0]]), np.ones((1, 2)), np.ones((1, 2)))
     point = evaluate(program, np.array([[1.0, 2.0]]), np.array([[1.0, 1.0]]))
     assert point.merit[0] == 0.0
-    data, info = vjp(linearise(program, point, method, ONE_THREAD), np.array([[1.0, 1.0]]), *np.zeros((2, 1, 2)))
+    data, info = vjp(linearise(program, point, factoriser(method)), np.array([[1.0, 1.0]]), *np.zeros((2, 1, 2)))
     assert info.degenerate[0]
     np.testing.assert_allclose(data.b, [[0.5, 0.5]], atol=1e-7)
     np.testing.assert_allclose(data.q, [[0.0, -1.0]], atol=1e-7)
@@ -155,7 +172,7 @@ def test_a_face_of_solutions_is_reported(method):
     structure = Structure(_full(np.zeros((2, 2))), _full(np.ones((1, 2))), Product(zero=1))
     program = ConeProgram(structure, 1, np.zeros((1, 0)), np.zeros((1, 2)), np.ones((1, 2)), np.ones((1, 1)))
     point = evaluate(program, np.array([[0.5, 0.5]]), np.zeros((1, 1)))
-    data, info = vjp(linearise(program, point, method, ONE_THREAD), np.array([[1.0, 0.0]]), *np.zeros((2, 1, 1)))
+    data, info = vjp(linearise(program, point, factoriser(method)), np.array([[1.0, 0.0]]), *np.zeros((2, 1, 1)))
     assert info.degenerate[0]
     assert info.residual[0] > 0.1
     np.testing.assert_allclose(data.b, [[0.5]], atol=1e-6)
@@ -166,7 +183,7 @@ def test_a_weakly_active_row_gives_the_mean_of_both_sides(method):
     """min ½(x − p)² s.t. x ≥ 0 at p = 0: the derivative is 0 on one side, 1 on the other."""
     structure = Structure(_full(np.eye(1)), _full(-np.eye(1)), Product(nonnegative=1))
     program = ConeProgram(structure, 1, np.ones((1, 1)), np.zeros((1, 1)), -np.ones((1, 1)), np.zeros((1, 1)))
-    lin = linearise(program, evaluate(program, np.zeros((1, 1)), np.zeros((1, 1))), method, ONE_THREAD)
+    lin = linearise(program, evaluate(program, np.zeros((1, 1)), np.zeros((1, 1))), factoriser(method))
     data, info = vjp(lin, np.ones((1, 1)), *np.zeros((2, 1, 1)))
     assert info.weakly_active[0]
     np.testing.assert_allclose(data.q, [[-0.5]])
@@ -177,11 +194,11 @@ def test_a_weakly_active_row_gives_the_mean_of_both_sides(method):
 def test_badly_scaled_programs_keep_their_derivative(scale, method, rng):
     program, x, v = known_solution(CONES["polyhedral"], n=8, rng=rng)
     weights = rng.normal(size=x.shape), np.zeros_like(v), np.zeros_like(v)
-    plain, _ = vjp(linearise(program, evaluate(program, x, v), method, ONE_THREAD), *weights)
+    plain, _ = vjp(linearise(program, evaluate(program, x, v), factoriser(method)), *weights)
     scaled_program = replace(program, P=scale * program.P, q=scale * program.q)
     point = evaluate(scaled_program, x, _scaled_duals(program, x, v, scale))
     assert point.merit[0] < 1e-12
-    scaled, info = vjp(linearise(scaled_program, point, method, ONE_THREAD), *weights)
+    scaled, info = vjp(linearise(scaled_program, point, factoriser(method)), *weights)
     assert not info.degenerate.any()
     np.testing.assert_allclose(scaled.q * scale, plain.q, rtol=1e-6, atol=1e-7 * np.abs(plain.q).max())
     np.testing.assert_allclose(scaled.b, plain.b, rtol=1e-6, atol=1e-7 * np.abs(plain.b).max())

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import cvxpy as cp
-from cvxpy import settings
-from cvxpy.constraints import PowConeND
+import numpy as np
+from cvxpy import error, settings
+from cvxpy.constraints import SOC, ExpCone, NonNeg, PowCone3D, PowConeND, SvecPSD, Zero
 from cvxpy.reductions import Dgp2Dcp
 from cvxpy.reductions.solvers.conic_solvers.clarabel_conif import CLARABEL
+from jaxtyping import Int
 
 from cvxlayers.cones import Product
 from cvxlayers.errors import ProblemError
+
+# The kinds of constraints, in the row order of the house.
+_HOUSE_ORDER = (Zero, NonNeg, SOC, SvecPSD, ExpCone, PowCone3D)
 
 
 class ConicForm(CLARABEL):
@@ -23,7 +30,7 @@ class ConicForm(CLARABEL):
     so that CVXPY splits them into three-dimensional ones.
     """
 
-    SUPPORTED_CONSTRAINTS = [cone for cone in CLARABEL.SUPPORTED_CONSTRAINTS if cone is not PowConeND]  # noqa: RUF012
+    SUPPORTED_CONSTRAINTS: ClassVar = [cone for cone in CLARABEL.SUPPORTED_CONSTRAINTS if cone is not PowConeND]
 
     def name(self) -> str:
         """The name that CVXPY knows it by."""
@@ -53,7 +60,7 @@ class Conic:
     chain: Any
     inverse_data: list[Any]
 
-    @property
+    @cached_property
     def cone(self) -> Product:
         """The cone, in the row order of the house."""
         dims = self.program.cone_dims
@@ -66,34 +73,56 @@ class Conic:
             power=tuple(float(alpha) for alpha in dims.p3d),
         )
 
-    @property
-    def logarithms(self) -> dict[int, int]:
-        """For geometric programs: the id of each parameter whose logarithm enters → the id of the logarithm."""
-        found: dict[int, int] = {}
-        for reduction in self.chain.reductions:
-            if isinstance(reduction, Dgp2Dcp):
-                found.update({old: new[0] for old, new in reduction.param_id_map.items()})
-        return found
+    @cached_property
+    def house_row(self) -> Int[np.ndarray, " m"]:
+        """For each row of CVXPY's program, its place in the row order of the house."""
+        constraints = self.program.constraints
+        kinds = [_HOUSE_ORDER.index(type(constraint)) for constraint in constraints]
+        ranks = np.repeat(np.array(kinds, dtype=int), [constraint.size for constraint in constraints])
+        place = np.empty(len(ranks), dtype=int)
+        place[np.argsort(ranks, kind="stable")] = np.arange(len(ranks))
+        return place
 
-    @property
+    @cached_property
+    def logarithms(self) -> dict[int, int]:
+        """For geometric programs: the id of each parameter whose logarithm may enter → the id of the logarithm."""
+        return self._replaced("param_id_map")
+
+    @cached_property
     def exponentials(self) -> dict[int, int]:
         """For geometric programs: the id of each variable → the id of its logarithm."""
+        return self._replaced("var_id_map")
+
+    def _replaced(self, which: str) -> dict[int, int]:
         found: dict[int, int] = {}
         for reduction in self.chain.reductions:
             if isinstance(reduction, Dgp2Dcp):
-                found.update({old: new[0] for old, new in reduction.var_id_map.items()})
+                found.update({old: new[0] for old, new in getattr(reduction, which).items()})
         return found
 
 
 def conic_form(problem: cp.Problem, gp: bool) -> Conic:
-    """Reduces a problem that is known to be DPP. Nothing is cached on the problem itself."""
+    """Reduces a problem that is known to be DPP. Nothing is cached on the problem itself.
+
+    Raises:
+        ProblemError: if CVXPY cannot reduce the problem, or to something else than is expected of it.
+    """
     twin = cp.Problem(problem.objective, problem.constraints)
-    data, chain, inverse_data = twin.get_problem_data(solver=ConicForm(), gp=gp, enforce_dpp=True, solver_opts={})
+    try:
+        with warnings.catch_warnings():
+            # CVXPY tells of its choice of a backend, and complains of its own reading of sparse leaves.
+            warnings.filterwarnings("ignore", message="The problem has an expression with dimension greater than 2")
+            warnings.filterwarnings("ignore", message="Reading from a sparse CVXPY expression")
+            data, chain, inverse_data = twin.get_problem_data(solver=ConicForm(), gp=gp, enforce_dpp=True, solver_opts={})
+    except (error.DCPError, error.DGPError, error.DPPError, error.SolverError) as failure:
+        raise ProblemError(f"CVXPY cannot reduce the problem to a cone program: {failure}") from failure
     program = data[settings.PARAM_PROB]
     bounds = (program.lower_bounds, program.upper_bounds, program.lb_tensor, program.ub_tensor)
-    if any(bound is not None for bound in bounds) or getattr(program, "dir_cones", None) or program.cone_dims.pnd:
+    # CVXPY 1.9.0 does not know cones on bare variables yet.
+    apart = any(bound is not None for bound in bounds) or bool(getattr(program, "dir_cones", None))
+    if apart or not all(type(constraint) in _HOUSE_ORDER for constraint in program.constraints):
         raise ProblemError(
-            "CVXPY kept bounds, or cones on bare variables, apart from the rows of the program; this version of CVXPY "
-            "is not supported. Write the bounds as constraints"
+            "CVXPY kept bounds, or cones on bare variables, apart from the rows of the program, or used a cone that is not "
+            f"known here; version {cp.__version__} of CVXPY is not supported. Another version may do"
         )
     return Conic(problem, program, chain, inverse_data)

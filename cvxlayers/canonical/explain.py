@@ -15,15 +15,11 @@ from cvxpy.atoms.elementwise.power import Power
 from cvxpy.atoms.quad_form import QuadForm
 from cvxpy.utilities import scopes
 
-from cvxlayers.canonical.expressions import names, nodes, parts, place, shown, smallest
+from cvxlayers.canonical.expressions import Part, names, nodes, parts, place, shown, smallest
 
 RULE = "Problem must be DPP."
 
-_SHIFTED = (
-    "quad_form cannot hold parameters in its vector. Name the vector by a new variable, with the constraint e == x - r, "
-    "and write quad_form(e, P)"
-)
-_SCALE = "Scale the matrix in the framework, P_scaled = gamma * P, and pass P_scaled as the parameter (PSD=True)"
+_SCALE = "scale the matrix in the framework, P_scaled = gamma * P, and pass P_scaled as the parameter (PSD=True)"
 _FACTOR = (
     "a parametric matrix is supported in a term of the objective only. Here pass a factor L of P = L @ L.T as the parameter "
     "instead, and write sum_squares(L.T @ x)"
@@ -36,7 +32,7 @@ _PRODUCT = (
 
 def explain_dpp(problem: cp.Problem, gp: bool) -> str:
     """Returns why a convex problem is not disciplined parametrised, and the way out; empty where it is."""
-    trouble = explain_frozen(problem, gp) or (_geometric(problem) if gp else _trapped(problem) or _undisciplined(problem))
+    trouble = _geometric(problem) if gp else _trapped(problem) or _undisciplined(problem)
     return f"{RULE} {trouble}" if trouble else ""
 
 
@@ -45,8 +41,8 @@ def explain_frozen(problem: cp.Problem, gp: bool) -> str:
     for constraint in problem.constraints:
         if isinstance(constraint, cp.PowCone3D | cp.PowConeND) and constraint.alpha.parameters():
             return (
-                f"{place(problem, constraint).capitalize()} has the parameter {names(constraint.alpha)} as the exponent of a "
-                "power cone. Exponents must be constants: build one layer for each value that is needed"
+                f"In {place(problem, constraint)}, the parameter {names(constraint.alpha)} is the exponent of a power cone. "
+                "Exponents must be constants: build one layer for each value that is needed"
             )
     for part, expression in () if gp else parts(problem):
         for node in nodes(expression):
@@ -79,7 +75,7 @@ def _trapped(problem: cp.Problem) -> str:
                 continue
             where = f"In {place(problem, part)}, `{shown(node)}` (parameters {names(node)})"
             if node.args[0].parameters():
-                return f"{where}: {_SHIFTED}"
+                return f"{where}: {_bare(node)}"
             if id(node) not in carried:
                 return f"{where}: {_SCALE if in_objective and _scaled(expression, node) else _FACTOR}"
     return ""
@@ -120,7 +116,7 @@ def _undisciplined(problem: cp.Problem) -> str:
     return f"The parameters are {names(problem)}"
 
 
-def _wrong_side(problem: cp.Problem, part: cp.Minimize | cp.Maximize | cp.constraints.constraint.Constraint) -> str:
+def _wrong_side(problem: cp.Problem, part: Part) -> str:
     """Every expression is sound, but a function of parameters alone has the curvature that its place forbids."""
     for side in part.args:
         bent = smallest(side, lambda e: bool(e.variables()) or e.is_affine())
@@ -134,7 +130,7 @@ def _wrong_side(problem: cp.Problem, part: cp.Minimize | cp.Maximize | cp.constr
 
 def _remedy(offender: cp.Expression) -> str:
     if isinstance(offender, QuadForm):
-        return _SHIFTED
+        return _bare(offender)
     if not offender.variables():
         return _compute(offender)
     if isinstance(offender, DivExpression) and offender.args[1].parameters():
@@ -145,6 +141,14 @@ def _remedy(offender: cp.Expression) -> str:
         "a parameter stands inside an atom that is not affine in it. Compute that function of the parameter in the "
         "framework and pass the result as the parameter; or name the argument that holds it by a new variable, with an "
         "equality constraint"
+    )
+
+
+def _bare(form: QuadForm) -> str:
+    vector, matrix = (shown(argument) for argument in form.args)
+    return (
+        "quad_form cannot hold parameters in its vector. Name the vector by a new variable e, with the constraint "
+        f"e == {vector}, and write quad_form(e, {matrix})"
     )
 
 

@@ -100,8 +100,9 @@ def variable_matrices(conic: Conic, outputs: Sequence[Output]) -> tuple[sp.csr_a
 
 def _primal(conic: Conic, x: np.ndarray, output: Output) -> np.ndarray:
     """Carries x back through CVXPY's reductions, all of which are linear there but the exponential."""
-    if output.constraint is not None:
-        return np.zeros(int(np.prod(output.shape)))
+    size = int(np.prod(output.shape))
+    if output.constraint is not None or not size:
+        return np.zeros(size)
     values = conic.program.split_solution(x)
     for reduction in reversed(conic.chain.reductions):
         if not isinstance(reduction, Dgp2Dcp):
@@ -117,17 +118,17 @@ def _duals(conic: Conic, y: np.ndarray, outputs: Sequence[Output]) -> np.ndarray
         status="Solved", x=np.zeros(conic.program.x.size), z=y, obj_val=0.0, solve_time=0.0, iterations=0
     )
     duals = conic.chain.invert(raw, list(conic.inverse_data)).dual_vars
-    parts = []
-    for output in outputs:
-        if output.constraint is None:
-            parts.append(np.zeros(int(np.prod(output.shape))))
-            continue
-        # A twin takes the value in, so that the user's constraint keeps its own.
-        twin = output.constraint.copy(output.constraint.args)
-        twin.save_dual_value(duals[output.constraint.id])
-        value = twin.dual_variables[output.index].value
-        parts.append(np.broadcast_to(np.asarray(value, dtype=float).reshape(output.shape), output.shape).ravel())
-    return _stack(parts)
+    return _stack([_dual(duals, output) for output in outputs])
+
+
+def _dual(duals: dict[int, Any], output: Output) -> np.ndarray:
+    size = int(np.prod(output.shape))
+    if output.constraint is None or not size:
+        return np.zeros(size)
+    # A twin takes the value in, so that the user's constraint keeps its own.
+    twin = output.constraint.copy(output.constraint.args)
+    twin.save_dual_value(duals[output.constraint.id])
+    return np.asarray(twin.dual_variables[output.index].value, dtype=float).reshape(output.shape).ravel()
 
 
 def _stack(parts: list[np.ndarray]) -> np.ndarray:

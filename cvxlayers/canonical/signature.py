@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cvxpy as cp
+from cvxpy.constraints import FiniteSet
 
-from cvxlayers.canonical.explain import explain_dpp, explain_not_convex
+from cvxlayers.canonical.convexity import explain_not_convex
+from cvxlayers.canonical.explain import RULE, explain_dpp, explain_frozen
+from cvxlayers.canonical.expressions import shown
 from cvxlayers.canonical.leaves import Output
 from cvxlayers.errors import DPPError, ProblemError, SignatureError
 
 
-def check_signature(
-    problem: object, parameters: Sequence[object], variables: Sequence[object]
-) -> tuple[cp.Problem, list[Output]]:
-    """Returns the problem and what each entry of `variables` means.
+@dataclass(frozen=True, eq=False)
+class Signature:
+    """A problem with what goes in and what comes out, in order."""
+
+    problem: cp.Problem
+    parameters: Sequence[cp.Parameter]
+    outputs: Sequence[Output]
+
+
+def check_signature(problem: object, parameters: Sequence[object], variables: Sequence[object]) -> Signature:
+    """Returns the problem, its parameters in the order listed, and what each entry of `variables` means.
 
     Raises:
         SignatureError: if the lists do not fit the problem.
     """
     if not isinstance(problem, cp.Problem):
         raise SignatureError(f"problem must be a cvxpy.Problem, got {type(problem).__name__}")
-    _check_parameters(problem, parameters)
+    ordered = _checked_parameters(problem, parameters)
     if not isinstance(variables, list | tuple):
         raise SignatureError(f"The layer's variables must be provided as a list or tuple, got {type(variables).__name__}")
     if not variables:
         raise SignatureError("The layer's variables are empty: list at least one variable, so that there is an output")
-    return problem, [_output(problem, variable, index) for index, variable in enumerate(variables)]
+    return Signature(problem, ordered, [_output(problem, variable, index) for index, variable in enumerate(variables)])
 
 
 def check_problem(problem: cp.Problem, gp: bool) -> None:
@@ -38,11 +49,11 @@ def check_problem(problem: cp.Problem, gp: bool) -> None:
     """
     if not problem.variables():
         raise ProblemError("the problem has no variables: there is nothing to solve for")
-    discrete = [v.name() for v in problem.variables() if v.attributes["boolean"] or v.attributes["integer"]]
-    if discrete:
+    if problem.is_mixed_integer() or any(isinstance(constraint, FiniteSet) for constraint in problem.constraints):
+        discrete = [v.name() for v in problem.variables() if v.attributes["boolean"] or v.attributes["integer"]]
         raise ProblemError(
-            f"the problem is mixed-integer (variables {', '.join(discrete)}): its solution map is piecewise constant and "
-            "has no useful derivative. Relax the variables, as cp.Variable(bounds=[0, 1]) for boolean ones"
+            f"the problem is mixed-integer ({', '.join(discrete) or 'a finite set'}): its solution map is piecewise constant "
+            "and has no useful derivative. Relax it, with cp.Variable(bounds=[0, 1]) in place of boolean variables"
         )
     leaves = [*problem.variables(), *problem.parameters()]
     complex_leaves = [leaf.name() for leaf in leaves if leaf.is_complex()]
@@ -51,35 +62,39 @@ def check_problem(problem: cp.Problem, gp: bool) -> None:
             f"complex variables and parameters are not supported ({', '.join(complex_leaves)}): write their real and "
             "imaginary parts as leaves of their own"
         )
-    if gp:
-        if not problem.is_dgp(dpp=False):
-            raise ProblemError("the problem is not a disciplined geometric program (DGP), but gp=True was given")
-        if not problem.is_dgp(dpp=True):
-            raise DPPError(explain_dpp(problem, gp=True))
-        return
-    if not problem.is_dcp(dpp=False):
-        raise explain_not_convex(problem)
-    trouble = explain_dpp(problem, gp=False)
+    frozen = explain_frozen(problem, gp)
+    if frozen:
+        raise DPPError(f"{RULE} {frozen}")
+    if gp and not problem.is_dgp(dpp=False):
+        raise ProblemError(
+            "the problem is not a disciplined geometric program (DGP), but gp=True was given; its variables and the "
+            "parameters that are coefficients must be declared pos=True"
+        )
+    if not gp and not problem.is_dcp(dpp=False):
+        raise ProblemError(explain_not_convex(problem))
+    trouble = explain_dpp(problem, gp)
     if trouble:
         raise DPPError(trouble)
 
 
-def _check_parameters(problem: cp.Problem, parameters: Sequence[object]) -> None:
+def _checked_parameters(problem: cp.Problem, parameters: Sequence[object]) -> list[cp.Parameter]:
     if not isinstance(parameters, list | tuple):
         raise SignatureError(
             f"The layer's parameters must be provided as a list or tuple, got {type(parameters).__name__}"
         )
-    listed = [getattr(parameter, "id", None) for parameter in parameters]
     own = {parameter.id: parameter for parameter in problem.parameters()}
-    missing = [parameter.name() for parameter in own.values() if parameter.id not in listed]
-    foreign = [str(parameter) for parameter, identity in zip(parameters, listed, strict=True) if identity not in own]
+    listed = [getattr(parameter, "id", None) for parameter in parameters]
+    missing = [parameter for identity, parameter in own.items() if identity not in listed]
+    foreign = [_named(parameter) for parameter, identity in zip(parameters, listed, strict=True) if identity not in own]
     twice = [own[identity].name() for identity in own if listed.count(identity) > 1]
     if missing or foreign or twice:
-        what = [f"missing from the list: {', '.join(missing)}"] if missing else []
+        what = [f"missing from the list: {', '.join(parameter.name() for parameter in missing)}"] if missing else []
         what += [f"not in the problem: {', '.join(foreign)}"] if foreign else []
         what += [f"listed twice: {', '.join(twice)}"] if twice else []
-        way_out = ". A parameter that never changes can be a cp.Constant instead" if missing else ""
-        raise SignatureError(f"The layer's parameters must exactly match problem.parameters; {'; '.join(what)}{way_out}")
+        valued = [parameter.name() for parameter in missing if parameter.value is not None]
+        hint = f". A parameter that keeps its value ({', '.join(valued)}) can be a cp.Constant instead" if valued else ""
+        raise SignatureError(f"The layer's parameters must exactly match problem.parameters; {'; '.join(what)}{hint}")
+    return [own[identity] for identity in listed if identity is not None]
 
 
 def _output(problem: cp.Problem, variable: object, index: int) -> Output:
@@ -89,12 +104,19 @@ def _output(problem: cp.Problem, variable: object, index: int) -> Output:
     for constraint in problem.constraints:
         if constraint is variable and len(constraint.dual_variables) == 1:
             return Output(constraint.dual_variables[0], constraint)
+        if constraint is variable:
+            raise SignatureError(
+                f"Entry #{index} of variables is a constraint with {len(constraint.dual_variables)} dual variables: list the "
+                "ones that you want, as constraint.dual_variables[0]"
+            )
         for position, dual in enumerate(constraint.dual_variables):
             if dual is variable:
                 return Output(dual, constraint, position)
-    several = isinstance(variable, cp.constraints.constraint.Constraint) and variable in problem.constraints
-    hint = f"; it has {len(variable.dual_variables)} dual variables, list dual_variables[i]" if several else ""
     raise SignatureError(
-        f"Variable {variable} (#{index}) must be a subset of problem.variables or a dual variable of a constraint of the "
-        f"problem; the variables are {', '.join(own.name() for own in problem.variables())}{hint}"
+        f"The layer's variables must be a subset of problem.variables, or dual variables of its constraints; entry #{index}, "
+        f"{_named(variable)}, is neither. The variables are {', '.join(own.name() for own in problem.variables())}"
     )
+
+
+def _named(entry: object) -> str:
+    return entry.name() if isinstance(entry, cp.Variable | cp.Parameter) else shown(entry)

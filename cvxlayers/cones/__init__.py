@@ -1,6 +1,7 @@
 """Convex cones: projections, their derivatives in spectral form, and products of cones."""
 
 from cvxlayers.cones.basis import IdentityBasis as IdentityBasis
+from cvxlayers.cones.basis import ProductBasis as ProductBasis
 from cvxlayers.cones.cone import Basis as Basis
 from cvxlayers.cones.cone import Cone as Cone
 from cvxlayers.cones.cone import Derivative as Derivative

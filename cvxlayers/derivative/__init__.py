@@ -8,7 +8,12 @@ from cvxlayers.derivative.implicit import linearise as linearise
 from cvxlayers.derivative.implicit import vjp as vjp
 from cvxlayers.derivative.linear_solve import Method as Method
 from cvxlayers.derivative.linear_solve import choose_method as choose_method
+from cvxlayers.derivative.linear_solve import factorise as factorise
 from cvxlayers.derivative.polish import polish as polish
 from cvxlayers.derivative.residual import Point as Point
 from cvxlayers.derivative.residual import evaluate as evaluate
 from cvxlayers.derivative.residual import residuals as residuals
+from cvxlayers.derivative.system import Factorisation as Factorisation
+from cvxlayers.derivative.system import Lifted as Lifted
+from cvxlayers.derivative.system import System as System
+from cvxlayers.derivative.system import without_rows as without_rows

@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cvxlayers.cones import Derivative, derivative_dual
-from cvxlayers.derivative.linear_solve import Method, factorise
 from cvxlayers.derivative.residual import Point
-from cvxlayers.derivative.system import Factorisation, System
+from cvxlayers.derivative.system import Factorisation, Factorise, System
 from cvxlayers.program import ConeProgram, Values, Vectors
 
 # A dual and a slack both below this, relative to the largest of their kind, count as both zero: weakly active.
@@ -55,11 +54,11 @@ class Linearisation:
     weakly_active: Bool[np.ndarray, " batch"]
 
 
-def linearise(program: ConeProgram, point: Point, method: Method, threads: int) -> Linearisation:
+def linearise(program: ConeProgram, point: Point, factorise: Factorise) -> Linearisation:
     """Factorises the Jacobian of the residual map at the solutions `point`."""
     derivative, weakly_active = projection_derivative(program, point)
     system = System(program, derivative)
-    return Linearisation(program, point, system, factorise(system, method, threads), weakly_active)
+    return Linearisation(program, point, system, factorise(system), weakly_active)
 
 
 def projection_derivative(program: ConeProgram, point: Point) -> tuple[Derivative, Bool[np.ndarray, " batch"]]:

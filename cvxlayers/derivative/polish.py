@@ -13,9 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cvxlayers.cones import derivative_dual
-from cvxlayers.derivative.linear_solve import Method, factorise
 from cvxlayers.derivative.residual import Point, evaluate, relative
-from cvxlayers.derivative.system import System
+from cvxlayers.derivative.system import Factorise, System
 from cvxlayers.program import ConeProgram, Vectors
 
 # Points whose relative residual is below this are left as they are.
@@ -23,7 +22,7 @@ _EXACT = 1e-13
 _STEPS = (1.0, 0.5, 0.25, 0.0625, 0.015625)
 
 
-def polish(program: ConeProgram, x: Vectors, v: Vectors, method: Method, threads: int, max_steps: int = 12) -> Point:
+def polish(program: ConeProgram, x: Vectors, v: Vectors, factorise: Factorise, max_steps: int = 12) -> Point:
     """Returns the polished points. Items that are not finite, or that no step improves, come back as they were."""
     best = evaluate(program, x, v)
     merit = best.merit
@@ -33,7 +32,7 @@ def polish(program: ConeProgram, x: Vectors, v: Vectors, method: Method, threads
             break
         items = program.item(pending)
         start = best.item(pending)
-        candidate, improved = _newton_step(items, start, merit[pending], method, threads)
+        candidate, improved = _newton_step(items, start, merit[pending], factorise)
         taken = pending[improved]
         before = merit[taken]
         best = best.put(taken, candidate.item(np.flatnonzero(improved)))
@@ -45,11 +44,11 @@ def polish(program: ConeProgram, x: Vectors, v: Vectors, method: Method, threads
 
 
 def _newton_step(
-    program: ConeProgram, start: Point, merit: Float[np.ndarray, " batch"], method: Method, threads: int
+    program: ConeProgram, start: Point, merit: Float[np.ndarray, " batch"], factorise: Factorise
 ) -> tuple[Point, Bool[np.ndarray, " batch"]]:
     """Returns the best shortened Newton step of each item, and whether it lowers the residual."""
     system = System(program, derivative_dual(program.structure.cone, start.v))
-    solve = factorise(system, method, threads).solve(-start.dual, -system.to_eigen(start.primal))
+    solve = factorise(system).solve(-start.dual, -system.to_eigen(start.primal))
     dx, dy = solve.first, system.from_eigen(solve.second)
     dv = program.structure.A.matvec(program.A, dx) + dy + start.primal
     usable = np.isfinite(dx).all(axis=1) & np.isfinite(dv).all(axis=1)

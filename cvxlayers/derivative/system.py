@@ -13,13 +13,14 @@ steps. A direction with d = 0 decouples (its row of K is −1 on the diagonal) a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.cones import Derivative
+from cvxlayers.cones import Derivative, IdentityBasis, ProductBasis
 from cvxlayers.program import ConeProgram, Vectors
 
 
@@ -68,6 +69,34 @@ class Factorisation(ABC):
     @abstractmethod
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for each item."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lifted(Factorisation):
+    """A factorised smaller system, to which right-hand sides are folded and from which solutions are expanded."""
+
+    inner: Factorisation
+    fold: Callable[[Vectors, Vectors], tuple[Vectors, Vectors]]
+    expand: Callable[[tuple[Vectors, Vectors], tuple[Vectors, Vectors]], tuple[Vectors, Vectors]]
+
+    def solve(self, first: Vectors, second: Vectors) -> Solve:
+        """Solves K u = [first; second] for each item; the residual is that of the smaller system."""
+        small = self.inner.solve(*self.fold(first, second))
+        return Solve(*self.expand((small.first, small.second), (first, second)), small.residual, small.degenerate)
+
+
+Factorise = Callable[[System], Factorisation]
+
+
+def without_rows(derivative: Derivative, dropped: Bool[np.ndarray, " m"]) -> Derivative:
+    """Returns a derivative without some rows on which its basis is the identity."""
+    eigenvalues, basis = derivative.eigenvalues[:, ~dropped], derivative.basis
+    if not isinstance(basis, ProductBasis):
+        return Derivative(eigenvalues, IdentityBasis(eigenvalues.shape[1]))
+    position = np.cumsum(~dropped) - 1
+    kept = [rows[~dropped[rows]] for rows in basis.rows]
+    parts = [IdentityBasis(len(k)) if len(k) < len(r) else p for k, r, p in zip(kept, basis.rows, basis.parts, strict=True)]
+    return Derivative(eigenvalues, ProductBasis([position[rows] for rows in kept], parts))
 
 
 def relative_residual(residual: Vectors, rhs: Vectors) -> Float[np.ndarray, " batch"]:

@@ -8,12 +8,12 @@ from itertools import repeat
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from cvxlayers.program import Pattern, Solution, Status, Structure
 
 
-def each(array: Float[np.ndarray, "leading ..."], batch: int) -> Iterable[Float[np.ndarray, "..."]]:
+def each(array: Shaped[np.ndarray, "leading *shape"], batch: int) -> Iterable[Shaped[np.ndarray, "*shape"]]:
     """Returns the rows of all items; a batch of one is shared by all."""
     return repeat(array[0], batch) if len(array) == 1 else array
 
@@ -41,23 +41,24 @@ class Submatrix:
 
         Building a scipy matrix costs more than solving a small program; the indices are the same for all items.
         """
-        rows = values[:, self.entries]
-        matrix = sp.csc_matrix((rows[0].copy(), self.pattern.indices, self.pattern.indptr), shape=self.pattern.shape)
-        for row in each(rows, batch):
+        kept = np.take(values, self.entries, axis=1)
+        matrix = sp.csc_matrix((kept[0].copy(), self.pattern.indices, self.pattern.indptr), shape=self.pattern.shape)
+        for row in each(kept, batch):
             matrix.data = row
             yield matrix
 
     def dense(self, values: Float[np.ndarray, "leading stored"]) -> Float[np.ndarray, "leading rows cols"]:
         """Returns dense matrices whose entries are stored column by column."""
         height, width = self.pattern.shape
-        columns = np.zeros((len(values), width, height))
-        columns[:, self.pattern.cols, self.pattern.rows] = values[:, self.entries]
-        return columns.transpose(0, 2, 1)
+        columns = np.zeros((len(values), width * height))
+        columns[:, self.pattern.cols * height + self.pattern.rows] = np.take(values, self.entries, axis=1)
+        return columns.reshape(len(values), width, height).transpose(0, 2, 1)
 
 
 def upper_triangle(pattern: Pattern) -> Submatrix:
-    """Returns the entries on and above the diagonal."""
-    return _submatrix(pattern, np.flatnonzero(pattern.rows <= pattern.cols), np.arange(pattern.shape[0]))
+    """Returns the entries on and above the diagonal, in their places."""
+    rows = np.arange(pattern.shape[0])
+    return _submatrix(pattern, np.flatnonzero(pattern.rows <= pattern.cols), rows, pattern.shape[0])
 
 
 def select_rows(pattern: Pattern, rows: Int[np.ndarray, " k"]) -> Submatrix:
@@ -68,10 +69,10 @@ def select_rows(pattern: Pattern, rows: Int[np.ndarray, " k"]) -> Submatrix:
 
 
 def _submatrix(
-    pattern: Pattern, entries: Int[np.ndarray, " nnz"], position: Int[np.ndarray, " rows"], height: int | None = None
+    pattern: Pattern, entries: Int[np.ndarray, " nnz"], position: Int[np.ndarray, " rows"], height: int
 ) -> Submatrix:
+    """Returns the entries moved to the rows `position`, in compressed-column order."""
     rows, cols = position[pattern.rows[entries]], pattern.cols[entries]
     order = np.lexsort((rows, cols))
     indptr = np.concatenate([[0], np.cumsum(np.bincount(cols, minlength=pattern.shape[1]))]).astype(np.int32)
-    shape = (pattern.shape[0] if height is None else height, pattern.shape[1])
-    return Submatrix(entries[order], Pattern(shape, rows[order].astype(np.int32), indptr))
+    return Submatrix(entries[order], Pattern((height, pattern.shape[1]), rows[order].astype(np.int32), indptr))

@@ -1,30 +1,37 @@
-"""PIQP: a proximal interior-point method for quadratic programs, dense or sparse.
+"""PIQP: a proximal interior-point method for quadratic and linear programs, dense or sparse.
 
 References: Schwan, Jiang, Kuhn, Jones, "PIQP: A proximal interior-point quadratic programming solver" (2023).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any, final
 
 import numpy as np
-import scipy.sparse as sp
 
+from cvxlayers.errors import OptionError
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
-from cvxlayers.solvers.solver import Options, Result, Solver, row, solve_each
+from cvxlayers.solvers.items import each, select_rows, unsolved, upper_triangle
+from cvxlayers.solvers.solver import Options, Solver
 
-if TYPE_CHECKING:
-    import piqp
-
+_STATUS = {
+    "PIQP_SOLVED": Status.SOLVED,
+    "PIQP_MAX_ITER_REACHED": Status.ITERATION_LIMIT,
+    "PIQP_PRIMAL_INFEASIBLE": Status.INFEASIBLE,
+    "PIQP_DUAL_INFEASIBLE": Status.UNBOUNDED,
+}
 # The dense code is faster up to this order, and beyond it where the matrices are this full.
-_ALWAYS_DENSE, _DENSE_FILL, _NEVER_DENSE = 30, 0.4, 1500
+_ALWAYS_DENSE, _DENSE_FILL, _NEVER_DENSE = 30, 0.2, 1500
 
 
 @final
 class PIQP(Solver):
     """Quadratic and linear programs. Holds the GIL while it solves.
 
-    A new solver object serves each item: after `update`, the bits of a result depend on the item before.
+    A new solver object serves each item: after `update`, a result depends on the item before. It cannot be stopped by
+    the clock: an item that it has not solved after `time_limit` seconds has status TIME_LIMIT.
     """
 
     @property
@@ -34,65 +41,72 @@ class PIQP(Solver):
 
     def refusal(self, structure: Structure) -> str | None:
         """Refuses curved cones."""
-        return None if structure.cone.polyhedral else "it solves quadratic programs only"
+        return None if structure.cone.polyhedral else "it takes linear constraints only"
 
-    def native_options(self) -> tuple[str, ...]:
-        """PIQP's settings."""
-        return (
-            *("rho_init", "delta_init", "eps_abs", "eps_rel", "check_duality_gap", "eps_duality_gap_abs"),
-            *("eps_duality_gap_rel", "infeasibility_threshold", "reg_lower_limit", "reg_finetune_lower_limit"),
-            *("reg_finetune_primal_update_threshold", "reg_finetune_dual_update_threshold", "max_iter"),
-            *("max_factor_retires", "preconditioner_scale_cost", "preconditioner_iter", "tau", "kkt_solver"),
-            *("iterative_refinement_always_enabled", "iterative_refinement_eps_abs", "iterative_refinement_eps_rel"),
-            *("iterative_refinement_max_iter", "iterative_refinement_min_improvement_rate", "verbose"),
-            *("iterative_refinement_static_regularization_eps", "iterative_refinement_static_regularization_rel"),
-        )
+    def native_options(self) -> Mapping[str, type]:
+        """Its settings."""
+        import piqp
+
+        defaults = piqp.DenseSolver().settings
+        values = {name: getattr(defaults, name) for name in dir(defaults) if not name.startswith("_")}
+        return {name: type(value) for name, value in values.items() if isinstance(value, bool | int | float)}
 
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Solves item by item."""
         import piqp
 
-        structure, zero = program.structure, program.structure.cone.zero
-        statuses = {
-            piqp.PIQP_SOLVED: Status.SOLVED,
-            piqp.PIQP_MAX_ITER_REACHED: Status.ITERATION_LIMIT,
-            piqp.PIQP_PRIMAL_INFEASIBLE: Status.INFEASIBLE,
-            piqp.PIQP_DUAL_INFEASIBLE: Status.UNBOUNDED,
-        }
-        dense = _prefers_dense(structure)
-        form = np.asfortranarray if dense else sp.csc_matrix
-        P, A = (structure.P.dense(program.P), structure.A.dense(program.A)) if dense else (program.P, program.A)
-
-        def solve_item(item: int) -> Result:
-            solver = piqp.DenseSolver() if dense else piqp.SparseSolver()
-            _configure(solver.settings, options)
-            H = row(P, item) if dense else structure.P.matrix(row(P, item))
-            rows = row(A, item) if dense else structure.A.matrix(row(A, item)).tocsr()
-            b = row(program.b, item)
-            equalities = (form(rows[:zero]), b[:zero]) if zero else (None, None)
-            bounds = (form(rows[zero:]), None, b[zero:]) if structure.m > zero else ()
-            solver.setup(form(H), row(program.q, item), *equalities, *bounds)
-            status = solver.solve()
-            result = solver.result
-            y = np.concatenate([result.y, result.z_u])
-            s = np.concatenate([np.zeros(zero), result.s_u])
-            return Result(result.x, y, s, statuses.get(status, Status.NUMERICAL_ERROR), result.info.iter)
-
-        return solve_each(program, solve_item)
+        structure, batch, equalities = program.structure, program.batch, program.structure.cone.zero
+        kind, solution = piqp.DenseSolver if _prefers_dense(structure) else piqp.SparseSolver, unsolved(structure, batch)
+        P, A, G = _matrices(program)
+        b, h = each(program.b[:, :equalities], batch), each(program.b[:, equalities:], batch)
+        for item, data in enumerate(zip(P, each(program.q, batch), A, b, G, h, strict=True)):
+            started = perf_counter()
+            found = _run(kind(), data, options)
+            solution.x[item] = found.x
+            solution.y[item, :equalities], solution.y[item, equalities:] = found.y, found.z_u
+            solution.s[item, :equalities], solution.s[item, equalities:] = 0.0, found.s_u
+            status = _STATUS.get(found.info.status.name, Status.NUMERICAL_ERROR)
+            late = options.time_limit is not None and perf_counter() - started > options.time_limit
+            solution.status[item] = Status.TIME_LIMIT if late and status != Status.SOLVED else status
+            solution.iterations[item] = found.info.iter
+        return solution
 
 
-def _prefers_dense(structure: Structure) -> bool:
-    order = structure.n + structure.m
-    stored = structure.P.nnz + structure.A.nnz
-    full = stored >= _DENSE_FILL * structure.n * order
-    return order <= _ALWAYS_DENSE or (full and order <= _NEVER_DENSE)
+def _matrices(program: ConeProgram) -> tuple[Any, Any, Any]:
+    """Returns, for all items, P, the rows that are equations, and the rows that are inequalities."""
+    structure, batch, equalities = program.structure, program.batch, program.structure.cone.zero
+    A = select_rows(structure.A, np.arange(equalities))
+    G = select_rows(structure.A, np.arange(equalities, structure.m))
+    if _prefers_dense(structure):
+        P = each(structure.P.dense(program.P).transpose(0, 2, 1), batch)
+        return P, each(A.dense(program.A), batch), each(G.dense(program.A), batch)
+    upper = upper_triangle(structure.P)
+    return upper.each(program.P, batch), A.each(program.A, batch), G.each(program.A, batch)
 
 
-def _configure(settings: piqp.Settings, options: Options) -> None:
+def _run(solver: Any, data: tuple[Any, ...], options: Options) -> Any:
+    """Solves min ½xᵀPx + qᵀx subject to Ax = b, Gx ≤ h."""
+    P, q, A, b, G, h = data
+    _configure(solver.settings, options)
+    solver.setup(P, q, A, b, G, None, h)
+    solver.solve()
+    return solver.result
+
+
+def _configure(settings: Any, options: Options) -> None:
     settings.eps_abs = settings.eps_rel = options.eps
     settings.eps_duality_gap_abs = settings.eps_duality_gap_rel = options.eps
     settings.verbose = options.verbose
     if options.max_iters is not None:
         settings.max_iter = options.max_iters
     for name, value in options.native.items():
-        setattr(settings, name, value)
+        try:
+            setattr(settings, name, value)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise OptionError(f"PIQP does not take {name}={value!r}: {error}") from error
+
+
+def _prefers_dense(structure: Structure) -> bool:
+    order = structure.n + structure.m
+    full = structure.P.nnz + structure.A.nnz >= _DENSE_FILL * structure.n * order
+    return order <= _ALWAYS_DENSE or (full and order <= _NEVER_DENSE)

@@ -1,34 +1,42 @@
-"""SCS: a first-order method over all cones, for programs too large to factorise often.
+"""SCS: a first-order method for all cones, for programs too large to factorise often.
 
 References: O'Donoghue, "Operator splitting for a homogeneous embedding of the linear complementarity problem" (2021).
 """
 
 from __future__ import annotations
 
-from typing import final
+from collections.abc import Mapping
+from typing import Any, final
 
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Int
 
-from cvxlayers.cones import Product
+from cvxlayers.cones import Product, Semidefinite
+from cvxlayers.errors import OptionError
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
-from cvxlayers.solvers.solver import Options, Result, Solver, row, solve_each
+from cvxlayers.solvers.items import each, select_rows, unsolved, upper_triangle
+from cvxlayers.solvers.solver import Options, Solver
 
 _STATUS = {
     1: Status.SOLVED,
     2: Status.INACCURATE,
     -1: Status.UNBOUNDED,
-    -2: Status.INFEASIBLE,
     -6: Status.UNBOUNDED,
+    -2: Status.INFEASIBLE,
     -7: Status.INFEASIBLE,
 }
-_INACCURATE_BY_LIMIT, _MOST_ITERATIONS = 2, 100_000
+_NATIVE: Mapping[type, tuple[str, ...]] = {
+    float: ("eps_abs", "eps_rel", "eps_infeas", "alpha", "rho_x", "scale", "time_limit_secs"),
+    int: ("acceleration_lookback", "acceleration_interval"),
+    bool: ("normalize", "adaptive_scale"),
+    str: ("linear_solver", "write_data_filename", "log_csv_filename"),
+}
 
 
 @final
 class SCS(Solver):
-    """Every program. Releases the GIL."""
+    """Every program. It stacks semidefinite blocks by their lower triangles, and we by the upper. Frees the GIL."""
 
     @property
     def name(self) -> str:
@@ -36,53 +44,65 @@ class SCS(Solver):
         return "SCS"
 
     def refusal(self, structure: Structure) -> str | None:
-        """Refuses programs without rows, which it cannot take."""
-        return None if structure.m else "it needs at least one constraint"
+        """Refuses nothing."""
+        return None
 
-    def native_options(self) -> tuple[str, ...]:
-        """SCS's settings."""
-        return (
-            *("use_indirect", "mkl", "gpu", "normalize", "scale", "adaptive_scale", "rho_x", "max_iters", "eps_abs"),
-            *("eps_rel", "eps_infeas", "alpha", "time_limit_secs", "verbose", "acceleration_lookback"),
-            *("acceleration_interval", "write_data_filename", "log_csv_filename", "linear_solver"),
-        )
+    def native_options(self) -> Mapping[str, type]:
+        """Its settings."""
+        return {name: kind for kind, names in _NATIVE.items() for name in names}
 
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Solves item by item, each from a cold start."""
         import scs
 
-        structure = program.structure
-        order = _row_order(structure.cone)
-        back = np.argsort(order)
-        cone = _cone(structure.cone)
-        settings: dict[str, object] = {
-            "eps_abs": options.eps,
-            "eps_rel": options.eps,
-            "verbose": options.verbose,
-            "max_iters": _MOST_ITERATIONS if options.max_iters is None else options.max_iters,
-        }
-        if options.time_limit is not None:
-            settings["time_limit_secs"] = options.time_limit
-        settings |= options.native
-
-        def solve_item(item: int) -> Result:
-            data = {
-                "P": sp.csc_matrix(sp.triu(structure.P.matrix(row(program.P, item)))),
-                "A": sp.csc_matrix(structure.A.matrix(row(program.A, item)).tocsr()[order]),
-                "b": row(program.b, item)[order],
-                "c": row(program.q, item),
-            }
-            found = scs.SCS(data, cone, **settings).solve(warm_start=False)
-            info = found["info"]
-            status = _STATUS.get(info["status_val"], Status.NUMERICAL_ERROR)
-            if info["status_val"] == _INACCURATE_BY_LIMIT and info["iter"] >= settings["max_iters"]:
-                status = Status.ITERATION_LIMIT
-            return Result(found["x"], found["y"][back], found["s"][back], status, info["iter"])
-
-        return solve_each(program, solve_item)
+        structure, batch = program.structure, program.batch
+        settings, solution = _settings(options), unsolved(structure, batch)
+        order, cone = _row_order(structure.cone), _cone(structure.cone)
+        P = upper_triangle(structure.P).each(program.P, batch)
+        A = select_rows(structure.A, order).each(program.A, batch)
+        vectors = (each(program.q, batch), each(program.b[:, order], batch))
+        for item, (H, G, c, b) in enumerate(zip(P, A, *vectors, strict=True)):
+            rows = {"A": G, "b": b} if structure.m else _free_row(structure.n)
+            try:
+                found = scs.SCS({"P": H, "c": c, **rows}, cone, **settings).solve(warm_start=False)
+            except TypeError as error:
+                raise OptionError(f"SCS does not take {dict(options.native)}: {error}") from error
+            solution.x[item] = found["x"]
+            solution.y[item, order] = found["y"][: structure.m]
+            solution.s[item, order] = found["s"][: structure.m]
+            solution.status[item] = _status(found["info"])
+            solution.iterations[item] = found["info"]["iter"]
+        return solution
 
 
-def _cone(cone: Product) -> dict[str, object]:
+def _status(info: Mapping[str, Any]) -> Status:
+    """What SCS has when it reaches a limit it calls inaccurate, and says in words which limit it was."""
+    if "max_iters" in info["status"]:
+        return Status.ITERATION_LIMIT
+    if "time_limit" in info["status"]:
+        return Status.TIME_LIMIT
+    return _STATUS.get(info["status_val"], Status.NUMERICAL_ERROR)
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    """The linear solver is the bundled one: the rounding of others may depend on their threads."""
+    settings: dict[str, Any] = {"eps_abs": options.eps, "eps_rel": options.eps, "eps_infeas": min(options.eps, 1e-9)}
+    settings |= {"verbose": options.verbose, "linear_solver": "qdldl"}
+    if options.max_iters is not None:
+        settings["max_iters"] = options.max_iters
+    if options.time_limit is not None:
+        settings["time_limit_secs"] = options.time_limit
+    return {**settings, **options.native}
+
+
+def _free_row(n: int) -> dict[str, Any]:
+    """SCS needs a row: 0ᵀx + s = 1, s ≥ 0, which binds nothing."""
+    return {"A": sp.csc_matrix((1, n)), "b": np.ones(1)}
+
+
+def _cone(cone: Product) -> dict[str, Any]:
+    if not cone.dim:
+        return {"l": 1}
     return {
         "z": cone.zero,
         "l": cone.nonnegative,
@@ -93,13 +113,15 @@ def _cone(cone: Product) -> dict[str, object]:
     }
 
 
-def _row_order(cone: Product) -> Int[np.ndarray, " m"]:
-    """Returns our row for each row of SCS, which stacks the lower triangle of matrices by columns, and not the upper."""
+def _row_order(cone: Product) -> Int[np.ndarray, " rows"]:
+    """Returns our row for each row of SCS.
+
+    Entry (i, j), i ≤ j, of a triangle stands in our row j (j + 1) / 2 + i; SCS has column i of the lower triangle, which
+    is row i of the upper one, in one piece.
+    """
     order = np.arange(cone.dim)
-    start = cone.zero + cone.nonnegative + sum(cone.second_order)
-    for size in cone.semidefinite:
-        length = size * (size + 1) // 2
-        cols, rows = np.triu_indices(size)  # the lower triangle by columns: entry (rows, cols) with rows ≥ cols
-        order[start : start + length] = start + rows * (rows + 1) // 2 + cols
-        start += length
+    for block, rows in cone.blocks():
+        if isinstance(block, Semidefinite):
+            i, j = np.triu_indices(block.order)
+            order[rows] = rows.start + j * (j + 1) // 2 + i
     return order

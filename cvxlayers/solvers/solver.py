@@ -1,18 +1,12 @@
-"""The interface of a solver, and what the solvers of single items share."""
+"""The interface of a solver, and the one vocabulary of options over all of them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import Float
-
-from cvxlayers.program import ConeProgram, Solution, Status, Structure
-
-Vector = Float[np.ndarray, " size"]
+from cvxlayers.program import ConeProgram, Solution, Structure
 
 
 @dataclass(frozen=True)
@@ -47,49 +41,13 @@ class Solver(ABC):
         """Returns why programs of this structure are beyond the solver, or None where they are not."""
 
     @abstractmethod
-    def native_options(self) -> tuple[str, ...]:
-        """Returns the solver's own option names."""
+    def native_options(self) -> Mapping[str, type]:
+        """Returns the solver's own option names, and the type of each: bool, int, float or str."""
 
     @abstractmethod
     def solve(self, program: ConeProgram, options: Options) -> Solution:
-        """Solves every item, independently of the others and of their order.
+        """Solves every item, independently of the others and of their order. All data are finite.
 
         An item that ends without a solution has a status that says so, and the last iterate (NaN where there is none),
         or the certificate: for INFEASIBLE y with Aᵀy = 0, bᵀy < 0; for UNBOUNDED x with Px = 0, Ax + s = 0, qᵀx < 0.
         """
-
-
-class Result(NamedTuple):
-    """What a solver says of one item; `s` None stands for b − Ax."""
-
-    x: Vector
-    y: Vector
-    s: Vector | None
-    status: Status
-    iterations: int
-
-
-def solve_each(program: ConeProgram, solve: Callable[[int], Result]) -> Solution:
-    """Calls `solve` for each item, and collects the results."""
-    structure, batch = program.structure, program.batch
-    x, y = np.empty((batch, structure.n)), np.empty((batch, structure.m))
-    s = np.empty((batch, structure.m))
-    status, iterations = np.empty(batch, dtype=np.int64), np.empty(batch, dtype=np.int64)
-    missing = np.zeros(batch, dtype=bool)
-    for item in range(batch):
-        result = solve(item)
-        x[item], y[item], status[item], iterations[item] = result.x, result.y, result.status, result.iterations
-        if result.s is None:
-            missing[item] = True
-        else:
-            s[item] = result.s
-    if missing.any():
-        slack = program.b - structure.A.matvec(program.A, x)
-        slack[:, : structure.cone.zero] = 0.0
-        s[missing] = slack[missing]
-    return Solution(x, y, s, status, iterations)
-
-
-def row(array: Float[np.ndarray, "batch size"], item: int) -> Vector:
-    """Returns the item's row of an array that the batch may share."""
-    return array[item if len(array) > 1 else 0]

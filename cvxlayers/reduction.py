@@ -1,0 +1,246 @@
+"""Eliminates the variables that canonicalisation introduces to name an affine expression.
+
+CVXPY writes `sum_squares(L @ x)` as ½·2 tᵀt with t = Lx. Such a t stands in one equality only, a·t + A_RX x = b_R, and
+in the objective only by its own square, ½ d t² + q_T t. With F = −A_RX/a and c = b_R/a, t = c + F x, so
+
+    P' = P_XX + Fᵀ diag(d) F,    q' = q_X + Fᵀ(q_T + d c),    A' = A_SX,    b' = b_S
+
+is the same program without t, and y_R = −(d t + q_T)/a is the dual that the elimination removed. The symmetric system
+of the derivative is eliminated alike (`fold`, `expand`): it is the same block elimination of the same matrix.
+
+Equalities are eliminated in groups that share their variables, so that Fᵀ diag(d) F is a dense product, and only where
+P' gains fewer entries than the equalities had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Bool, Float, Int
+
+from cvxlayers.compiled import CompiledProblem, LinearMap
+from cvxlayers.program import ConeProgram, Pattern, Structure, Values, Vectors
+
+Index = Int[np.ndarray, " k"]
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Equalities that share their support: `rows` name `columns` as affine expressions of the variables `support`.
+
+    Attributes:
+        rows: the k equalities.
+        columns: the variable that each names.
+        support: the p variables in the expressions.
+        entries: positions in A's stored entries of the k×p coefficients.
+        pivots: positions in A's stored entries of the k constants a.
+        squares: positions in P's stored entries of the k numbers d; −1 stands for zero.
+    """
+
+    rows: Index
+    columns: Index
+    support: Index
+    entries: Int[np.ndarray, "k p"]
+    pivots: Index
+    squares: Index
+
+    @property
+    def squared(self) -> bool:
+        """Whether any of the variables is squared in the objective."""
+        return bool((self.squares >= 0).any())
+
+
+@dataclass(frozen=True, eq=False)
+class Reduction:
+    """The elimination of all groups.
+
+    Attributes:
+        structure: that of the reduced programs.
+        groups: what is eliminated.
+        kept_variables: the variables X that stay.
+        kept_rows: the rows S that stay.
+        kept_P: positions in P's stored entries of P_XX.
+        kept_A: positions in A's stored entries of A_SX.
+        gather_P: P_XX's entries and all groups' Fᵀ diag(d) F, stacked → the stored entries of P'.
+    """
+
+    structure: Structure
+    groups: Sequence[Group]
+    kept_variables: Index
+    kept_rows: Index
+    kept_P: Index
+    kept_A: Index
+    gather_P: LinearMap
+
+    def eliminate(self, program: ConeProgram) -> ConeProgram:
+        """Returns the reduced programs."""
+        parts = [program.P[:, self.kept_P]]
+        q = np.array(np.broadcast_to(program.q, (self._batch(program), program.q.shape[1])))
+        for group in self.groups:
+            F, c, d = self._affine(group, program)
+            if group.squared:
+                product = np.matmul(F.transpose(0, 2, 1), F * d[:, :, None])
+                parts.append(product.reshape(len(product), -1))
+            q[:, group.support] += _adjoint(F, program.q[:, group.columns] + d * c)
+        batch = max(len(part) for part in parts)
+        stacked = np.concatenate([np.broadcast_to(part, (batch, part.shape[1])) for part in parts], axis=1)
+        return ConeProgram(
+            self.structure,
+            program.batch,
+            self.gather_P.apply(stacked),
+            q[:, self.kept_variables],
+            program.A[:, self.kept_A],
+            program.b[:, self.kept_rows],
+        )
+
+    def recover(self, program: ConeProgram, x: Vectors, y: Vectors, s: Vectors) -> tuple[Vectors, Vectors, Vectors]:
+        """Returns the solution (x, y, s) of the full program from that of the reduced one."""
+        batch, n, m = program.batch, program.structure.n, program.structure.m
+        full_x, full_y, full_s = np.zeros((batch, n)), np.zeros((batch, m)), np.zeros((batch, m))
+        full_x[:, self.kept_variables] = x
+        full_y[:, self.kept_rows], full_s[:, self.kept_rows] = y, s
+        for group in self.groups:
+            F, c, d = self._affine(group, program)
+            t = c + _apply(F, full_x[:, group.support])
+            full_x[:, group.columns] = t
+            full_y[:, group.rows] = -(d * t + program.q[:, group.columns]) / program.A[:, group.pivots]
+        return full_x, full_y, full_s
+
+    def fold(self, program: ConeProgram, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
+        """Returns the right-hand side of the reduced system from that of the full one."""
+        folded = first.copy()
+        for group in self.groups:
+            F, _, d = self._affine(group, program)
+            a = program.A[:, group.pivots]
+            folded[:, group.support] += _adjoint(F, first[:, group.columns] - d * second[:, group.rows] / a)
+        return folded[:, self.kept_variables], second[:, self.kept_rows]
+
+    def expand(
+        self, program: ConeProgram, u: tuple[Vectors, Vectors], rhs: tuple[Vectors, Vectors]
+    ) -> tuple[Vectors, Vectors]:
+        """Returns the solution of the full system from that of the reduced one, u, and the full right-hand side."""
+        (first, second), (rhs_first, rhs_second) = u, rhs
+        full_first, full_second = np.zeros(rhs_first.shape), np.zeros(rhs_second.shape)
+        full_first[:, self.kept_variables], full_second[:, self.kept_rows] = first, second
+        for group in self.groups:
+            F, _, d = self._affine(group, program)
+            a = program.A[:, group.pivots]
+            t = rhs_second[:, group.rows] / a + _apply(F, full_first[:, group.support])
+            full_first[:, group.columns] = t
+            full_second[:, group.rows] = (rhs_first[:, group.columns] - d * t) / a
+        return full_first, full_second
+
+    def _affine(self, group: Group, program: ConeProgram) -> tuple[Float[np.ndarray, "b k p"], Vectors, Vectors]:
+        """Returns F, c and d, each with a leading axis of the batch's size or of one."""
+        a = program.A[:, group.pivots]
+        F = program.A[:, group.entries] / -a[:, :, None]
+        d = np.where(group.squares >= 0, program.P[:, group.squares], 0.0) if group.squared else np.zeros((1, len(a[0])))
+        return F, program.b[:, group.rows] / a, d
+
+    def _batch(self, program: ConeProgram) -> int:
+        return max(len(array) for array in (program.P, program.q, program.A, program.b))
+
+
+def find_reduction(compiled: CompiledProblem) -> Reduction | None:
+    """Finds what can be eliminated to advantage; None where that is nothing."""
+    groups = [group for group in _groups(compiled) if _pays(group)]
+    if not groups:
+        return None
+    structure = compiled.structure
+    variables, rows = np.ones(structure.n, dtype=bool), np.ones(structure.m, dtype=bool)
+    for group in groups:
+        variables[group.columns], rows[group.rows] = False, False
+    kept_P = np.flatnonzero(variables[structure.P.rows] & variables[structure.P.cols])
+    kept_A = np.flatnonzero(variables[structure.A.cols] & rows[structure.A.rows])
+    P, gather = _reduced_P(structure, groups, variables, kept_P)
+    A = _submatrix(structure.A, kept_A, variables, rows)
+    cone = replace(structure.cone, zero=structure.cone.zero - int(np.count_nonzero(~rows)))
+    return Reduction(
+        Structure(P, A, cone), groups, np.flatnonzero(variables), np.flatnonzero(rows), kept_P, kept_A, gather
+    )
+
+
+def _groups(compiled: CompiledProblem) -> list[Group]:
+    """Pairs each equality with a variable that it alone names, and groups equalities by their other variables."""
+    structure = compiled.structure
+    A, P = structure.A, structure.P
+    constant = (np.diff(compiled.A.linear.matrix.indptr) == 0) & (compiled.A.constant != 0)
+    lone = np.diff(A.indptr)[A.cols] == 1
+    candidate = constant & lone & (A.rows < structure.cone.zero) & _only_squared(P)[A.cols]
+    by_row = sp.csr_array((np.arange(1, A.nnz + 1), (A.rows, A.cols)), shape=A.shape)
+    diagonal = np.full(structure.n, -1)
+    own = np.flatnonzero(P.rows == P.cols)
+    diagonal[P.rows[own]] = own
+    named: dict[int, int] = {}
+    for pivot in np.flatnonzero(candidate).tolist():
+        named.setdefault(int(A.rows[pivot]), pivot)
+    eliminated = np.zeros(structure.n, dtype=bool)
+    eliminated[A.cols[list(named.values())]] = True
+    by_support: dict[bytes, list[tuple[int, np.ndarray]]] = {}
+    for equality, pivot in named.items():
+        entries = by_row.data[by_row.indptr[equality] : by_row.indptr[equality + 1]] - 1
+        others = entries[entries != pivot]
+        # A second variable that could be named stays in the program: it may be in this row's support.
+        if eliminated[A.cols[others]].any():
+            continue
+        order = others[np.argsort(A.cols[others])]
+        by_support.setdefault(A.cols[order].tobytes(), []).append((pivot, order))
+    return [_group(members, A, diagonal) for members in by_support.values()]
+
+
+def _group(members: list[tuple[int, np.ndarray]], A: Pattern, diagonal: Index) -> Group:
+    pivots = np.array([pivot for pivot, _ in members])
+    entries = np.array([order for _, order in members]).reshape(len(members), -1).astype(int)
+    columns = A.cols[pivots]
+    return Group(A.rows[pivots], columns, A.cols[entries[0]], entries, pivots, diagonal[columns])
+
+
+def _only_squared(P: Pattern) -> Bool[np.ndarray, " n"]:
+    """Which variables stand in P on the diagonal at most."""
+    coupled = np.zeros(P.shape[0], dtype=bool)
+    coupled[P.cols[P.rows != P.cols]] = True
+    return ~coupled
+
+
+def _pays(group: Group) -> bool:
+    """Whether Fᵀ diag(d) F has at most twice the entries that the equalities had, or none where nothing is squared."""
+    k, p = group.entries.shape
+    return p * p <= 2 * k * (p + 1) or not group.squared
+
+
+def _reduced_P(
+    structure: Structure, groups: Sequence[Group], kept: Bool[np.ndarray, " n"], kept_P: Index
+) -> tuple[Pattern, LinearMap]:
+    rows, cols = [structure.P.rows[kept_P]], [structure.P.cols[kept_P]]
+    for group in groups:
+        p = len(group.support) if group.squared else 0
+        rows.append(np.repeat(group.support[:p], p))
+        cols.append(np.tile(group.support[:p], p))
+    position = np.cumsum(kept) - 1
+    all_rows, all_cols = position[np.concatenate(rows)], position[np.concatenate(cols)]
+    n = int(np.count_nonzero(kept))
+    keys, place = np.unique(all_cols * n + all_rows, return_inverse=True)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(keys // n, minlength=n))])
+    gather = sp.csr_array((np.ones(len(place)), (place, np.arange(len(place)))), shape=(len(keys), len(place)))
+    return Pattern((n, n), keys % n, indptr), LinearMap(gather)
+
+
+def _submatrix(
+    pattern: Pattern, kept: Index, variables: Bool[np.ndarray, " n"], rows: Bool[np.ndarray, " m"]
+) -> Pattern:
+    row_position, column_position = np.cumsum(rows) - 1, np.cumsum(variables) - 1
+    width = int(np.count_nonzero(variables))
+    counts = np.bincount(column_position[pattern.cols[kept]], minlength=width)
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    return Pattern((int(np.count_nonzero(rows)), width), row_position[pattern.rows[kept]], indptr)
+
+
+def _apply(F: Float[np.ndarray, "b k p"], x: Vectors) -> Vectors:
+    return np.matmul(F, x[:, :, None])[:, :, 0]
+
+
+def _adjoint(F: Float[np.ndarray, "b k p"], t: Vectors) -> Vectors:
+    return np.matmul(t[:, None, :], F)[:, 0, :]
