@@ -21,42 +21,55 @@ Array = Float[np.ndarray, "..."]
 
 
 @dataclass(frozen=True, eq=False)
-class _Rows:
-    """A sparse matrix whose rows that are not empty all have one entry, or all two: gathers beat sparse products."""
+class _Gather:
+    """A sparse matrix with at most two entries in a row, as sums of gathered columns: faster than a sparse product.
+
+    Attributes:
+        filled: the rows that have entries; None where all have.
+        columns: the column of each such row's first entry, and of its second where any row has two.
+        coefficients: the entries' values, or one number where all are equal.
+        count: the number of rows.
+    """
 
     filled: Int[np.ndarray, " filled"] | slice | None
     columns: tuple[Int[np.ndarray, " filled"], ...]
-    coefficients: tuple[Float[np.ndarray, " filled"] | None, ...]
+    coefficients: tuple[Float[np.ndarray, " filled"], ...] | float
     count: int
 
     def product(self, v: Vectors) -> Vectors:
-        """Returns M v for each item."""
-        parts = [
-            np.take(v, columns, axis=1) if coefficients is None else np.take(v, columns, axis=1) * coefficients
-            for columns, coefficients in zip(self.columns, self.coefficients, strict=True)
-        ]
-        total = parts[0]
-        for part in parts[1:]:
-            total += part
-        if self.filled is None:
-            return total
-        out = np.zeros((len(v), self.count))
-        out[:, self.filled] = total
-        return out
+        """Returns the filled rows of M v for each item."""
+        parts = [np.take(v, columns, axis=1) for columns in self.columns]
+        if isinstance(self.coefficients, tuple):
+            for part, coefficients in zip(parts, self.coefficients, strict=True):
+                part *= coefficients
+        if len(parts) == 2:
+            parts[0] += parts[1]
+        if isinstance(self.coefficients, float) and self.coefficients != 1.0:
+            parts[0] *= self.coefficients
+        return parts[0]
 
 
-def _regular_rows(matrix: sp.csr_array) -> _Rows | None:
+def _gather(matrix: sp.csr_array) -> _Gather | None:
+    """Returns the matrix as a gather, or None where a row has more than two entries, or none has any."""
     counts = np.diff(matrix.indptr)
     filled = np.flatnonzero(counts)
-    if not len(filled) or counts[filled].min() != counts[filled].max() or counts[filled[0]] > 2:
+    if not len(filled) or counts.max() > 2:
         return None
-    starts = matrix.indptr[filled]
-    columns = tuple(matrix.indices[starts + k] for k in range(counts[filled[0]]))
-    values = [matrix.data[starts + k] for k in range(counts[filled[0]])]
-    everywhere, contiguous = len(filled) == len(counts), filled[-1] - filled[0] + 1 == len(filled)
-    place = None if everywhere else slice(int(filled[0]), int(filled[-1]) + 1) if contiguous else filled
-    coefficients = tuple(None if np.all(value == 1.0) else value for value in values)
-    return _Rows(place, columns, coefficients, len(counts))
+    first, double = matrix.indptr[filled], counts[filled] == 2
+    second = np.where(double, first + 1, first)
+    # A lone entry beside pairs counts as two halves.
+    halves = np.where(double | ~double.any(), 1.0, 0.5)
+    places = (first, second) if double.any() else (first,)
+    values = [matrix.data[place] * halves for place in places]
+    uniform = all(np.all(value == values[0][0]) for value in values)
+    contiguous = filled[-1] - filled[0] + 1 == len(filled)
+    place = slice(int(filled[0]), int(filled[-1]) + 1) if contiguous else filled
+    return _Gather(
+        filled=None if len(filled) == len(counts) else place,
+        columns=tuple(matrix.indices[position] for position in places),
+        coefficients=float(values[0][0]) if uniform else tuple(values),
+        count=len(counts),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,31 +80,43 @@ class LinearMap:
 
     def apply(self, v: Vectors) -> Vectors:
         """Returns M v for each item."""
-        return _product(self._rows, self.matrix, v)
+        gather = self._forward
+        if gather is not None and gather.filled is None:
+            return gather.product(v)
+        out = np.zeros((len(v), self.matrix.shape[0]))
+        _accumulate(out, self.matrix, gather, v)
+        return out
 
     def adjoint(self, w: Vectors) -> Vectors:
         """Returns Mᵀ w for each item."""
-        return _product(self._transposed_rows, self._transposed, w)
+        out = np.zeros((len(w), self.matrix.shape[1]))
+        self.add_adjoint(w, out)
+        return out
+
+    def add_adjoint(self, w: Vectors, out: Vectors) -> None:
+        """Adds Mᵀ w to `out`."""
+        _accumulate(out, self._transposed, self._backward, w)
 
     @cached_property
     def _transposed(self) -> sp.csr_array:
         return sp.csr_array(self.matrix.T)
 
     @cached_property
-    def _rows(self) -> _Rows | None:
-        return _regular_rows(self.matrix)
+    def _forward(self) -> _Gather | None:
+        return _gather(self.matrix)
 
     @cached_property
-    def _transposed_rows(self) -> _Rows | None:
-        return _regular_rows(self._transposed)
+    def _backward(self) -> _Gather | None:
+        return _gather(self._transposed)
 
 
-def _product(rows: _Rows | None, matrix: sp.csr_array, v: Vectors) -> Vectors:
-    if rows is not None:
-        return rows.product(v)
-    if not matrix.nnz:
-        return np.zeros((len(v), matrix.shape[0]))
-    return np.ascontiguousarray((matrix @ v.T).T)
+def _accumulate(
+    out: Vectors, matrix: sp.csr_array, gather: _Gather | None, v: Vectors
+) -> None:
+    if gather is not None:
+        out[:, slice(None) if gather.filled is None else gather.filled] += gather.product(v)
+    elif matrix.nnz:
+        out += (matrix @ v.T).T
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,8 +378,7 @@ class CompiledProblem:
         """Returns the cotangent of theta for cotangents of P, q, A and b."""
         total = np.zeros((len(q), self.parameters.width))
         for affine, cotangent in ((self.P, P), (self.q, q), (self.A, A), (self.b, b)):
-            if any(affine.depends):
-                total += affine.adjoint(cotangent)
+            affine.linear.add_adjoint(cotangent, total)
         return total
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cvxlayers.build import build_layer, call_options
 from cvxlayers.derivative import DerivativeInfo
@@ -62,7 +63,7 @@ class CvxpyLayer:
         )
 
     def __call__(
-        self, *parameters: Array, solver_args: Mapping[str, object] | None = None, on_failure: str | None = None
+        self, *parameters: ArrayLike, solver_args: Mapping[str, object] | None = None, on_failure: str | None = None
     ) -> tuple[Array, ...]:
         """Solves the problem for each item of the batch.
 
@@ -84,7 +85,7 @@ class CvxpyLayer:
         return tuple(output.astype(dtype, copy=False) for output in forward.outputs)
 
     def vjp(
-        self, parameters: Sequence[Array], cotangents: Sequence[Array | None]
+        self, parameters: Sequence[ArrayLike], cotangents: Sequence[ArrayLike | None]
     ) -> tuple[tuple[Array, ...], DerivativeInfo]:
         """Pulls cotangents of the variables back to the parameters.
 
@@ -101,7 +102,7 @@ class CvxpyLayer:
         return tuple(gradients), info
 
     def jvp(
-        self, parameters: Sequence[Array], tangents: Sequence[Array | None]
+        self, parameters: Sequence[ArrayLike], tangents: Sequence[ArrayLike | None]
     ) -> tuple[tuple[Array, ...], DerivativeInfo]:
         """Pushes tangents of the parameters forward to the variables: the adjoint of `vjp`.
 
@@ -117,7 +118,7 @@ class CvxpyLayer:
         return tuple(outputs), info
 
     def _forward(
-        self, parameters: Sequence[Array], solver_args: Mapping[str, object] | None, on_failure: str | None
+        self, parameters: Sequence[ArrayLike], solver_args: Mapping[str, object] | None, on_failure: str | None
     ) -> Forward:
         names = self.layer.compiled.parameters.names
         labels = [repr(name) for name in names] + [f"#{index}" for index in range(len(names), len(parameters))]
@@ -125,14 +126,14 @@ class CvxpyLayer:
         return self.layer.forward(values, call_options(self.layer, solver_args, on_failure))
 
 
-def _real(label: str, value: Array) -> Array:
+def _real(label: str, value: ArrayLike) -> Array:
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise DtypeError(f"parameter {label} needs real numbers, got an array of {array.dtype}")
     return array.astype(np.float64, copy=False)
 
 
-def _matched(what: str, arrays: Sequence[Array | None], like: Sequence[Array]) -> list[Array | None]:
+def _matched(what: str, arrays: Sequence[ArrayLike | None], like: Sequence[Array]) -> list[Array | None]:
     """Checks the number and the shapes of tangents or cotangents."""
     if len(arrays) != len(like):
         raise ShapeError(f"expected {len(like)} {what}s, one each, got {len(arrays)}")

@@ -21,8 +21,9 @@ from jaxtyping import Float, Int
 
 from cvxlayers.cones import Product
 
-Values = Float[np.ndarray, "batch nnz"]
-Vectors = Float[np.ndarray, "batch size"]
+# A leading axis of one stands for what all items of a batch share.
+Values = Float[np.ndarray, "#batch _nnz"]
+Vectors = Float[np.ndarray, "#batch _size"]
 
 
 class Status(IntEnum):
@@ -36,6 +37,33 @@ class Status(IntEnum):
     TIME_LIMIT = 5
     NUMERICAL_ERROR = 6
     INVALID_INPUT = 7
+
+
+@dataclass(frozen=True, eq=False)
+class _Segments:
+    """Consecutive runs of columns, each summed to the entry of one of `size` places."""
+
+    order: Int[np.ndarray, " nnz"]
+    filled: Int[np.ndarray, " filled"]
+    starts: Int[np.ndarray, " filled"]
+    size: int
+
+    def sum(self, products: Values) -> Vectors:
+        """Returns the sum of each run, zero where a place has none."""
+        if not len(self.filled):
+            return np.zeros((len(products), self.size))
+        sums = np.add.reduceat(products, self.starts, axis=1)
+        if len(self.filled) == self.size:
+            return sums
+        out = np.zeros((len(products), self.size))
+        out[:, self.filled] = sums
+        return out
+
+
+def _segments(places: Int[np.ndarray, " nnz"], order: Int[np.ndarray, " nnz"], size: int) -> _Segments:
+    counts = np.bincount(places, minlength=size)
+    filled = np.flatnonzero(counts)
+    return _Segments(order, filled, (np.cumsum(counts) - counts)[filled], size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,20 +94,32 @@ class Pattern:
         """Whether every entry of the matrix is stored."""
         return self.nnz == self.shape[0] * self.shape[1]
 
+    @cached_property
+    def _is_thick(self) -> bool:
+        """Whether so many entries are stored that dense arithmetic is faster."""
+        return 8 * self.nnz >= self.shape[0] * self.shape[1]
+
+    @cached_property
+    def _positions(self) -> Int[np.ndarray, " entries"]:
+        """The stored position of each entry, column by column; one past the last where none is stored."""
+        positions = np.full(self.shape[0] * self.shape[1], self.nnz)
+        positions[self.cols * self.shape[0] + self.rows] = np.arange(self.nnz)
+        return positions
+
+    @cached_property
+    def _by_column(self) -> _Segments:
+        return _segments(self.cols, np.arange(self.nnz), self.shape[1])
+
+    @cached_property
+    def _by_row(self) -> _Segments:
+        return _segments(self.rows, np.argsort(self.rows, kind="stable"), self.shape[0])
+
     def _columns_of(self, values: Values) -> Float[np.ndarray, "batch cols rows"]:
-        """The stored entries of a full matrix, which stand column by column, as a batch of transposed matrices."""
+        """Returns a batch of dense transposed matrices: the stored entries stand column by column."""
+        if not self.is_full:
+            values = np.take(np.pad(values, ((0, 0), (0, 1))), self._positions, axis=1)
         # The memory order decides how a product is summed up, and so its rounding.
         return np.ascontiguousarray(values).reshape(len(values), self.shape[1], self.shape[0])
-
-    @cached_property
-    def _row_sum(self) -> sp.csr_array:
-        entries = np.arange(self.nnz)
-        return sp.csr_array((np.ones(self.nnz), (self.rows, entries)), shape=(self.shape[0], self.nnz))
-
-    @cached_property
-    def _column_sum(self) -> sp.csr_array:
-        entries = np.arange(self.nnz)
-        return sp.csr_array((np.ones(self.nnz), (self.cols, entries)), shape=(self.shape[1], self.nnz))
 
     def matrix(self, values: Float[np.ndarray, " nnz"]) -> sp.csc_array:
         """Returns one matrix with these stored entries; explicit zeros stay."""
@@ -87,19 +127,16 @@ class Pattern:
 
     def dense(self, values: Values) -> Float[np.ndarray, "batch rows cols"]:
         """Returns the batch of dense matrices."""
-        if self.is_full:
-            return self._columns_of(values).transpose(0, 2, 1)
-        out = np.zeros((len(values), *self.shape))
-        out[:, self.rows, self.cols] = values
-        return out
+        return self._columns_of(values).transpose(0, 2, 1)
 
     def matvec(self, values: Values, x: Vectors) -> Vectors:
         """Returns M x for each item; a batch of one broadcasts."""
-        if self.is_full:
+        if self._is_thick:
             return np.matmul(x[:, None, :], self._columns_of(values))[:, 0, :]
         if len(values) == 1:
             return np.ascontiguousarray((self.matrix(values[0]) @ x.T).T)
-        return np.ascontiguousarray((self._row_sum @ (values * x[:, self.cols]).T).T)
+        segments = self._by_row
+        return segments.sum(np.take(values, segments.order, axis=1) * np.take(x, self.cols[segments.order], axis=1))
 
     def rmatvec(self, values: Values, y: Vectors) -> Vectors:
         """Returns Mᵀ y for each item, the adjoint of `matvec`; a batch of one broadcasts."""
@@ -107,13 +144,13 @@ class Pattern:
             return np.matmul(self._columns_of(values), y[:, :, None])[:, :, 0]
         if len(values) == 1:
             return np.ascontiguousarray((self.matrix(values[0]).T @ y.T).T)
-        return np.ascontiguousarray((self._column_sum @ (values * y[:, self.rows]).T).T)
+        return self._by_column.sum(values * np.take(y, self.rows, axis=1))
 
     def outer(self, u: Vectors, v: Vectors) -> Values:
         """Returns the stored entries of u vᵀ: the derivative of uᵀ M v with respect to M."""
         if self.is_full:
             return (v[:, :, None] * u[:, None, :]).reshape(len(u), self.nnz)
-        return u[:, self.rows] * v[:, self.cols]
+        return np.take(u, self.rows, axis=1) * np.take(v, self.cols, axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +174,7 @@ class Structure:
     @cached_property
     def has_full_diagonal(self) -> bool:
         """Whether every diagonal entry of P is stored, as it is in every positive definite matrix."""
-        return np.count_nonzero(self.P.rows == self.P.cols) == self.n
+        return bool(np.count_nonzero(self.P.rows == self.P.cols) == self.n)
 
 
 @dataclass(frozen=True, eq=False)

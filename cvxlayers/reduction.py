@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 from cvxlayers.compiled import CompiledProblem, LinearMap
 from cvxlayers.program import ConeProgram, Pattern, Structure, Values, Vectors
 
-Index = Int[np.ndarray, " k"]
+Index = Int[np.ndarray, " _count"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,7 @@ class Group:
     rows: Index
     columns: Index
     support: Index
-    entries: Int[np.ndarray, "k p"]
+    entries: Int[np.ndarray, "_k _p"]
     pivots: Index
     squares: Index
 
@@ -77,12 +77,14 @@ class Reduction:
 
     def eliminate(self, program: ConeProgram) -> ConeProgram:
         """Returns the reduced programs."""
-        parts = [program.P[:, self.kept_P]]
+        parts = [np.take(program.P, self.kept_P, axis=1)]
         q = np.array(np.broadcast_to(program.q, (self._batch(program), program.q.shape[1])))
         for group in self.groups:
             F, c, d = self._affine(group, program)
             if group.squared:
                 product = np.matmul(F.transpose(0, 2, 1), F * d[:, :, None])
+                # Rounding must not make it unsymmetric: solvers take that for another kind of problem.
+                product = 0.5 * (product + product.transpose(0, 2, 1))
                 parts.append(product.reshape(len(product), -1))
             q[:, group.support] += _adjoint(F, program.q[:, group.columns] + d * c)
         batch = max(len(part) for part in parts)
@@ -91,9 +93,9 @@ class Reduction:
             self.structure,
             program.batch,
             self.gather_P.apply(stacked),
-            q[:, self.kept_variables],
-            program.A[:, self.kept_A],
-            program.b[:, self.kept_rows],
+            np.take(q, self.kept_variables, axis=1),
+            np.take(program.A, self.kept_A, axis=1),
+            np.take(program.b, self.kept_rows, axis=1),
         )
 
     def recover(self, program: ConeProgram, x: Vectors, y: Vectors, s: Vectors) -> tuple[Vectors, Vectors, Vectors]:
@@ -114,9 +116,9 @@ class Reduction:
         folded = first.copy()
         for group in self.groups:
             F, _, d = self._affine(group, program)
-            a = program.A[:, group.pivots]
+            a = np.take(program.A, group.pivots, axis=1)
             folded[:, group.support] += _adjoint(F, first[:, group.columns] - d * second[:, group.rows] / a)
-        return folded[:, self.kept_variables], second[:, self.kept_rows]
+        return np.take(folded, self.kept_variables, axis=1), np.take(second, self.kept_rows, axis=1)
 
     def expand(
         self, program: ConeProgram, u: tuple[Vectors, Vectors], rhs: tuple[Vectors, Vectors]
@@ -127,16 +129,16 @@ class Reduction:
         full_first[:, self.kept_variables], full_second[:, self.kept_rows] = first, second
         for group in self.groups:
             F, _, d = self._affine(group, program)
-            a = program.A[:, group.pivots]
+            a = np.take(program.A, group.pivots, axis=1)
             t = rhs_second[:, group.rows] / a + _apply(F, full_first[:, group.support])
             full_first[:, group.columns] = t
             full_second[:, group.rows] = (rhs_first[:, group.columns] - d * t) / a
         return full_first, full_second
 
-    def _affine(self, group: Group, program: ConeProgram) -> tuple[Float[np.ndarray, "b k p"], Vectors, Vectors]:
+    def _affine(self, group: Group, program: ConeProgram) -> tuple[Float[np.ndarray, "#batch _k _p"], Vectors, Vectors]:
         """Returns F, c and d, each with a leading axis of the batch's size or of one."""
-        a = program.A[:, group.pivots]
-        F = program.A[:, group.entries] / -a[:, :, None]
+        a = np.take(program.A, group.pivots, axis=1)
+        F = np.take(program.A, group.entries, axis=1) / -a[:, :, None]
         d = np.where(group.squares >= 0, program.P[:, group.squares], 0.0) if group.squared else np.zeros((1, len(a[0])))
         return F, program.b[:, group.rows] / a, d
 
@@ -198,7 +200,7 @@ def _group(members: list[tuple[int, np.ndarray]], A: Pattern, diagonal: Index) -
     return Group(A.rows[pivots], columns, A.cols[entries[0]], entries, pivots, diagonal[columns])
 
 
-def _only_squared(P: Pattern) -> Bool[np.ndarray, " n"]:
+def _only_squared(P: Pattern) -> Bool[np.ndarray, " _n"]:
     """Which variables stand in P on the diagonal at most."""
     coupled = np.zeros(P.shape[0], dtype=bool)
     coupled[P.cols[P.rows != P.cols]] = True
@@ -212,7 +214,7 @@ def _pays(group: Group) -> bool:
 
 
 def _reduced_P(
-    structure: Structure, groups: Sequence[Group], kept: Bool[np.ndarray, " n"], kept_P: Index
+    structure: Structure, groups: Sequence[Group], kept: Bool[np.ndarray, " _n"], kept_P: Index
 ) -> tuple[Pattern, LinearMap]:
     rows, cols = [structure.P.rows[kept_P]], [structure.P.cols[kept_P]]
     for group in groups:
@@ -229,7 +231,7 @@ def _reduced_P(
 
 
 def _submatrix(
-    pattern: Pattern, kept: Index, variables: Bool[np.ndarray, " n"], rows: Bool[np.ndarray, " m"]
+    pattern: Pattern, kept: Index, variables: Bool[np.ndarray, " _n"], rows: Bool[np.ndarray, " _m"]
 ) -> Pattern:
     row_position, column_position = np.cumsum(rows) - 1, np.cumsum(variables) - 1
     width = int(np.count_nonzero(variables))
@@ -238,9 +240,9 @@ def _submatrix(
     return Pattern((int(np.count_nonzero(rows)), width), row_position[pattern.rows[kept]], indptr)
 
 
-def _apply(F: Float[np.ndarray, "b k p"], x: Vectors) -> Vectors:
+def _apply(F: Float[np.ndarray, "#batch _k _p"], x: Vectors) -> Vectors:
     return np.matmul(F, x[:, :, None])[:, :, 0]
 
 
-def _adjoint(F: Float[np.ndarray, "b k p"], t: Vectors) -> Vectors:
+def _adjoint(F: Float[np.ndarray, "#batch _k _p"], t: Vectors) -> Vectors:
     return np.matmul(t[:, None, :], F)[:, 0, :]

@@ -10,26 +10,25 @@ import numpy as np
 Values = dict[cp.Parameter, np.ndarray]
 Built = tuple[cp.Problem, Values]
 
-RNG = np.random.default_rng(7)
 N = 3
 TARGET = np.array([0.3, -1.2, 0.8])
 
 
+def normal(*shape: int, seed: int = 0) -> np.ndarray:
+    """Independent normal numbers, the same in every call."""
+    return np.random.default_rng((seed, *shape)).normal(size=shape)
+
+
 def positive_definite(n: int) -> np.ndarray:
     """A well-conditioned positive definite matrix."""
-    root = RNG.normal(size=(n, n))
+    root = normal(n, n)
     return root @ root.T + np.eye(n)
 
 
 def symmetric(n: int) -> np.ndarray:
     """A symmetric matrix, indefinite in general."""
-    root = RNG.normal(size=(n, n))
+    root = normal(n, n)
     return root + root.T
-
-
-def normal(*shape: int) -> np.ndarray:
-    """Independent normal numbers."""
-    return RNG.normal(size=shape)
 
 
 def _projection(expression: cp.Expression, target: np.ndarray | None = None) -> cp.Minimize:
@@ -44,7 +43,9 @@ def parameter(value: np.ndarray, **attributes: object) -> Callable[[], Built]:
     def build() -> Built:
         p = cp.Parameter(value.shape, name="p", **attributes)
         x = cp.Variable(value.shape, name="x")
-        return cp.Problem(_projection(x), [x <= p, x >= 2 * p - 3, cp.sum(cp.multiply(p, x)) <= 1]), {p: value}
+        # x = p is feasible.
+        constraints = [x <= p + 0.5, x >= 2 * p - value - 0.7, cp.sum(cp.multiply(p, x)) <= np.sum(value**2)]
+        return cp.Problem(_projection(x), constraints), {p: value}
 
     return build
 
@@ -122,7 +123,7 @@ def semidefinite() -> Built:
     X, Y = cp.Variable((3, 3), symmetric=True, name="X"), cp.Variable((2, 2), PSD=True, name="Y")
     z = cp.Variable(2, name="z")
     constraints = [X >> S, Y << T, cp.exp(z) <= cp.diag(Y), X[0, 1] == 0.3]
-    objective = cp.Minimize(cp.sum_squares(X) + cp.sum_squares(Y - np.eye(2)) - cp.sum(z))
+    objective = cp.Minimize(cp.sum_squares(X - 0.1) + cp.sum_squares(Y - np.eye(2)) - cp.sum(z))
     return cp.Problem(objective, constraints), {S: symmetric(3), T: positive_definite(2)}
 
 
@@ -156,7 +157,7 @@ def matrix_constraints() -> Built:
     """Equalities and inequalities of matrices and of three-dimensional arrays, in both directions."""
     X, Y = cp.Variable((2, 3), name="X"), cp.Variable((2, 2, 2), name="Y")
     M, K = cp.Parameter((2, 3), name="M"), cp.Parameter((2, 2, 2), name="K")
-    constraints = [X <= M, X[0] == M[0] - 1, Y >= K, Y[0] <= 4, cp.sum(X) == -1]
+    constraints = [X <= M, X[0] == M[0] - 1, Y >= K, Y[0] <= 4, cp.sum(X) == -8]
     return cp.Problem(cp.Minimize(cp.sum_squares(X) + cp.sum_squares(Y)), constraints), {M: normal(2, 3), K: normal(2, 2, 2)}
 
 

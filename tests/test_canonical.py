@@ -18,8 +18,14 @@ from tests.cvxpy_problems import CASES, KINDS, PROBLEMS, Built
 CASE = pytest.mark.parametrize("name", list(CASES))
 # Rounding of a few additions of numbers of order one, in another order than CVXPY's.
 ROUNDING = 1e-13
-# CVXPY and the test solve the same data with the same tolerances of 1e-12; what is left is rounding on the way.
-SOLVED = {"tol_gap_abs": 1e-12, "tol_gap_rel": 1e-12, "tol_feas": 1e-12, "max_iter": 200}
+# CVXPY and the test solve the same data with the same tolerances; what is left is rounding on the way. Where CVXPY's
+# program is another one (a power cone of many dimensions, infinite rows), both are right to the solver's tolerance.
+OTHER_PROGRAM = ("power_many", "infinite_bounds")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The problem has an expression with dimension greater than 2"),
+    pytest.mark.filterwarnings("ignore:Reading from a sparse CVXPY expression"),
+]
 
 
 def built(name: str) -> tuple[Built, bool]:
@@ -64,12 +70,11 @@ def solve(program: ConeProgram) -> tuple[np.ndarray, np.ndarray]:
     """Solves one program: x and y, each with a batch axis of one."""
     settings = clarabel.DefaultSettings()
     settings.verbose = False
-    for option, value in SOLVED.items():
-        setattr(settings, option, value)
     structure = program.structure
     P = sp.triu(structure.P.matrix(program.P[0]), format="csc")
     A, cones = structure.A.matrix(program.A[0]), clarabel_cones(structure.cone)
     solution = clarabel.DefaultSolver(P, program.q[0], A, program.b[0], cones, settings).solve()
+    assert str(solution.status) == "Solved"
     return np.array([solution.x]), np.array([solution.z])
 
 
@@ -105,9 +110,8 @@ def test_outputs_equal_cvxpys_values(name: str) -> None:
     layer, outputs = compiled(case, gp)
     x, y = solve(program_at(layer, case))
     recovered = layer.variables.recover(x, y)
-    assign(case).solve(solver=cp.CLARABEL, gp=gp, **SOLVED)
-    # Split, the cone is another program: both are right to the solver's accuracy.
-    tolerance = 1e-5 if name in ("power_many", "infinite_bounds") else 1e-8
+    assign(case).solve(solver=cp.CLARABEL, gp=gp)
+    tolerance = 1e-4 if name in OTHER_PROGRAM else 1e-8
     for output, value in zip(outputs, recovered, strict=True):
         expected = output.value.toarray() if sp.issparse(output.value) else np.asarray(output.value)
         assert value.shape == (1, *output.shape)
@@ -121,8 +125,9 @@ def test_objective_equals_cvxpys_value(name: str) -> None:
     program = program_at(layer, case)
     theta, _ = layer.parameters.flatten(list(case[1].values()))
     value = (program.objective(solve(program)[0]) + layer.offset.apply(theta)[:, 0]) * (-1 if layer.maximise else 1)
-    expected = assign(case).solve(solver=cp.CLARABEL, gp=gp, **SOLVED)
-    np.testing.assert_allclose(np.exp(value) if gp else value, expected, rtol=1e-7, atol=1e-7)
+    expected = assign(case).solve(solver=cp.CLARABEL, gp=gp)
+    tolerance = 1e-6 if name in OTHER_PROGRAM else 1e-8
+    np.testing.assert_allclose(np.exp(value) if gp else value, expected, rtol=tolerance, atol=tolerance)
 
 
 @CASE
@@ -211,6 +216,15 @@ def test_three_ways_to_write_a_bound_give_one_program() -> None:
         np.testing.assert_array_equal(
             program.structure.A.dense(program.A), programs[0].structure.A.dense(programs[0].A)
         )
+
+
+@pytest.mark.parametrize("attributes", [{"symmetric": True}, {"PSD": True}, {"diag": True}, {"sparsity": ([0, 1], [0, 1])}])
+def test_squares_of_a_variable_with_fewer_free_entries(attributes: dict[str, object]) -> None:
+    X, p = cp.Variable((2, 2), name="X", **attributes), cp.Parameter(name="p")
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(X) - cp.trace(X)), [X[0, 0] >= p])
+    layer = compile_problem(problem, [p], [X])
+    x, y = solve(program_at(layer, (problem, {p: np.array(2.0)})))
+    np.testing.assert_allclose(layer.variables.recover(x, y)[0][0], np.diag([2.0, 0.5]), atol=1e-6)
 
 
 def test_a_dropped_row_has_a_zero_dual_in_its_place() -> None:

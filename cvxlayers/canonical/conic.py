@@ -21,6 +21,9 @@ from cvxlayers.errors import ProblemError
 # The kinds of constraints, in the row order of the house.
 _HOUSE_ORDER = (Zero, NonNeg, SOC, SvecPSD, ExpCone, PowCone3D)
 
+# The attributes of a variable for which CVXPY puts a shorter one in its place.
+_REPLACED = ("symmetric", "PSD", "NSD", "diag", "sparsity")
+
 
 class ConicForm(CLARABEL):
     """CVXPY's interface to Clarabel, stopped where the parametrised program is complete.
@@ -107,7 +110,7 @@ def conic_form(problem: cp.Problem, gp: bool) -> Conic:
     Raises:
         ProblemError: if CVXPY cannot reduce the problem, or to something else than is expected of it.
     """
-    twin = cp.Problem(problem.objective, problem.constraints)
+    twin = cp.Problem(_objective(problem), problem.constraints)
     try:
         with warnings.catch_warnings():
             # CVXPY tells of its choice of a backend, and complains of its own reading of sparse leaves.
@@ -126,3 +129,14 @@ def conic_form(problem: cp.Problem, gp: bool) -> Conic:
             f"known here; version {cp.__version__} of CVXPY is not supported. Another version may do"
         )
     return Conic(problem, program, chain, inverse_data)
+
+
+def _objective(problem: cp.Problem) -> cp.Minimize | cp.Maximize:
+    """The objective with variables that CVXPY will replace, by their free entries, standing under two signs.
+
+    CVXPY up to 1.9.2 loses the squares of such a variable where it stands in a quadratic atom by itself.
+    """
+    replaced = [v for v in problem.variables() if any(v.attributes[attribute] for attribute in _REPLACED)]
+    if not replaced:
+        return problem.objective
+    return problem.objective.tree_copy(id_objects={id(variable): -(-variable) for variable in replaced})

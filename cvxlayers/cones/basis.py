@@ -42,7 +42,7 @@ class IdentityBasis(Basis):
 class BlockBasis(Basis):
     """U = diag(U₁, U₂, …) with dense blocks of one size."""
 
-    blocks: Float[np.ndarray, "*batch count k k"]
+    blocks: Float[np.ndarray, "*batch count block block"]
 
     def rotate(self, w: Columns) -> Columns:
         """Returns Uᵀ w, block by block."""
@@ -63,7 +63,7 @@ class BlockBasis(Basis):
         """Returns the blocks of some items."""
         return BlockBasis(self.blocks[index])
 
-    def _apply(self, blocks: Float[np.ndarray, "*batch count k k"], w: Columns) -> Columns:
+    def _apply(self, blocks: Float[np.ndarray, "*batch count block block"], w: Columns) -> Columns:
         size = blocks.shape[-1]
         stacked = w.reshape((*w.shape[:-2], -1, size, w.shape[-1]))
         return np.matmul(blocks, stacked).reshape(w.shape)
@@ -156,7 +156,7 @@ class CongruenceBasis(Basis):
 class ProductBasis(Basis):
     """The direct sum of bases, each on its own rows."""
 
-    rows: Sequence[Int[np.ndarray, " part"]]
+    rows: Sequence[Int[np.ndarray, " _part"]]
     parts: Sequence[Basis]
 
     def rotate(self, w: Columns) -> Columns:

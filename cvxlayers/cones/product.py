@@ -63,7 +63,7 @@ class Product(Cone):
         return [(cone, rows) for cone, rows in found if cone.dim]
 
     @cached_property
-    def _groups(self) -> list[tuple[Cone, Int[np.ndarray, " rows"]]]:
+    def _groups(self) -> list[tuple[Cone, Int[np.ndarray, " _rows"]]]:
         """Equal cones, wherever they stand, as one cone with all their rows."""
         rows: dict[Cone | type[Cone], list[np.ndarray]] = {}
         alphas: list[float] = []

@@ -20,6 +20,7 @@ from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
 _DEFECT = 1e-6
 # Below this share of the terms that cancel in it, the sign of bᵀy is rounding.
 _ROUNDING = 1e-13
+_DUST = 1e-9
 
 
 def certify(program: ConeProgram, solution: Solution) -> Solution:
@@ -73,9 +74,13 @@ def _holds(terms: Vectors, defect: Float[np.ndarray, " batch"]) -> Bool[np.ndarr
 
 
 def _heights(program: ConeProgram) -> Vectors:
-    """Returns the size of each row of A; the rows of a curved cone have one size, since the cone couples them."""
+    """Returns the size of each row of A; the rows of a curved cone have one size, since the cone couples them.
+
+    Rows that are mere rounding count as larger than they are, so that they pass for the zeros they should be.
+    """
     structure = program.structure
-    heights = structure.A.matvec(np.abs(program.A), np.ones((1, structure.n)))
+    heights = structure.A.matvec(np.abs(program.A), np.ones((len(program.A), structure.n)))
+    heights = np.maximum(heights, _DUST * np.max(heights, axis=1, initial=0.0, keepdims=True))
     for rows in _curved(structure):
         heights[:, rows] = np.max(heights[:, rows], axis=1, keepdims=True)
     return heights

@@ -5,28 +5,29 @@ References: Arnström, Bemporad, Axehill, "A dual active-set solver for embedded
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.items import each, unsolved
+from cvxlayers.solvers.scaling import largest
 from cvxlayers.solvers.solver import Options, Solver
-
-Scales = Float[np.ndarray, "batch 1"]
 
 _LARGEST = 1000
 _EQUALITY = 5
 _NO_BOUND = -1e30
+_SMALL = 1e-3
 # Flags for cycling, and for a P that is not positive definite, are missing here: nothing is known of such an item.
 _STATUS = {
     1: Status.SOLVED,
     -1: Status.INFEASIBLE,
     -3: Status.UNBOUNDED,
     -4: Status.ITERATION_LIMIT,
+    -6: Status.INFEASIBLE,
     -7: Status.TIME_LIMIT,
 }
 
@@ -58,53 +59,61 @@ class DAQP(Solver):
         return {**dict.fromkeys(reals, float), **dict.fromkeys(wholes, int)}
 
     def solve(self, program: ConeProgram, options: Options) -> Solution:
-        """Solves every item from scratch, on data scaled so that DAQP's absolute tolerances are relative ones."""
-        import daqp
-
-        structure, batch, equalities = program.structure, program.batch, program.structure.cone.zero
-        A = np.ascontiguousarray(structure.A.dense(program.A))
-        cost, length = _scales(program, A)
-        with np.errstate(over="ignore"):
-            # P is symmetric: its transpose is stored row by row, as DAQP wants it.
-            P = np.ascontiguousarray(structure.P.dense(program.P * cost).transpose(0, 2, 1))
-            q, upper = program.q * (cost / length), program.b / length
-        usable = np.isfinite(q).all(axis=1) & np.isfinite(upper).all(axis=1)
-        lower = np.full((len(upper), structure.m), _NO_BOUND)
-        lower[:, :equalities] = upper[:, :equalities]
-        sense = np.where(np.arange(structure.m) < equalities, _EQUALITY, 0).astype(np.int32)
-        settings, solve = _settings(options), daqp.solve
-        data = (P, q, A, upper, lower, usable)
-        results = [
-            solve(H, f, G, u, w, sense, **settings) if ok else None
-            for H, f, G, u, w, ok in zip(*(each(array, batch) for array in data), strict=True)
-        ]
-        return _collect(program, A, length, length / cost, results)
+        """Solves item by item."""
+        data, settings = _data(program), _settings(options)
+        shared = len(data.P) == len(data.A) == 1 < program.batch
+        solve = _shared_solver(data, settings) if shared else _solver(data, settings)
+        arrays = (data.P, data.q, data.A, data.upper, data.lower)
+        rows = zip(*(each(array, program.batch) for array in arrays), strict=True)
+        return _collect(program, data, [solve(P, q, A, upper, lower) for P, q, A, upper, lower in rows])
 
 
-def _scales(program: ConeProgram, A: Float[np.ndarray, "leading m n"]) -> tuple[Scales, Scales]:
-    """Returns α and σ, powers of two (so that scaling rounds nothing), of the program in x/σ with objective α/σ².
+@dataclass(frozen=True, eq=False)
+class _Data:
+    """The programs as DAQP takes them: min ½xᵀPx + qᵀx, lower ≤ Ax ≤ upper, with P and the rows of A of ordinary size.
 
-    αP has entries up to 1, and σ is the size of x: of the unconstrained minimiser, or of what the constraints that
-    x = 0 violates ask for. Other right-hand sides do not count: a bound may be far away.
+    Attributes:
+        cost: what the objective was multiplied by.
+        rows: what the rows of A were multiplied by.
     """
+
+    P: Float[np.ndarray, "leading n n"]
+    q: Float[np.ndarray, "leading n"]
+    A: Float[np.ndarray, "leading m n"]
+    upper: Float[np.ndarray, "leading m"]
+    lower: Float[np.ndarray, "leading m"]
+    sense: Int[np.ndarray, " m"]
+    cost: Float[np.ndarray, "leading 1"]
+    rows: Float[np.ndarray, "leading m"]
+
+
+def _data(program: ConeProgram) -> _Data:
+    """DAQP's tolerances for pivots are absolute: it takes small rows for zero, and a small P for a singular one."""
     structure = program.structure
-    cost = 2.0 ** -_exponent(np.max(np.abs(program.P), axis=1, initial=0.0))
-    heights = np.max(np.abs(A), axis=2)
-    asked = np.where(np.arange(structure.m) < structure.cone.zero, np.abs(program.b), -program.b)
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        reach = np.max(np.where(heights > 0, asked / heights, 0.0), axis=1, initial=0.0)
-        length = np.maximum(np.max(np.abs(program.q), axis=1, initial=0.0) * cost, reach)
-    return cost[:, None], 2.0 ** _exponent(length)[:, None]
+    equation = np.arange(structure.m) < structure.cone.zero
+    cost = _unit(largest(program.P))[:, None]
+    P, q = (program.P, program.q) if (cost == 1.0).all() else (program.P * cost, program.q * cost)
+    # P is symmetric: its transpose is stored row by row, as DAQP wants it.
+    P = np.ascontiguousarray(structure.P.dense(P).transpose(0, 2, 1))
+    A, upper = np.ascontiguousarray(structure.A.dense(program.A)), program.b
+    rows = _unit(np.maximum(np.max(A, axis=2), -np.min(A, axis=2)))
+    if (rows != 1.0).any():
+        A, upper = A * rows[:, :, None], upper * rows
+    sense = np.where(equation, _EQUALITY, 0).astype(np.int32)
+    return _Data(P, q, A, upper, np.where(equation, upper, _NO_BOUND), sense, cost, rows)
 
 
-def _exponent(size: Float[np.ndarray, " batch"]) -> Float[np.ndarray, " batch"]:
-    """Returns k with 2ᵏ⁻¹ ≤ size < 2ᵏ, or 0 for 0; kept so small that 2ᵏ and 2⁻ᵏ, and their quotients, are finite."""
-    return np.clip(np.frexp(size)[1], -500, 500).astype(np.float64)
+def _unit(size: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Returns the power of two that brings a small size to one, so that scaling rounds nothing; one for others."""
+    return np.where((size > 0) & (size < _SMALL), np.ldexp(1.0, -np.maximum(np.frexp(size)[1], -500)), 1.0)
 
 
 def _settings(options: Options) -> dict[str, Any]:
-    """Proximal iterations are off: they leave x wrong by their own tolerance, and a singular P has better solvers."""
-    settings: dict[str, Any] = {"primal_tol": min(options.eps, 1e-6), "eps_prox": 0.0}
+    """Proximal iterations are off: they leave x wrong by their own tolerance, and a singular P has better solvers.
+
+    So is the elimination of equations, which is not faster and makes results depend on how a program is set up.
+    """
+    settings: dict[str, Any] = {"primal_tol": min(options.eps, 1e-6), "eps_prox": 0.0, "eq_reduction": -1}
     if options.max_iters is not None:
         settings["iter_limit"] = options.max_iters
     if options.time_limit is not None:
@@ -112,25 +121,49 @@ def _settings(options: Options) -> dict[str, Any]:
     return {**settings, **options.native}
 
 
-def _collect(
-    program: ConeProgram, A: Float[np.ndarray, "leading m n"], length: Scales, price: Scales, results: list[Any]
-) -> Solution:
+def _solver(data: _Data, settings: dict[str, Any]) -> Callable[..., Any]:
+    """Returns what solves each item from scratch."""
+    import daqp
+
+    solve, sense = daqp.solve, data.sense
+    return lambda P, q, A, upper, lower: solve(P, q, A, upper, lower, sense, **settings)
+
+
+def _shared_solver(data: _Data, settings: dict[str, Any]) -> Callable[..., Any]:
+    """Returns what solves items that share P and A, factorised once, to the same bits as if each were set up anew.
+
+    The set-up uses the program with q = 0 and b = 0, which is feasible; passing `sense` clears the working set.
+    """
+    import daqp
+
+    model, sense = daqp.Model(), data.sense
+    model.settings = settings
+    nothing = np.zeros(len(sense))
+    free = np.where(sense == _EQUALITY, 0.0, _NO_BOUND)
+    flag, _ = model.setup(data.P[0], np.zeros(data.P.shape[1]), data.A[0], nothing, free, sense)
+    if flag < 0:
+        return lambda *_: None
+
+    def solve(P: Any, q: Any, A: Any, upper: Any, lower: Any) -> Any:
+        model.update(f=q, bupper=upper, blower=lower, sense=sense)
+        return model.solve()
+
+    return solve
+
+
+def _collect(program: ConeProgram, data: _Data, results: list[Any]) -> Solution:
     """Takes x, y and s = b − Ax, zero where y is not, out of DAQP's words, which hold no iterate on a failure."""
-    structure, equalities = program.structure, program.structure.cone.zero
+    structure = program.structure
     solution = unsolved(structure, program.batch)
     answered = [item for item, result in enumerate(results) if result is not None]
-    kept = [results[item] for item in answered]
-    solution.status[answered] = [_STATUS.get(flag, Status.NUMERICAL_ERROR) for _, _, flag, _ in kept]
-    solution.iterations[answered] = [info["iterations"] for _, _, _, info in kept]
-    solved = solution.status == Status.SOLVED
-    if not solved.any():
+    solution.status[answered] = [_STATUS.get(results[item][2], Status.NUMERICAL_ERROR) for item in answered]
+    solution.iterations[answered] = [results[item][3]["iterations"] for item in answered]
+    solved = np.flatnonzero(solution.status == Status.SOLVED)
+    if not len(solved):
         return solution
-    found = [results[item] for item in np.flatnonzero(solved)]
-    y = np.full((program.batch, structure.m), np.nan)
-    solution.x[solved] = np.array([x for x, _, _, _ in found])
-    y[solved] = np.array([info["lam"] for _, _, _, info in found])
-    x = solution.x * length
-    s = np.where(y == 0, program.b - (A @ x[:, :, None])[:, :, 0], 0.0)
-    s[:, :equalities] = 0.0
-    s[~solved] = np.nan
-    return replace(solution, x=x, y=y * price, s=s)
+    x, y, s = solution.x, solution.y, solution.s
+    x[solved] = np.array([results[item][0] for item in solved.tolist()])
+    y[solved] = np.array([results[item][3]["lam"] for item in solved.tolist()])
+    slack = np.maximum(data.upper - (data.A @ x[:, :, None])[:, :, 0], 0.0)
+    s[solved] = np.where((y == 0) & (data.sense != _EQUALITY), slack, 0.0)[solved]
+    return replace(solution, y=y * (data.rows / data.cost), s=s / data.rows)

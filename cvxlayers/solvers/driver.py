@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -9,18 +10,19 @@ from jaxtyping import Bool, Int
 
 from cvxlayers.errors import CvxlayersError
 from cvxlayers.parallel import chunks, map_chunks
-from cvxlayers.program import ConeProgram, Solution, Status
+from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.certificate import certify
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.optimality import violation
 from cvxlayers.solvers.registry import Plan
+from cvxlayers.solvers.scaling import scale
 from cvxlayers.solvers.solver import Options, Solver
 
 # Relative violation of the optimality conditions up to which a point that its solver calls inaccurate is accurate
 # after all, and beyond which one that its solver calls solved is inaccurate; the polish rescues what lies between.
 _SOLVED, _ROUGH = 1e-8, 1e-6
-# Threads do not pay below this many items per chunk, times the number of variables.
-_WORK = 64
+# Estimated microseconds below which a chunk is not worth a thread, and what an item costs at least.
+_CHUNK, _ITEM = 1000.0, 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,13 +80,19 @@ def _solve(
     program: ConeProgram, plan: Plan, options: Options, threads: int
 ) -> tuple[Solution, Int[np.ndarray, " batch"]]:
     """Solves a batch of finite programs, and says which solver of the plan served each item."""
-    pieces = chunks(program.batch, threads, -(-_WORK // program.structure.n))
+    pieces = chunks(program.batch, threads, _smallest_chunk(program.structure))
     results = map_chunks(lambda piece: _solve_chunk(program.item(piece), plan, options), pieces, threads)
     if len(results) == 1:
         return results[0]
     solutions, served = zip(*results, strict=True)
     columns = ([getattr(solution, field.name) for solution in solutions] for field in fields(Solution))
     return Solution(*(np.concatenate(column) for column in columns)), np.concatenate(served)
+
+
+def _smallest_chunk(structure: Structure) -> int:
+    """The items that keep a thread busy for long enough, by a crude estimate: interior points cost ten times more."""
+    item = _ITEM + structure.n * (structure.n + structure.m) / 50
+    return math.ceil(_CHUNK / (item if structure.cone.polyhedral else 10 * item))
 
 
 def _solve_chunk(program: ConeProgram, plan: Plan, options: Options) -> tuple[Solution, Int[np.ndarray, " batch"]]:
@@ -105,7 +113,8 @@ def _solve_chunk(program: ConeProgram, plan: Plan, options: Options) -> tuple[So
 
 def _attempt(program: ConeProgram, solver: Solver, options: Options) -> Solution:
     """Solves with one solver, and replaces what it says of each item by what the data say."""
-    solution = _guarded(program, solver, options)
+    scaling = scale(program)
+    solution = scaling.restore(_guarded(scaling.program, solver, options))
     residual = violation(program, solution)
     status = solution.status
     close = residual <= np.where(status == Status.INACCURATE, max(options.eps, _SOLVED), 0.0)

@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxlayers.cones import project_dual
-from cvxlayers.program import ConeProgram, Solution, Vectors
+from cvxlayers.program import ConeProgram, Solution
+from cvxlayers.solvers.scaling import largest
 
 Sizes = Float[np.ndarray, " batch"]
 
@@ -22,15 +23,15 @@ def violation(program: ConeProgram, solution: Solution) -> Sizes:
     with np.errstate(over="ignore", invalid="ignore"):
         Px, Aty = structure.P.matvec(program.P, x), structure.A.rmatvec(program.A, y)
         Ax = structure.A.matvec(program.A, x)
-        P, A, q, b = (_largest(array) for array in (program.P, program.A, program.q, program.b))
-        width = np.maximum(_largest(x), _natural(b, A))
-        price = np.maximum(_largest(y), _natural(q, A))
-        primal = _largest(Ax + s - program.b) / _scale(_largest(Ax), _largest(s), b, A * width)
-        dual = _largest(Px + Aty + program.q) / _scale(_largest(Px), _largest(Aty), q, P * width, A * price)
+        P, A, q, b = (largest(array) for array in (program.P, program.A, program.q, program.b))
+        width = np.maximum(largest(x), _natural(b, A))
+        price = np.maximum(largest(y), _natural(q, A))
+        primal = largest(Ax + s - program.b) / _scale(largest(Ax), largest(s), b, A * width)
+        dual = largest(Px + Aty + program.q) / _scale(largest(Px), largest(Aty), q, P * width, A * price)
         terms = [np.sum(u * v, axis=1) for u, v in ((x, Px), (x, program.q), (y, program.b))]
         gap = np.abs(sum(terms)) / _scale(*np.abs(terms), q * width, b * price)
-        outside = _largest(structure.cone.project(s) - s) / _scale(_largest(s), A * width)
-        dual_outside = _largest(project_dual(structure.cone, y) - y) / _scale(_largest(y), price)
+        outside = largest(structure.cone.project(s) - s) / _scale(largest(s), A * width)
+        dual_outside = largest(project_dual(structure.cone, y) - y) / _scale(largest(y), price)
         worst = np.max([primal, dual, gap, outside, dual_outside], axis=0)
     return np.where(np.isfinite(worst), worst, np.inf)
 
@@ -42,9 +43,5 @@ def _natural(size: Sizes, unit: Sizes) -> Sizes:
 
 
 def _scale(*sizes: Sizes) -> Sizes:
-    largest = np.max(np.broadcast_arrays(*sizes), axis=0)
-    return np.where(largest > 0, largest, 1.0)
-
-
-def _largest(values: Vectors) -> Sizes:
-    return np.max(np.abs(values), axis=1, initial=0.0)
+    scale = np.max(np.broadcast_arrays(*sizes), axis=0)
+    return np.where(scale > 0, scale, 1.0)
