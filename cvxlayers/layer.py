@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -35,6 +35,7 @@ from cvxlayers.derivative import (
     without_rows,
 )
 from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, SolverError
+from cvxlayers.parallel import chunks, map_chunks
 from cvxlayers.program import ConeProgram, Residuals, Status, Structure
 from cvxlayers.reduction import Reduction
 from cvxlayers.solvers import Options, Outcome, Plan, solve_batch
@@ -46,6 +47,8 @@ Sizes = Float[np.ndarray, " batch"]
 # Relative KKT residuals of the returned point up to which it counts as solved, and as usable (with a warning), unless
 # the caller asked for less. A derivative is reported where its linear solve has a larger residual than the last.
 _SOLVED, _USABLE, _TRUSTED = 1e-8, 1e-5, 1e-6
+# Bytes of matrices that one piece of a batch may fill.
+_CACHE = 2**21
 
 
 @dataclass(frozen=True)
@@ -140,13 +143,16 @@ class Layer:
         Returns:
             One cotangent per parameter, of the shape of the value the caller passed, and how far to trust them.
         """
-        batch, solved, point = forward.program.batch, np.flatnonzero(forward.ok), forward.point
+        batch, point = forward.program.batch, forward.point
         folded = [None if cotangent is None else _fold(cotangent, forward.batch_shape) for cotangent in cotangents]
         x, y = self.compiled.variables.adjoint(point.x, point.y, folded)
-        x, y = _rows(x, batch)[solved], _rows(y, batch)[solved]
-        data, info = vjp(self._linearise(forward, solved), x, y, np.zeros_like(y))
-        self._check(info, solved)
-        dtheta = self.compiled.adjoint(*_spread(data, solved, forward))
+        x, y = _rows(x, batch), _rows(y, batch)
+
+        def pull(lin: Linearisation, items: Items) -> tuple[list[Array], DerivativeInfo]:
+            data, info = vjp(lin, x[items], y[items], np.zeros((len(items), y.shape[1])))
+            return [self.compiled.adjoint(*data)], info
+
+        (dtheta,), info = self._over_solved(forward, pull)
         if objective is not None:
             dtheta = dtheta + self._objective_adjoint(forward, objective.reshape(batch))
         return self.compiled.parameters.adjoint(forward.values, dtheta, forward.batch_shape), info
@@ -161,12 +167,14 @@ class Layer:
         Returns:
             One tangent per variable, of shape (*batch, *variable.shape), and how far to trust them.
         """
-        batch, solved, point = forward.program.batch, np.flatnonzero(forward.ok), forward.point
+        point = forward.point
         dtheta = self.compiled.parameters.tangent(forward.values, tangents, forward.batch_shape)
-        data = Data(*(_rows(array, batch)[solved] for array in self.compiled.tangent(dtheta)))
-        dx, dy, _, info = jvp(self._linearise(forward, solved), data)
-        self._check(info, solved)
-        dx, dy = _spread((dx, dy), solved, forward)
+
+        def push(lin: Linearisation, items: Items) -> tuple[list[Array], DerivativeInfo]:
+            dx, dy, _, info = jvp(lin, Data(*self.compiled.tangent(dtheta[items])))
+            return [dx, dy], info
+
+        (dx, dy), info = self._over_solved(forward, push)
         outputs = self.compiled.variables.tangent(point.x, point.y, dx, dy)
         return [_unfold(output, forward.batch_shape) for output in outputs], info
 
@@ -192,8 +200,8 @@ class Layer:
             b=-weight * y,
         )
         solved = np.flatnonzero(forward.ok)
-        (*full, weight) = _spread([array[solved] for array in (*data, weight)], solved, forward)
-        return self.compiled.adjoint(*full) + self.compiled.offset.adjoint(weight)
+        dtheta = self.compiled.adjoint(*data) + self.compiled.offset.adjoint(weight)
+        return _spread([dtheta[solved]], solved, forward)[0]
 
     def _solve(self, program: ConeProgram, options: CallOptions) -> Outcome:
         """Solves the reduced programs, and returns the solutions of the full ones."""
@@ -219,12 +227,31 @@ class Layer:
 
         return lift
 
-    def _linearise(self, forward: Forward, solved: Items) -> Linearisation:
-        """Linearises the solution map of the solved items."""
-        program, point = forward.program, forward.point
-        if len(solved) < program.batch:
-            program, point = program.item(solved), point.item(solved)
-        return linearise(program, point, self._factoriser(forward.options.threads))
+    def _over_solved(
+        self, forward: Forward, differentiate: Callable[[Linearisation, Items], tuple[list[Array], DerivativeInfo]]
+    ) -> tuple[list[Array], DerivativeInfo]:
+        """Differentiates the solution maps of the solved items, in pieces that fit the processor's cache.
+
+        The rest is zero, or NaN where the call asked for NaN.
+        """
+        threads, solved = forward.options.threads, np.flatnonzero(forward.ok)
+        structure = self.structure
+        order = structure.n + structure.m
+        footprint = 8 * (2 * order * order + self.compiled.parameters.width)
+        count = max(threads, len(solved) * footprint // _CACHE)
+
+        def piece_of(piece: slice) -> tuple[list[Array], DerivativeInfo]:
+            items = solved[piece]
+            index = piece if len(solved) == forward.program.batch else items
+            program, point = forward.program.item(index), forward.point.item(index)
+            return differentiate(linearise(program, point, self._factoriser(1)), items)
+
+        parts = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)
+        infos = [info for _, info in parts]
+        info = DerivativeInfo(*(np.concatenate([getattr(info, field.name) for info in infos]) for field in fields(DerivativeInfo)))
+        self._check(info, solved)
+        arrays = [np.concatenate(column) for column in zip(*(arrays for arrays, _ in parts), strict=True)]
+        return _spread(arrays, solved, forward), info
 
     def _polish(self, program: ConeProgram, outcome: Outcome, threads: int) -> Point:
         """Polishes the items that have a solution; the others keep the solver's last point."""

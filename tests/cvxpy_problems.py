@@ -128,13 +128,13 @@ def semidefinite() -> Built:
 
 
 def exponential() -> Built:
-    """Exponential cones by their constraint (a matrix of them) and by entropies."""
-    x, y, z = (cp.Variable((2, 2), name=name) for name in "xyz")
-    p = cp.Parameter((2, 2), name="p")
+    """Exponential cones by their constraint and by entropies."""
+    x, y, z = (cp.Variable(3, name=name) for name in "xyz")
+    p = cp.Parameter(3, name="p")
     w = cp.Variable(3, name="w")
     q = cp.Parameter(3, name="q")
     objective = cp.Minimize(cp.sum(z) + cp.sum_squares(x - p) - cp.sum(cp.entr(w)) + q @ w)
-    return cp.Problem(objective, [cp.ExpCone(x, y, z), y >= 1, cp.sum(w) == 1]), {p: normal(2, 2), q: normal(3)}
+    return cp.Problem(objective, [cp.ExpCone(x, y, z), y >= 1, cp.sum(w) == 1]), {p: normal(3), q: normal(3, seed=1)}
 
 
 def power() -> Built:

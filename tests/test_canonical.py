@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import clarabel
 import cvxpy as cp
 import numpy as np
@@ -225,6 +227,23 @@ def test_squares_of_a_variable_with_fewer_free_entries(attributes: dict[str, obj
     layer = compile_problem(problem, [p], [X])
     x, y = solve(program_at(layer, (problem, {p: np.array(2.0)})))
     np.testing.assert_allclose(layer.variables.recover(x, y)[0][0], np.diag([2.0, 0.5]), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [cp.ExpCone, lambda x, y, z: cp.PowCone3D(x, y, z, np.full((2, 3), 0.4))])
+def test_duals_of_matrices_of_cones(kind: Callable[..., cp.constraints.constraint.Constraint]) -> None:
+    x, y, z = (cp.Variable((2, 3)) for _ in range(3))
+    p = [cp.Parameter((2, 3)) for _ in range(3)]
+    cone = kind(x, y, z)
+    variables = [x, y, z]
+    objective = cp.Minimize(sum(cp.sum_squares(v - target) for v, target in zip(variables, p, strict=True)))
+    problem = cp.Problem(objective, [cone])
+    layer = compile_problem(problem, p, [*variables, *cone.dual_variables])
+    values = dict(zip(p, np.random.default_rng(3).normal(size=(3, 2, 3)), strict=True))
+    recovered = layer.variables.recover(*solve(program_at(layer, (problem, values))))
+    # The Lagrangian Σ |v − p|² − ⟨dual, v⟩ is stationary in each variable v.
+    for target, primal, dual in zip(values.values(), recovered[:3], recovered[3:], strict=True):
+        np.testing.assert_allclose(dual[0], 2 * (primal[0] - target), atol=1e-5)
+    assert np.abs(recovered[3]).max() > 0.1
 
 
 def test_a_dropped_row_has_a_zero_dual_in_its_place() -> None:

@@ -125,9 +125,13 @@ def _dual(duals: dict[int, Any], output: Output) -> np.ndarray:
     size = int(np.prod(output.shape))
     if output.constraint is None or not size:
         return np.zeros(size)
+    value = duals[output.constraint.id]
+    if isinstance(output.constraint, cp.ExpCone):
+        # CVXPY up to 1.9.1 permutes the duals of matrices of exponential cones.
+        return np.reshape(value, (-1, 3))[:, output.index].reshape(output.shape, order="F").ravel()
     # A twin takes the value in, so that the user's constraint keeps its own.
     twin = output.constraint.copy(output.constraint.args)
-    twin.save_dual_value(duals[output.constraint.id])
+    twin.save_dual_value(value)
     return np.asarray(twin.dual_variables[output.index].value, dtype=float).reshape(output.shape).ravel()
 
 

@@ -47,7 +47,7 @@ class Point:
         primal_scale = np.where(np.any(program.b, axis=1), self.primal_scale, np.maximum(self.primal_scale, 1.0))
         return relative(self.dual, self.primal, dual_scale, primal_scale)
 
-    def item(self, index: Int[np.ndarray, " k"]) -> Point:
+    def item(self, index: slice | Int[np.ndarray, " k"]) -> Point:
         """Returns the points of some items."""
         return Point(*(getattr(self, field.name)[index] for field in fields(self)))
 

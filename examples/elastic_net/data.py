@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,9 @@ from sklearn.model_selection import KFold, train_test_split
 
 from examples.elastic_net.moments import Moments, moments, stack
 
+# Age, sex, body mass index, mean blood pressure, and six serum measurements: total cholesterol, low- and high-density
+# lipoproteins, their ratio, the logarithm of triglycerides, and glucose.
+MEASUREMENTS = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
 KINDS = ("measurement", "square", "interaction")
 
 
@@ -79,8 +81,8 @@ def load_study(splits: int, folds: int, seed: int, *, expand: bool) -> Study:
         seed: seed of the first division; the others count on from it.
         expand: whether to add squares and interactions, 64 predictors in all as in Efron et al. (2004).
     """
-    X, y, names = _load()
-    features = _expand(X, names) if expand else Features(X, names, np.zeros(len(names), dtype=int))
+    X, y = load_diabetes(return_X_y=True)
+    features = _expand(X) if expand else Features(X, MEASUREMENTS, np.zeros(len(MEASUREMENTS), dtype=int))
     parts = tuple(_split(features.values, y, folds, seed + index) for index in range(splits))
     return Study(
         features,
@@ -92,13 +94,9 @@ def load_study(splits: int, folds: int, seed: int, *, expand: bool) -> Study:
     )
 
 
-def _load() -> tuple[Float[np.ndarray, "people features"], Float[np.ndarray, " people"], tuple[str, ...]]:
-    bunch = load_diabetes()
-    return np.asarray(bunch["data"]), np.asarray(bunch["target"]), tuple(bunch["feature_names"])
-
-
-def _expand(X: Float[np.ndarray, "people measurements"], names: Sequence[str]) -> Features:
+def _expand(X: Float[np.ndarray, "people measurements"]) -> Features:
     """Adds the squares of the measurements and their products in pairs; sex, with two values, has no square."""
+    names = MEASUREMENTS
     pairs = [(i, j) for i in range(len(names)) for j in range(i, len(names)) if i != j or names[i] != "sex"]
     pairs.sort(key=lambda pair: pair[0] != pair[1])
     columns = [X, *(X[:, [i]] * X[:, [j]] for i, j in pairs)]

@@ -12,8 +12,8 @@ from cvxlayers.torch import CvxpyLayer
 def elastic_net(features: int) -> CvxpyLayer:
     """Returns the layer (gram, cross, l1, l2) ↦ w that fits an elastic net with one penalty per weight.
 
-    It minimises ½ wᵀ gram w − crossᵀw + Σⱼ l1ⱼ |wⱼ| + ½ l2 ‖w‖², which is half the mean squared error on the data of the
-    moments, up to a constant, plus the penalties. scikit-learn's elastic net is the case of equal l1ⱼ.
+    It minimises ½ wᵀ gram w − crossᵀw + Σⱼ l1ⱼ |wⱼ| + ½ l2 ‖w‖²: half the mean squared error on the data behind the
+    moments, less a constant, plus the penalties. scikit-learn's elastic net is the case of equal l1ⱼ.
     """
     gram = cp.Parameter((features, features), PSD=True, name="gram")
     cross = cp.Parameter(features, name="cross")

@@ -23,9 +23,8 @@ def save_plot(path: Path, features: Features, baseline: Fit, tuned: Fit, curves:
     _draw_bars(middle, features, baseline.w.mean(dim=0).numpy(), tuned.w.mean(dim=0).numpy())
     middle.set_ylabel("weight")
     middle.axhline(0, color="black", linewidth=0.6)
-    # A geometric mean: penalties are learned, and drawn, through their logarithms.
+    # A geometric mean, as penalties are learned through their logarithms.
     _draw_bars(bottom, features, baseline.l1.log().mean(dim=0).exp().numpy(), tuned.l1.log().mean(dim=0).exp().numpy())
-    bottom.set_yscale("log")
     bottom.set_ylabel("ℓ₁ penalty")
     figure.savefig(path, dpi=120)
 
@@ -37,7 +36,7 @@ def _draw_curves(axes: Axes, baseline: Fit, curves: Curves) -> None:
     axes.axhline(baseline.validation.mean().item(), color=_TUNED, linestyle="--", label="ElasticNetCV, validation")
     axes.axhline(baseline.test.mean().item(), color=_TEST, linestyle="--", label="ElasticNetCV, test")
     axes.set(xlabel="step of gradient descent", ylabel="mean squared error", title="Penalties tuned through the layer")
-    axes.legend(ncols=2)
+    axes.legend(loc="center right")
 
 
 def _draw_bars(axes: Axes, features: Features, baseline: np.ndarray, tuned: np.ndarray) -> None:
@@ -50,4 +49,5 @@ def _draw_bars(axes: Axes, features: Features, baseline: np.ndarray, tuned: np.n
         first = np.flatnonzero(features.kinds == kind)[0]
         axes.axvline(first - 0.5, color="0.8", linewidth=0.8)
         axes.text(first - 0.3, 0.97, f"{KINDS[kind]}s", transform=axes.get_xaxis_transform(), va="top", fontsize=8)
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper right", ncols=2)
+    axes.margins(y=0.15)

@@ -16,10 +16,10 @@ def print_report(console: Console, baseline: Fit, tuned: Fit) -> None:
     """Prints both ways of choosing penalties side by side, and what the difference between them is worth."""
     splits = len(tuned.test)
     table = Table(title=f"Elastic net on the diabetes data, mean of {splits} random splits", caption=_caption(splits))
-    for heading in ("", "validation error", "test error", "weights ≠ 0", "seconds"):
+    for heading in ("", "validation", "test", "weights", "seconds"):
         table.add_column(heading, justify="right" if heading else "left")
-    table.add_row("ElasticNetCV, grid search", *_cells(baseline))
-    table.add_row("layer, gradient descent", *_cells(tuned))
+    table.add_row("grid, ElasticNetCV", *_cells(baseline))
+    table.add_row("gradient, layer", *_cells(tuned))
     differences = (_mean(tuned.validation - baseline.validation, "+"), _mean(tuned.test - baseline.test, "+"))
     table.add_section()
     table.add_row("difference", *differences, "", "")
@@ -29,7 +29,7 @@ def print_report(console: Console, baseline: Fit, tuned: Fit) -> None:
 
 def _cells(fit: Fit) -> tuple[str, ...]:
     support = (fit.w.abs() > 1e-8).sum(dim=-1).double().mean()
-    return _mean(fit.validation), _mean(fit.test), f"{support:.1f} of {fit.w.shape[-1]}", f"{fit.seconds:.1f}"
+    return _mean(fit.validation), _mean(fit.test), f"{support:.0f} of {fit.w.shape[-1]}", f"{fit.seconds:.1f}"
 
 
 def _mean(values: Float[torch.Tensor, " splits"], sign: str = "") -> str:
