@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers import report
-from cvxlayers.compiled import CompiledProblem, Theta
+from cvxlayers.compiled import CompiledProblem
 from cvxlayers.derivative import (
     Data,
     DerivativeInfo,
@@ -36,6 +36,7 @@ from cvxlayers.derivative import (
 )
 from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, SolverError
 from cvxlayers.parallel import chunks, map_chunks
+from cvxlayers.parameter_map import Theta
 from cvxlayers.program import ConeProgram, Residuals, Status, Structure
 from cvxlayers.reduction import Reduction
 from cvxlayers.solvers import Options, Outcome, Plan, solve_batch

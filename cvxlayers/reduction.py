@@ -21,7 +21,8 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.compiled import CompiledProblem, LinearMap
+from cvxlayers.compiled import CompiledProblem
+from cvxlayers.linear_map import LinearMap
 from cvxlayers.program import ConeProgram, Pattern, Structure, Values, Vectors
 
 Index = Int[np.ndarray, " _count"]

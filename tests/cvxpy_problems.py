@@ -150,7 +150,9 @@ def power_many() -> Built:
     W, z = cp.Variable(4, name="W"), cp.Variable(name="z")
     p = cp.Parameter(4, pos=True, name="p")
     objective = cp.Maximize(z - cp.sum_squares(W - p))
-    return cp.Problem(objective, [cp.PowConeND(W, z, np.array([0.1, 0.2, 0.3, 0.4]))]), {p: np.array([1.0, 2.0, 0.5, 1.5])}
+    return cp.Problem(objective, [cp.PowConeND(W, z, np.array([0.1, 0.2, 0.3, 0.4]))]), {
+        p: np.array([1.0, 2.0, 0.5, 1.5])
+    }
 
 
 def matrix_constraints() -> Built:
@@ -158,7 +160,10 @@ def matrix_constraints() -> Built:
     X, Y = cp.Variable((2, 3), name="X"), cp.Variable((2, 2, 2), name="Y")
     M, K = cp.Parameter((2, 3), name="M"), cp.Parameter((2, 2, 2), name="K")
     constraints = [X <= M, X[0] == M[0] - 1, Y >= K, Y[0] <= 4, cp.sum(X) == -8]
-    return cp.Problem(cp.Minimize(cp.sum_squares(X) + cp.sum_squares(Y)), constraints), {M: normal(2, 3), K: normal(2, 2, 2)}
+    return cp.Problem(cp.Minimize(cp.sum_squares(X) + cp.sum_squares(Y)), constraints), {
+        M: normal(2, 3),
+        K: normal(2, 2, 2),
+    }
 
 
 def infinite_bounds() -> Built:
@@ -167,7 +172,9 @@ def infinite_bounds() -> Built:
     p = cp.Parameter(N, name="p")
     upper = np.array([np.inf, 0.1, 0.2])
     constraints = [x <= upper, x >= -np.inf, cp.sum(x) + cp.sum(y) <= 1]
-    return cp.Problem(cp.Minimize(cp.sum_squares(x - p) + cp.sum_squares(y - 1)), constraints), {p: np.array([0.5, 0.4, -1.0])}
+    return cp.Problem(cp.Minimize(cp.sum_squares(x - p) + cp.sum_squares(y - 1)), constraints), {
+        p: np.array([0.5, 0.4, -1.0])
+    }
 
 
 def geometric() -> Built:

@@ -38,7 +38,10 @@ def built(name: str) -> tuple[Built, bool]:
 def compiled(case: Built, gp: bool = False) -> tuple[CompiledProblem, list[cp.Variable]]:
     """Compiles a problem with all its variables, and all its dual variables, as outputs."""
     problem, values = case
-    outputs = [*problem.variables(), *(dual for constraint in problem.constraints for dual in constraint.dual_variables)]
+    outputs = [
+        *problem.variables(),
+        *(dual for constraint in problem.constraints for dual in constraint.dual_variables),
+    ]
     return compile_problem(problem, list(values), outputs, gp=gp), outputs
 
 
@@ -53,7 +56,9 @@ def assign(case: Built) -> cp.Problem:
     problem, values = case
     for parameter, value in values.items():
         if parameter.attributes["sparsity"]:
-            parameter.value_sparse = sp.coo_array((value[parameter.sparse_idx], parameter.sparse_idx), shape=value.shape)
+            parameter.value_sparse = sp.coo_array(
+                (value[parameter.sparse_idx], parameter.sparse_idx), shape=value.shape
+            )
         else:
             parameter.value = value
     return problem
@@ -160,7 +165,9 @@ def test_gradient_of_a_symmetric_parameter_is_symmetric(name: str, rng: np.rando
     case = KINDS[name]()
     layer, _ = compiled(case)
     values = list(case[1].values())
-    dtheta = layer.adjoint(*(rng.normal(size=part.shape) for part in layer.tangent(np.zeros((1, layer.parameters.width)))))
+    dtheta = layer.adjoint(
+        *(rng.normal(size=part.shape) for part in layer.tangent(np.zeros((1, layer.parameters.width))))
+    )
     (gradient,) = layer.parameters.adjoint(values, dtheta, ())
     np.testing.assert_array_equal(gradient, gradient.T)
     assert np.abs(gradient).max() > 0.1
@@ -178,7 +185,7 @@ def test_only_the_symmetric_part_of_a_value_enters(rng: np.random.Generator) -> 
 @pytest.mark.parametrize("name", list(PROBLEMS))
 def test_the_problem_is_left_as_it_was(name: str) -> None:
     case, gp = built(name)
-    problem, values = case
+    problem, _ = case
     leaves = [*problem.parameters(), *problem.variables()]
     duals = [dual for constraint in problem.constraints for dual in constraint.dual_variables]
     before = [leaf.value for leaf in [*leaves, *duals]]
@@ -220,7 +227,9 @@ def test_three_ways_to_write_a_bound_give_one_program() -> None:
         )
 
 
-@pytest.mark.parametrize("attributes", [{"symmetric": True}, {"PSD": True}, {"diag": True}, {"sparsity": ([0, 1], [0, 1])}])
+@pytest.mark.parametrize(
+    "attributes", [{"symmetric": True}, {"PSD": True}, {"diag": True}, {"sparsity": ([0, 1], [0, 1])}]
+)
 def test_squares_of_a_variable_with_fewer_free_entries(attributes: dict[str, object]) -> None:
     X, p = cp.Variable((2, 2), name="X", **attributes), cp.Parameter(name="p")
     problem = cp.Problem(cp.Minimize(cp.sum_squares(X) - cp.trace(X)), [X[0, 0] >= p])

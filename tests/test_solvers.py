@@ -16,7 +16,7 @@ import pytest
 import scipy.sparse as sp
 
 from cvxlayers.cones import Product, project_dual
-from cvxlayers.errors import OptionError
+from cvxlayers.errors import CvxlayersWarning, OptionError
 from cvxlayers.program import ConeProgram, Pattern, Solution, Status, Structure
 from cvxlayers.solvers import SOLVERS, Options, Plan, Solver, parse_options, select, solve_batch, suitable
 from cvxlayers.solvers.certificate import certify
@@ -465,7 +465,8 @@ def test_failures_fall_back_and_are_recorded(rng: np.random.Generator) -> None:
         5: claim(Status.TIME_LIMIT),
         6: claim(Status.INACCURATE),
     }
-    alone = solve_batch(program, Plan(Scripted(script)), Options(), threads=1)
+    with pytest.warns(CvxlayersWarning, match=r"SCRIPTED raised ValueError \(the solver stumbled\)"):
+        alone = solve_batch(program, Plan(Scripted(script)), Options(), threads=1)
     expected = [
         Status.SOLVED,
         Status.NUMERICAL_ERROR,
@@ -478,7 +479,8 @@ def test_failures_fall_back_and_are_recorded(rng: np.random.Generator) -> None:
     ]
     assert alone.solution.status.tolist() == expected
     assert not alone.fell_back.any()
-    outcome = solve_batch(program, Plan(Scripted(script), (SOLVERS["PIQP"],)), Options(), threads=1)
+    with pytest.warns(CvxlayersWarning):
+        outcome = solve_batch(program, Plan(Scripted(script), (SOLVERS["PIQP"],)), Options(), threads=1)
     assert outcome.fell_back.tolist() == [False, True, True, True, True, False, False, False]
     assert outcome.solvers == ["PIQP" if fell else "SCRIPTED" for fell in outcome.fell_back]
     solved = np.arange(8) != 5

@@ -9,14 +9,13 @@ import scipy.sparse as sp
 
 from cvxlayers.canonical.conic import Conic, conic_form
 from cvxlayers.canonical.data import read_data
-from cvxlayers.canonical.leaves import Output, parameter_matrix, variable_matrices
+from cvxlayers.canonical.leaves import Output, dual_ids, parameter_matrix, variable_matrices
 from cvxlayers.canonical.signature import check_problem, check_signature
-from cvxlayers.compiled import CompiledProblem, LinearMap, ParameterMap, VariableMap
+from cvxlayers.compiled import CompiledProblem, Leaves, LinearMap, ParameterMap, VariableMap
+from cvxlayers.errors import ProblemError
 
 
-def compile_problem(
-    problem: object, parameters: Sequence[object], variables: Sequence[object], *, gp: bool = False
-) -> CompiledProblem:
+def compile_problem(problem: object, parameters: object, variables: object, *, gp: bool = False) -> CompiledProblem:
     """Compiles a problem into plain arrays.
 
     Args:
@@ -35,11 +34,14 @@ def compile_problem(
     conic = conic_form(signature.problem, gp)
     layout = _parameter_map(conic, signature.parameters)
     data = read_data(conic, parameter_matrix(conic, signature.parameters, layout), layout)
-    x, y = variable_matrices(conic, signature.outputs)
+    every, listed = _all_outputs(conic, signature.outputs)
+    x, y = variable_matrices(conic, every)
+    leaves = _variable_map(conic, every, x, sp.csr_array(y[:, data.kept_rows]))
     return CompiledProblem(
         structure=data.structure,
         parameters=layout,
-        variables=_variable_map(conic, signature.outputs, x, sp.csr_array(y[:, data.kept_rows])),
+        variables=leaves.select(listed),
+        leaves=Leaves(leaves, tuple(output.owner for output in every), listed),
         P=data.P,
         q=data.q,
         A=data.A,
@@ -48,6 +50,20 @@ def compile_problem(
         maximise=isinstance(signature.problem.objective, cp.Maximize),
         gp=gp,
     )
+
+
+def _all_outputs(conic: Conic, listed: Sequence[Output]) -> tuple[list[Output], tuple[int, ...]]:
+    """Returns every variable and dual variable that CVXPY can carry back, and the positions of the listed ones."""
+    every = [Output(variable) for variable in conic.problem.variables()]
+    carried = dual_ids(conic)
+    for constraint in conic.problem.constraints:
+        if constraint.id in carried:
+            every += [Output(dual, constraint, index) for index, dual in enumerate(constraint.dual_variables)]
+    positions = {output.leaf.id: position for position, output in enumerate(every)}
+    missing = [output.name for output in listed if output.leaf.id not in positions]
+    if missing:
+        raise ProblemError(f"CVXPY does not recover the dual variables {', '.join(missing)} of this kind of constraint")
+    return every, tuple(positions[output.leaf.id] for output in listed)
 
 
 def _parameter_map(conic: Conic, parameters: Sequence[cp.Parameter]) -> ParameterMap:

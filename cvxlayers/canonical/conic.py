@@ -5,13 +5,19 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from typing import Any, ClassVar
 
 import cvxpy as cp
 import numpy as np
 from cvxpy import error, settings
-from cvxpy.constraints import SOC, ExpCone, NonNeg, PowCone3D, PowConeND, SvecPSD, Zero
-from cvxpy.reductions import Dgp2Dcp
+from cvxpy.constraints.exponential import ExpCone
+from cvxpy.constraints.nonpos import NonNeg
+from cvxpy.constraints.power import PowCone3D, PowConeND
+from cvxpy.constraints.psd import SvecPSD
+from cvxpy.constraints.second_order import SOC
+from cvxpy.constraints.zero import Zero
+from cvxpy.reductions.dgp2dcp.dgp2dcp import Dgp2Dcp
 from cvxpy.reductions.solvers.conic_solvers.clarabel_conif import CLARABEL
 from jaxtyping import Int
 
@@ -35,7 +41,7 @@ class ConicForm(CLARABEL):
 
     SUPPORTED_CONSTRAINTS: ClassVar = [cone for cone in CLARABEL.SUPPORTED_CONSTRAINTS if cone is not PowConeND]
 
-    def name(self) -> str:
+    def name(self) -> Any:
         """The name that CVXPY knows it by."""
         return "CVXLAYERS"
 
@@ -116,7 +122,9 @@ def conic_form(problem: cp.Problem, gp: bool) -> Conic:
             # CVXPY tells of its choice of a backend, and complains of its own reading of sparse leaves.
             warnings.filterwarnings("ignore", message="The problem has an expression with dimension greater than 2")
             warnings.filterwarnings("ignore", message="Reading from a sparse CVXPY expression")
-            data, chain, inverse_data = twin.get_problem_data(solver=ConicForm(), gp=gp, enforce_dpp=True, solver_opts={})
+            data, chain, inverse_data = twin.get_problem_data(
+                solver=ConicForm(), gp=gp, enforce_dpp=True, solver_opts={}
+            )
     except (error.DCPError, error.DGPError, error.DPPError, error.SolverError) as failure:
         raise ProblemError(f"CVXPY cannot reduce the problem to a cone program: {failure}") from failure
     program = data[settings.PARAM_PROB]
@@ -125,8 +133,8 @@ def conic_form(problem: cp.Problem, gp: bool) -> Conic:
     apart = any(bound is not None for bound in bounds) or bool(getattr(program, "dir_cones", None))
     if apart or not all(type(constraint) in _HOUSE_ORDER for constraint in program.constraints):
         raise ProblemError(
-            "CVXPY kept bounds, or cones on bare variables, apart from the rows of the program, or used a cone that is not "
-            f"known here; version {cp.__version__} of CVXPY is not supported. Another version may do"
+            "CVXPY kept bounds, or cones on bare variables, apart from the rows of the program, or used a cone that "
+            f"is not known here; version {version('cvxpy')} of CVXPY is not supported. Another version may do"
         )
     return Conic(problem, program, chain, inverse_data)
 
@@ -139,4 +147,5 @@ def _objective(problem: cp.Problem) -> cp.Minimize | cp.Maximize:
     replaced = [v for v in problem.variables() if any(v.attributes[attribute] for attribute in _REPLACED)]
     if not replaced:
         return problem.objective
-    return problem.objective.tree_copy(id_objects={id(variable): -(-variable) for variable in replaced})
+    negated = {id(variable): -variable for variable in replaced}
+    return problem.objective.tree_copy(id_objects={identity: -minus for identity, minus in negated.items()})

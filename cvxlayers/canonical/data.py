@@ -11,9 +11,11 @@ from jaxtyping import Bool, Int
 
 from cvxlayers.canonical.conic import Conic
 from cvxlayers.canonical.expressions import infinite_parts
-from cvxlayers.compiled import AffineMap, LinearMap, ParameterMap
+from cvxlayers.compiled import AffineMap
 from cvxlayers.cones import Product
 from cvxlayers.errors import ProblemError
+from cvxlayers.linear_map import LinearMap
+from cvxlayers.parameter_map import ParameterMap
 from cvxlayers.program import Pattern, Structure
 
 Indices = Int[np.ndarray, " entries"]
@@ -53,7 +55,8 @@ def read_data(conic: Conic, theta_to_cvxpy: sp.csr_array, parameters: ParameterM
     A_pattern, A = _stored(place[rows[inside]], cols[inside], -entries[inside], (len(kept), n))
     P_pattern, P = _quadratic(program.reduced_P, lift, n)
     cone = replace(conic.cone, nonnegative=conic.cone.nonnegative - (m - len(kept)))
-    maps = [_affine(conic, tensor, parameters) for tensor in (P, objective[:n], A, b[kept], objective[n:])]
+    q, offset = sp.csr_array(objective[:n]), sp.csr_array(objective[n:])
+    maps = [_affine(conic, tensor, parameters) for tensor in (P, q, A, sp.csr_array(b[kept]), offset)]
     return Data(Structure(P_pattern, A_pattern, cone), *maps, kept_rows=kept)
 
 
@@ -63,7 +66,7 @@ def _affine(conic: Conic, tensor: sp.csr_array, parameters: ParameterMap) -> Aff
         raise _infinite(conic)
     linear = sp.csr_array(tensor[:, :-1])
     linear.eliminate_zeros()
-    used = np.zeros(linear.shape[1], dtype=bool)
+    used = np.zeros(parameters.width, dtype=bool)
     used[linear.indices] = True
     pairs = zip(parameters.columns, parameters.log_columns, strict=True)
     depends = tuple(bool(used[raw].any() or (log is not None and used[log].any())) for raw, log in pairs)
@@ -71,10 +74,10 @@ def _affine(conic: Conic, tensor: sp.csr_array, parameters: ParameterMap) -> Aff
 
 
 def _entries(reduced: Any, lift: sp.csr_array) -> tuple[Indices, Indices, sp.csr_array]:
-    """Returns the row and column of each entry of one of CVXPY's data matrices, and the entry as a row over (theta, 1)."""
+    """Returns the row and column of each entry of one of CVXPY's matrices, and the entry as a row over (theta, 1)."""
     reduced.cache()
     if reduced.problem_data_index is None:
-        return np.zeros(0, int), np.zeros(0, int), sp.csr_array((0, lift.shape[1]))
+        return np.zeros(0, int), np.zeros(0, int), sp.csr_array(lift[:0])
     indices, indptr, _ = reduced.problem_data_index
     cols = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
     return np.asarray(indices, dtype=int), cols, sp.csr_array(sp.csr_array(reduced.reduced_mat) @ lift)
@@ -106,19 +109,21 @@ def _vacuous(b: sp.csr_array, cone: Product) -> Bool[np.ndarray, " rows"]:
 def _infinite(conic: Conic) -> ProblemError:
     where = "; ".join(infinite_parts(conic.problem)) or "the problem"
     return ProblemError(
-        f"an infinite or NaN constant occurs in {where}, where it is not a bound that can be left out. Replace it by a finite "
-        "number, or leave the term out"
+        f"an infinite or NaN constant occurs in {where}, where it is not a bound that can be left out. Replace it by "
+        "a finite number, or leave the term out"
     )
 
 
-def _stored(rows: Indices, cols: Indices, entries: sp.csr_array, shape: tuple[int, int]) -> tuple[Pattern, sp.csr_array]:
+def _stored(
+    rows: Indices, cols: Indices, entries: sp.csr_array, shape: tuple[int, int]
+) -> tuple[Pattern, sp.csr_array]:
     """Returns the pattern of the entries in compressed-column order, duplicates added and structural zeros dropped."""
     entries = sp.csr_array(entries)
     entries.eliminate_zeros()
     height = max(shape[0], 1)
     present = np.flatnonzero(np.diff(entries.indptr))
     keys, place = np.unique(cols[present] * height + rows[present], return_inverse=True)
-    gather = sp.csr_array((np.ones(len(place)), (place, present)), shape=(len(keys), entries.shape[0]))
+    gather = sp.csr_array((np.ones(len(place)), (place, present)), shape=(len(keys), len(entries.indptr) - 1))
     total = sp.csr_array(gather @ entries)
     total.sort_indices()
     indptr = np.concatenate([[0], np.cumsum(np.bincount(keys // height, minlength=shape[1]))])
@@ -128,7 +133,7 @@ def _stored(rows: Indices, cols: Indices, entries: sp.csr_array, shape: tuple[in
 def _placed(entries: sp.csr_array, rows: Indices, chosen: Bool[np.ndarray, " entries"], size: int) -> sp.csr_array:
     """Returns the chosen entries as the rows of a tensor of that many rows."""
     index = np.flatnonzero(chosen)
-    place = sp.csr_array((np.ones(len(index)), (rows[index], index)), shape=(size, entries.shape[0]))
+    place = sp.csr_array((np.ones(len(index)), (rows[index], index)), shape=(size, len(entries.indptr) - 1))
     placed = sp.csr_array(place @ entries)
     placed.eliminate_zeros()
     return placed

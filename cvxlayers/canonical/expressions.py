@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
-from cvxpy.constraints.constraint import Constraint
 
 _LONGEST = 160
 
-Part = cp.Minimize | cp.Maximize | Constraint
+# CVXPY's own annotations lack what is used here: the arguments of atoms, and the parameters of methods that it caches.
+Expression = Any
+Problem = Any
+# An objective or a constraint.
+Part = Any
 
 
-def parts(problem: cp.Problem) -> Iterator[tuple[Part, cp.Expression]]:
+def parts(problem: Problem) -> Iterator[tuple[Part, Expression]]:
     """Yields the objective and the sides of the constraints, each with the part of the problem it belongs to."""
     yield problem.objective, problem.objective.expr
     for constraint in problem.constraints:
@@ -22,14 +26,14 @@ def parts(problem: cp.Problem) -> Iterator[tuple[Part, cp.Expression]]:
             yield constraint, argument
 
 
-def nodes(expression: cp.Expression) -> Iterator[cp.Expression]:
+def nodes(expression: Expression) -> Iterator[Expression]:
     """Yields an expression and all that it is made of."""
     yield expression
     for argument in expression.args:
         yield from nodes(argument)
 
 
-def smallest(expression: cp.Expression, sound: Callable[[cp.Expression], bool]) -> cp.Expression | None:
+def smallest(expression: Expression, sound: Callable[[Expression], bool]) -> Expression | None:
     """Returns the first expression, innermost first, that is not sound though all its arguments are."""
     for argument in expression.args:
         found = smallest(argument, sound)
@@ -38,7 +42,7 @@ def smallest(expression: cp.Expression, sound: Callable[[cp.Expression], bool]) 
     return None if sound(expression) else expression
 
 
-def place(problem: cp.Problem, part: Part) -> str:
+def place(problem: Problem, part: Part) -> str:
     """Says where a part stands in the problem."""
     for index, constraint in enumerate(problem.constraints):
         if constraint is part:
@@ -46,7 +50,7 @@ def place(problem: cp.Problem, part: Part) -> str:
     return "the objective"
 
 
-def names(holder: cp.Problem | cp.Expression) -> str:
+def names(holder: Problem | Expression) -> str:
     """Returns the names of the parameters that occur."""
     return ", ".join(dict.fromkeys(parameter.name() for parameter in holder.parameters())) or "none"
 
@@ -57,19 +61,14 @@ def shown(holder: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def infinite_parts(problem: cp.Problem) -> list[str]:
+def infinite_parts(problem: Problem) -> list[str]:
     """Says which parts of the problem hold a constant that is infinite or not a number."""
     found = [place(problem, part) for part, side in parts(problem) if any(map(_infinite, nodes(side)))]
-    found += [f"the bounds of variable {v.name()}" for v in problem.variables() if any(map(_infinite, _bounds(v)))]
     return list(dict.fromkeys(found))
 
 
-def _infinite(node: object) -> bool:
-    value = node.value if isinstance(node, cp.Constant) else node
-    if isinstance(value, cp.Expression) or value is None:
+def _infinite(node: Expression) -> bool:
+    if not isinstance(node, cp.Constant):
         return False
-    return not np.all(np.isfinite(value.data if sp.issparse(value) else np.asarray(value)))
-
-
-def _bounds(variable: cp.Variable) -> list[object]:
-    return list(variable.attributes["bounds"] or [])
+    value = node.value
+    return not np.all(np.isfinite(value.data if sp.issparse(value) else value))

@@ -10,12 +10,13 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
-from cvxpy.reductions import Dgp2Dcp
+from cvxpy.reductions.dgp2dcp.dgp2dcp import Dgp2Dcp
 
 from cvxlayers.canonical.conic import Conic
 from cvxlayers.canonical.probe import matrix_of
-from cvxlayers.compiled import ParameterMap
+from cvxlayers.compiled import Owner, ParameterMap
 
+_NOTHING = (np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros(0))
 _SYMMETRIC = ("symmetric", "PSD", "NSD")
 
 
@@ -37,6 +38,13 @@ class Output:
         """Its shape."""
         return self.leaf.shape
 
+    @property
+    def owner(self) -> Owner:
+        """What it belongs to, for results that are read by CVXPY object or by name."""
+        if self.constraint is None:
+            return Owner(self.leaf.id, (self.leaf.name(),), dual=False)
+        return Owner(self.constraint.id, (str(self.constraint), self.leaf.name()), dual=True)
+
     def exp(self, conic: Conic) -> bool:
         """Whether the program holds its logarithm."""
         return self.constraint is None and self.leaf.id in conic.exponentials
@@ -44,25 +52,27 @@ class Output:
 
 def parameter_matrix(conic: Conic, parameters: Sequence[cp.Parameter], layout: ParameterMap) -> sp.csr_array:
     """Returns the map from theta to CVXPY's vector of parameters, symmetrised where a parameter is symmetric."""
-    program = conic.program
     blocks = []
     for parameter, columns, logs in zip(parameters, layout.columns, layout.log_columns, strict=True):
-        for part, identity in ((columns, parameter.id), (logs, conic.logarithms.get(parameter.id))):
-            if part is None:
-                continue
-            found = _parameter_block(conic, identity, parameter.shape)
-            if any(parameter.attributes[attribute] for attribute in _SYMMETRIC):
-                found = found @ _symmetriser(parameter.shape)
-            blocks.append((part.start, found))
-    matrix = sp.csr_array((program.total_param_size, layout.width))
-    for start, block in blocks:
-        left = sp.csr_array((block.shape[0], start))
-        right = sp.csr_array((block.shape[0], layout.width - start - block.shape[1]))
-        matrix = matrix + sp.hstack([left, block, right], format="csr")
-    return sp.csr_array(matrix)
+        blocks.append(_parameter_block(conic, parameter, parameter.id, columns.start))
+        if logs is not None:
+            blocks.append(_parameter_block(conic, parameter, conic.logarithms[parameter.id], logs.start))
+    rows, cols, values = (np.concatenate(parts) for parts in zip(_NOTHING, *blocks, strict=True))
+    return sp.csr_array((values, (rows, cols)), shape=(conic.program.total_param_size, layout.width))
 
 
-def _parameter_block(conic: Conic, identity: int, shape: tuple[int, ...]) -> sp.csr_array:
+def _parameter_block(
+    conic: Conic, parameter: cp.Parameter, identity: int, start: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the entries of the map whose columns from `start` on hold a leaf raveled in C order."""
+    block = _leaf_matrix(conic, identity, parameter.shape)
+    if any(parameter.attributes[attribute] for attribute in _SYMMETRIC):
+        block = block @ _symmetriser(parameter.shape)
+    entries = sp.coo_array(block)
+    return entries.row, entries.col + start, entries.data
+
+
+def _leaf_matrix(conic: Conic, identity: int, shape: tuple[int, ...]) -> sp.csr_array:
     """Returns the map from one leaf, raveled in C order, to CVXPY's vector of parameters."""
     program = conic.program
 
@@ -92,33 +102,46 @@ def _symmetriser(shape: tuple[int, ...]) -> sp.csr_array:
 def variable_matrices(conic: Conic, outputs: Sequence[Output]) -> tuple[sp.csr_array, sp.csr_array]:
     """Returns the maps from x and from y to all outputs, each raveled in C order and stacked."""
     n, m = conic.program.x.size, conic.cone.dim
-    x = matrix_of(lambda v: _stack([_primal(conic, v, output) for output in outputs]), n)
+    x = matrix_of(lambda v: _primals(conic, v, outputs), n)
     if not any(output.constraint is not None for output in outputs):
-        return x, sp.csr_array((x.shape[0], m))
+        return x, sp.csr_array((len(x.indptr) - 1, m))
     return x, matrix_of(lambda v: _duals(conic, v, outputs), m)
 
 
-def _primal(conic: Conic, x: np.ndarray, output: Output) -> np.ndarray:
+def dual_ids(conic: Conic) -> frozenset[int]:
+    """Returns the ids of the constraints whose dual variables CVXPY carries back."""
+    return frozenset(_dual_values(conic, np.zeros(conic.cone.dim)))
+
+
+def _primals(conic: Conic, x: np.ndarray, outputs: Sequence[Output]) -> np.ndarray:
     """Carries x back through CVXPY's reductions, all of which are linear there but the exponential."""
-    size = int(np.prod(output.shape))
-    if output.constraint is not None or not size:
-        return np.zeros(size)
     values = conic.program.split_solution(x)
     for reduction in reversed(conic.chain.reductions):
         if not isinstance(reduction, Dgp2Dcp):
             values = reduction.var_forward(values)
+    return _stack([_primal(conic, values, output) for output in outputs])
+
+
+def _primal(conic: Conic, values: dict[int, Any], output: Output) -> np.ndarray:
+    size = int(np.prod(output.shape))
+    if output.constraint is not None or not size:
+        return np.zeros(size)
     value = values[conic.exponentials.get(output.leaf.id, output.leaf.id)]
     dense = value.toarray() if sp.issparse(value) else np.asarray(value)
     return dense.reshape(output.shape).ravel()
 
 
 def _duals(conic: Conic, y: np.ndarray, outputs: Sequence[Output]) -> np.ndarray:
+    duals = _dual_values(conic, y)
+    return _stack([_dual(duals, output) for output in outputs])
+
+
+def _dual_values(conic: Conic, y: np.ndarray) -> dict[int, Any]:
     """Carries y back as CVXPY carries a solver's duals to `dual_value`."""
     raw = SimpleNamespace(
         status="Solved", x=np.zeros(conic.program.x.size), z=y, obj_val=0.0, solve_time=0.0, iterations=0
     )
-    duals = conic.chain.invert(raw, list(conic.inverse_data)).dual_vars
-    return _stack([_dual(duals, output) for output in outputs])
+    return conic.chain.invert(raw, list(conic.inverse_data)).dual_vars
 
 
 def _dual(duals: dict[int, Any], output: Output) -> np.ndarray:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cvxpy as cp
-from cvxpy.constraints import FiniteSet
+from cvxpy.constraints.finite_set import FiniteSet
 
 from cvxlayers.canonical.convexity import explain_not_convex
 from cvxlayers.canonical.explain import RULE, explain_dpp, explain_frozen
-from cvxlayers.canonical.expressions import shown
+from cvxlayers.canonical.expressions import Problem, shown
 from cvxlayers.canonical.leaves import Output
 from cvxlayers.errors import DPPError, ProblemError, SignatureError
 
@@ -19,41 +19,45 @@ from cvxlayers.errors import DPPError, ProblemError, SignatureError
 class Signature:
     """A problem with what goes in and what comes out, in order."""
 
-    problem: cp.Problem
+    problem: Problem
     parameters: Sequence[cp.Parameter]
     outputs: Sequence[Output]
 
 
-def check_signature(problem: object, parameters: Sequence[object], variables: Sequence[object]) -> Signature:
+def check_signature(problem: object, parameters: object, variables: object) -> Signature:
     """Returns the problem, its parameters in the order listed, and what each entry of `variables` means.
 
     Raises:
         SignatureError: if the lists do not fit the problem.
+        ProblemError: if it has no variables.
     """
     if not isinstance(problem, cp.Problem):
         raise SignatureError(f"problem must be a cvxpy.Problem, got {type(problem).__name__}")
+    if not problem.variables():
+        raise ProblemError("the problem has no variables: there is nothing to solve for")
     ordered = _checked_parameters(problem, parameters)
     if not isinstance(variables, list | tuple):
-        raise SignatureError(f"The layer's variables must be provided as a list or tuple, got {type(variables).__name__}")
+        raise SignatureError(
+            f"The layer's variables must be provided as a list or tuple, got {type(variables).__name__}"
+        )
     if not variables:
         raise SignatureError("The layer's variables are empty: list at least one variable, so that there is an output")
     return Signature(problem, ordered, [_output(problem, variable, index) for index, variable in enumerate(variables)])
 
 
-def check_problem(problem: cp.Problem, gp: bool) -> None:
+def check_problem(problem: Problem, gp: bool) -> None:
     """Raises unless the problem is continuous, real, convex and DPP.
 
     Raises:
         DPPError: if it is not DPP.
         ProblemError: if anything else stands in the way.
     """
-    if not problem.variables():
-        raise ProblemError("the problem has no variables: there is nothing to solve for")
     if problem.is_mixed_integer() or any(isinstance(constraint, FiniteSet) for constraint in problem.constraints):
         discrete = [v.name() for v in problem.variables() if v.attributes["boolean"] or v.attributes["integer"]]
         raise ProblemError(
-            f"the problem is mixed-integer ({', '.join(discrete) or 'a finite set'}): its solution map is piecewise constant "
-            "and has no useful derivative. Relax it, with cp.Variable(bounds=[0, 1]) in place of boolean variables"
+            f"the problem is mixed-integer ({', '.join(discrete) or 'a finite set'}): its solution map is piecewise "
+            "constant and has no useful derivative. Relax it, with cp.Variable(bounds=[0, 1]) in place of boolean "
+            "variables"
         )
     leaves = [*problem.variables(), *problem.parameters()]
     complex_leaves = [leaf.name() for leaf in leaves if leaf.is_complex()]
@@ -77,7 +81,7 @@ def check_problem(problem: cp.Problem, gp: bool) -> None:
         raise DPPError(trouble)
 
 
-def _checked_parameters(problem: cp.Problem, parameters: Sequence[object]) -> list[cp.Parameter]:
+def _checked_parameters(problem: Problem, parameters: object) -> list[cp.Parameter]:
     if not isinstance(parameters, list | tuple):
         raise SignatureError(
             f"The layer's parameters must be provided as a list or tuple, got {type(parameters).__name__}"
@@ -92,12 +96,14 @@ def _checked_parameters(problem: cp.Problem, parameters: Sequence[object]) -> li
         what += [f"not in the problem: {', '.join(foreign)}"] if foreign else []
         what += [f"listed twice: {', '.join(twice)}"] if twice else []
         valued = [parameter.name() for parameter in missing if parameter.value is not None]
-        hint = f". A parameter that keeps its value ({', '.join(valued)}) can be a cp.Constant instead" if valued else ""
+        hint = (
+            f". A parameter that keeps its value ({', '.join(valued)}) can be a cp.Constant instead" if valued else ""
+        )
         raise SignatureError(f"The layer's parameters must exactly match problem.parameters; {'; '.join(what)}{hint}")
     return [own[identity] for identity in listed if identity is not None]
 
 
-def _output(problem: cp.Problem, variable: object, index: int) -> Output:
+def _output(problem: Problem, variable: object, index: int) -> Output:
     for own in problem.variables():
         if own is variable or getattr(variable, "id", None) == own.id:
             return Output(own)
@@ -106,15 +112,16 @@ def _output(problem: cp.Problem, variable: object, index: int) -> Output:
             return Output(constraint.dual_variables[0], constraint)
         if constraint is variable:
             raise SignatureError(
-                f"Entry #{index} of variables is a constraint with {len(constraint.dual_variables)} dual variables: list the "
-                "ones that you want, as constraint.dual_variables[0]"
+                f"Entry #{index} of variables is a constraint with {len(constraint.dual_variables)} dual variables: "
+                "list the ones that you want, as constraint.dual_variables[0]"
             )
         for position, dual in enumerate(constraint.dual_variables):
             if dual is variable:
                 return Output(dual, constraint, position)
     raise SignatureError(
-        f"The layer's variables must be a subset of problem.variables, or dual variables of its constraints; entry #{index}, "
-        f"{_named(variable)}, is neither. The variables are {', '.join(own.name() for own in problem.variables())}"
+        "The layer's variables must be a subset of problem.variables, or dual variables of its constraints; entry "
+        f"#{index}, {_named(variable)}, is neither. The variables are "
+        f"{', '.join(own.name() for own in problem.variables())}"
     )
 
 

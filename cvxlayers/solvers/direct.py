@@ -3,7 +3,7 @@
     [P  Aᵀ] [x]   [−q]
     [A  0 ] [y] = [ b]            written K z = r, K symmetric.
 
-Where K is singular and r in its range, it returns the solution of least norm. Where r is not in its range, the rest
+Where K is singular and r in its range, it returns the solution of least norm (of K scaled to rows of one size). Where r is not in its range, the rest
 ρ = r − Kz of the least-squares solution lies in the kernel of K, so Pρₓ = 0, Aρₓ = 0, Aᵀρ_y = 0 (since ρₓᵀPρₓ = 0 and
 P ⪰ 0), and ρᵀr = |ρ|² splits into −qᵀρₓ = |ρₓ|² and bᵀρ_y = |ρ_y|²: ρₓ is a ray of descent, −ρ_y proves infeasibility.
 """
@@ -23,6 +23,7 @@ from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.items import each, unsolved
 from cvxlayers.solvers.solver import Options, Solver
 
+Entries = Float[np.ndarray, "..."]
 Vector = Float[np.ndarray, " size"]
 Matrix = Float[np.ndarray, "size size"]
 Solve = Callable[[Vector], tuple[Vector, Vector]]
@@ -32,8 +33,8 @@ _LARGE, _SPARSE = 150, 0.1
 # A solve that leaves more than the first share of its right-hand side met a singular matrix; a least-squares solve that
 # leaves more than the second met an inconsistent one.
 _REGULAR, _CONSISTENT = 1e-11, 1e-9
-# The share of the largest singular value below which one counts as zero.
-_RANK = 1e-13
+# The share of the largest eigenvalue below which one counts as zero, and of a right-hand side below which the rest does.
+_RANK, _ROUNDING = 1e-14, 1e-12
 _REGULARISATION, _PROXIMAL_STEPS = 1e-7, 50
 
 
@@ -85,7 +86,7 @@ def _solves(program: ConeProgram) -> Iterator[Solve]:
             yield factorise(program, P, A)
 
 
-def _factorise_dense(program: ConeProgram, P: Vector, A: Vector) -> Solve:
+def _factorise_dense(program: ConeProgram, P: Entries, A: Entries) -> Solve:
     structure, n = program.structure, program.structure.n
     K = np.zeros((n + structure.m, n + structure.m))
     K[structure.P.rows, structure.P.cols] = P
@@ -117,11 +118,11 @@ def _least_squares(K: Matrix, r: Vector, n: int) -> tuple[Vector, Vector]:
 
 def _significant(rest: Vector, r: Vector, n: int) -> Vector:
     """Returns the rest with each of its two parts zero where it is rounding."""
-    parts = (slice(0, n), slice(n, None))
-    return np.concatenate([rest[k] * (_size(rest[k]) > _CONSISTENT * _size(r[k])) for k in parts])
+    parts, rounding = (slice(0, n), slice(n, None)), _ROUNDING * _size(r)
+    return np.concatenate([rest[k] * (_size(rest[k]) > _CONSISTENT * _size(r[k]) + rounding) for k in parts])
 
 
-def _factorise_sparse(program: ConeProgram, P: Vector, A: Vector) -> Solve:
+def _factorise_sparse(program: ConeProgram, P: Entries, A: Entries) -> Solve:
     structure, n = program.structure, program.structure.n
     top, side = structure.P.matrix(P), structure.A.matrix(A)
     K = sp.csc_array(sp.block_array([[top, side.T], [side, None]]) if structure.m else top)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from cvxlayers.errors import CvxlayersError
+from cvxlayers.errors import CvxlayersError, CvxlayersWarning
 from cvxlayers.parallel import chunks, map_chunks
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.certificate import certify
@@ -137,8 +138,10 @@ def _guarded(program: ConeProgram, solver: Solver, options: Options) -> Solution
         return solver.solve(program, options)
     except CvxlayersError:
         raise
-    except Exception:
+    except Exception as error:
         if program.batch == 1:
+            message = f"{solver.name} raised {type(error).__name__} ({error}); the item counts as a numerical error"
+            warnings.warn(message, CvxlayersWarning, stacklevel=2)
             return unsolved(program.structure, 1)
     solution = unsolved(program.structure, program.batch)
     for item in range(program.batch):

@@ -35,10 +35,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Tunes the penalties of an elastic net by gradient descent through the layer that fits it.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--epochs", type=_positive, default=40, help="steps of Adam on the validation error")
+    parser.add_argument("--epochs", type=_positive, default=20, help="steps of Adam on the validation error")
     parser.add_argument("--lr", type=float, default=0.1, help="step size of Adam, in logarithms of penalties")
     parser.add_argument("--shrinkage", type=float, default=0.1, help="pull of a penalty towards those of its kind")
-    parser.add_argument("--splits", type=_positive, default=8, help="random divisions into training and test people")
+    parser.add_argument("--splits", type=_positive, default=16, help="random divisions into training and test people")
     parser.add_argument("--folds", type=_several, default=5, help="folds of cross-validation within a training part")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first division")
     parser.add_argument(

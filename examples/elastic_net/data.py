@@ -81,7 +81,7 @@ def load_study(splits: int, folds: int, seed: int, *, expand: bool) -> Study:
         seed: seed of the first division; the others count on from it.
         expand: whether to add squares and interactions, 64 predictors in all as in Efron et al. (2004).
     """
-    X, y = load_diabetes(return_X_y=True)
+    X, y = map(np.asarray, load_diabetes(return_X_y=True))
     features = _expand(X) if expand else Features(X, MEASUREMENTS, np.zeros(len(MEASUREMENTS), dtype=int))
     parts = tuple(_split(features.values, y, folds, seed + index) for index in range(splits))
     return Study(

@@ -18,8 +18,8 @@ def print_report(console: Console, baseline: Fit, tuned: Fit) -> None:
     table = Table(title=f"Elastic net on the diabetes data, mean of {splits} random splits", caption=_caption(splits))
     for heading in ("", "validation", "test", "weights", "seconds"):
         table.add_column(heading, justify="right" if heading else "left")
-    table.add_row("grid, ElasticNetCV", *_cells(baseline))
-    table.add_row("gradient, layer", *_cells(tuned))
+    table.add_row("ElasticNetCV", *_cells(baseline))
+    table.add_row("layer", *_cells(tuned))
     differences = (_mean(tuned.validation - baseline.validation, "+"), _mean(tuned.test - baseline.test, "+"))
     table.add_section()
     table.add_row("difference", *differences, "", "")
@@ -49,7 +49,7 @@ def _verdict(difference: Float[torch.Tensor, " splits"]) -> str:
     """Says in words what the test error shows, and does not."""
     mean, error = difference.mean().item(), _standard_error(difference)
     if math.isnan(error):
-        return "One split says little about the test error: run with --splits 8 or more."
+        return "One split says little about the test error: run with --splits 16."
     if abs(mean) < 2 * error:
         return "The test errors differ by less than two standard errors: this run does not tell the two apart."
     better, worse = ("tuning through the layer", "the grid") if mean < 0 else ("the grid", "tuning through the layer")

@@ -1,0 +1,77 @@
+# Everything a person or a machine types. Python 3.11 or newer, git and make are all that has to be there before.
+
+PYTHON ?= python3
+# One exact build, so that every machine tests the same one. For another build, as for a GPU: make TORCH="torch==2.13.0+cu130" demo
+TORCH ?= torch==2.13.0
+# Versions of CVXPY for `make matrix`: the oldest supported, one between, and the newest.
+CVXPY ?= 1.9.0 1.9.2 newest
+# Test processes. Each works on one item at a time: threads of linear algebra would only compete.
+WORKERS ?= 2
+
+# pip learned dependency groups in 25.1.
+PIP = -m pip install --quiet --upgrade-strategy only-if-needed
+NEW_PIP = "pip>=25.1"
+QUIET_THREADS = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
+MATRIX = $(addprefix matrix-,$(CVXPY))
+MATRIX_TESTS = tests/test_catalogue.py tests/test_canonical.py
+
+.PHONY: help demo test check format bench matrix $(MATRIX) clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## +/\t/' | expand -t 10
+
+demo: .venv/demo.stamp  ## tune an elastic net through a layer, on real data
+	.venv/bin/python -m examples.elastic_net $(ARGS)
+
+test: check  ## check, then run the full suite with all three frameworks
+	$(QUIET_THREADS) TF_CPP_MIN_LOG_LEVEL=3 .venv/bin/python -m pytest -n $(WORKERS) $(ARGS)
+
+check: .venv/test.stamp  ## formatting, lint and types
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/pyright --pythonpath .venv/bin/python
+
+format: .venv/test.stamp  ## format, and repair what the linter can
+	.venv/bin/ruff format
+	.venv/bin/ruff check --fix
+
+bench: .venv-bench/stamp  ## race this library against its fastest peer, side by side
+	$(QUIET_THREADS) .venv-bench/bin/python -m benchmarks.dense_qp $(ARGS)
+
+matrix: $(MATRIX)  ## run the catalogue with the oldest, a middle and the newest CVXPY
+
+$(MATRIX): matrix-%: .venv-cvxpy-%/stamp
+	$(QUIET_THREADS) .venv-cvxpy-$*/bin/python -m pytest -n $(WORKERS) $(MATRIX_TESTS)
+
+clean:  ## remove environments, caches and outputs
+	rm -rf .venv .venv-* outputs benchmarks/results build dist .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is as new as the environment beside it, which is made again where pyproject.toml is newer.
+
+%/bin/python:
+	$(PYTHON) -m venv $*
+	$*/bin/python $(PIP) --upgrade $(NEW_PIP)
+
+.PRECIOUS: %/bin/python .venv-cvxpy-%/stamp
+
+.venv/demo.stamp: pyproject.toml | .venv/bin/python
+	.venv/bin/python $(PIP) "$(TORCH)" -e ".[examples]"
+	touch $@
+
+.venv/test.stamp: pyproject.toml | .venv/bin/python
+	.venv/bin/python $(PIP) "$(TORCH)" -e ".[torch,jax,tensorflow,examples]" --group dev
+	touch $@ .venv/demo.stamp
+
+# The peer at the version that the comparison is about.
+.venv-bench/stamp: pyproject.toml | .venv-bench/bin/python
+	.venv-bench/bin/python $(PIP) "$(TORCH)" -e . --group benchmark cvxpylayers==1.2.0 moreau==0.4.1
+	touch $@
+
+# With the oldest CVXPY go the oldest numpy and scipy that pyproject.toml admits.
+OLDEST_1.9.0 = "numpy==2.0.*" "scipy==1.14.*"
+
+.venv-cvxpy-%/stamp: pyproject.toml | .venv-cvxpy-%/bin/python
+	.venv-cvxpy-$*/bin/python $(PIP) "$(TORCH)" -e . --group test $(if $(filter newest,$*),--upgrade cvxpy,cvxpy==$*) $(OLDEST_$*)
+	touch $@

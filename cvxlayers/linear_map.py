@@ -1,0 +1,109 @@
+"""Sparse matrices that act on batches of row vectors, with their adjoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float, Int
+
+from cvxlayers.program import Vectors
+
+
+@dataclass(frozen=True, eq=False)
+class _Gather:
+    """A sparse matrix with at most two entries in a row, as sums of gathered columns: faster than a sparse product.
+
+    Attributes:
+        filled: the rows that have entries; None where all have.
+        columns: the column of each such row's first entry, and of its second where any row has two.
+        coefficients: the entries' values, or one number where all are equal.
+        count: the number of rows.
+    """
+
+    filled: Int[np.ndarray, " filled"] | slice | None
+    columns: tuple[Int[np.ndarray, " filled"], ...]
+    coefficients: tuple[Float[np.ndarray, " filled"], ...] | float
+    count: int
+
+    def product(self, v: Vectors) -> Vectors:
+        """Returns the filled rows of M v for each item."""
+        parts = [np.take(v, columns, axis=1) for columns in self.columns]
+        if isinstance(self.coefficients, tuple):
+            for part, coefficients in zip(parts, self.coefficients, strict=True):
+                part *= coefficients
+        if len(parts) == 2:
+            parts[0] += parts[1]
+        if isinstance(self.coefficients, float) and self.coefficients != 1.0:
+            parts[0] *= self.coefficients
+        return parts[0]
+
+
+def _gather(matrix: sp.csr_array) -> _Gather | None:
+    """Returns the matrix as a gather, or None where a row has more than two entries, or none has any."""
+    counts = np.diff(matrix.indptr)
+    filled = np.flatnonzero(counts)
+    if not len(filled) or counts.max() > 2:
+        return None
+    first, double = matrix.indptr[filled], counts[filled] == 2
+    second = np.where(double, first + 1, first)
+    # A lone entry beside pairs counts as two halves.
+    halves = np.where(double | ~double.any(), 1.0, 0.5)
+    places = (first, second) if double.any() else (first,)
+    values = [matrix.data[place] * halves for place in places]
+    uniform = all(np.all(value == values[0][0]) for value in values)
+    contiguous = filled[-1] - filled[0] + 1 == len(filled)
+    place = slice(int(filled[0]), int(filled[-1]) + 1) if contiguous else filled
+    return _Gather(
+        filled=None if len(filled) == len(counts) else place,
+        columns=tuple(matrix.indices[position] for position in places),
+        coefficients=float(values[0][0]) if uniform else tuple(values),
+        count=len(counts),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LinearMap:
+    """A sparse matrix that acts on batches of row vectors, and its adjoint."""
+
+    matrix: sp.csr_array
+
+    def apply(self, v: Vectors) -> Vectors:
+        """Returns M v for each item."""
+        gather = self._forward
+        if gather is not None and gather.filled is None:
+            return gather.product(v)
+        out = np.zeros((len(v), len(self.matrix.indptr) - 1))
+        _accumulate(out, self.matrix, gather, v)
+        return out
+
+    def adjoint(self, w: Vectors) -> Vectors:
+        """Returns Mᵀ w for each item."""
+        out = np.zeros((len(w), len(self._transposed.indptr) - 1))
+        self.add_adjoint(w, out)
+        return out
+
+    def add_adjoint(self, w: Vectors, out: Vectors) -> None:
+        """Adds Mᵀ w to `out`."""
+        _accumulate(out, self._transposed, self._backward, w)
+
+    @cached_property
+    def _transposed(self) -> sp.csr_array:
+        return sp.csr_array(self.matrix.T)
+
+    @cached_property
+    def _forward(self) -> _Gather | None:
+        return _gather(self.matrix)
+
+    @cached_property
+    def _backward(self) -> _Gather | None:
+        return _gather(self._transposed)
+
+
+def _accumulate(out: Vectors, matrix: sp.csr_array, gather: _Gather | None, v: Vectors) -> None:
+    if gather is not None:
+        out[:, slice(None) if gather.filled is None else gather.filled] += gather.product(v)
+    elif matrix.nnz:
+        out += (matrix @ v.T).T

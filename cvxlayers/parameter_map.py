@@ -1,0 +1,182 @@
+"""The parameters of a call as rows of theta, and back: shapes, batch axes, and the logarithms of geometric programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float
+
+from cvxlayers.errors import InputError, ShapeError
+from cvxlayers.program import Vectors
+
+Array = Float[np.ndarray, "..."]
+
+
+@dataclass(frozen=True, eq=False)
+class Theta:
+    """The values of all parameters of a call, one row an item; `shared` tells which have no batch axes of their own."""
+
+    values: Vectors
+    shared: tuple[bool, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ParameterMap:
+    """The user's parameters as columns of theta: each raveled in C order, then the logarithms of those in `logs`.
+
+    Attributes:
+        names: the names of the parameters, in the order of a call.
+        shapes: their shapes.
+        logs: for geometric programs, whether the logarithm of the parameter enters.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    logs: tuple[bool, ...]
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """The number of entries of each parameter."""
+        return tuple(int(np.prod(shape)) for shape in self.shapes)
+
+    @cached_property
+    def columns(self) -> list[slice]:
+        """The columns of each parameter."""
+        stops = np.cumsum(self.sizes).tolist()
+        return [slice(stop - size, stop) for size, stop in zip(self.sizes, stops, strict=True)]
+
+    @cached_property
+    def log_columns(self) -> list[slice | None]:
+        """The columns of each parameter's logarithm, None where it does not enter."""
+        start, found = sum(self.sizes), []
+        for size, log in zip(self.sizes, self.logs, strict=True):
+            found.append(slice(start, start + size) if log else None)
+            start += size if log else 0
+        return found
+
+    @property
+    def width(self) -> int:
+        """The number of columns of theta."""
+        return sum(self.sizes) + sum(size for size, log in zip(self.sizes, self.logs, strict=True) if log)
+
+    def flatten(self, values: Sequence[Array]) -> tuple[Theta, tuple[int, ...]]:
+        """Stacks the values of a call into theta.
+
+        Returns:
+            theta, and the shape of the batch: the broadcast leading axes of the values.
+
+        Raises:
+            ShapeError: if the number of values, their shapes or their batch axes do not fit.
+            InputError: if a parameter whose logarithm enters is not positive.
+        """
+        leads = self._leads(values)
+        batch_shape = self._batch_shape(leads)
+        batch = int(np.prod(batch_shape))
+        theta = np.empty((batch, self.width))
+        for value, lead, columns in zip(values, leads, self.columns, strict=True):
+            theta[:, columns] = _fold(value, lead, batch_shape)
+        for name, columns, logs in zip(self.names, self.columns, self.log_columns, strict=True):
+            if logs is not None:
+                theta[:, logs] = _log(name, theta[:, columns])
+        return Theta(theta, tuple(int(np.prod(lead)) == 1 for lead in leads)), batch_shape
+
+    def tangent(
+        self, values: Sequence[Array], tangents: Sequence[Array | None], batch_shape: tuple[int, ...]
+    ) -> Vectors:
+        """Returns the tangent of theta for tangents of the values; None is zero."""
+        dtheta = np.zeros((int(np.prod(batch_shape)), self.width))
+        rows = zip(values, tangents, self.shapes, self.columns, self.log_columns, strict=True)
+        for value, tangent, shape, columns, logs in rows:
+            if tangent is None:
+                continue
+            lead = tangent.shape[: tangent.ndim - len(shape)]
+            dtheta[:, columns] = _fold(tangent, lead, batch_shape)
+            if logs is not None:
+                dtheta[:, logs] = dtheta[:, columns] / _fold(value, lead, batch_shape)
+        return dtheta
+
+    def adjoint(self, values: Sequence[Array], dtheta: Vectors, batch_shape: tuple[int, ...]) -> list[Array]:
+        """Returns the cotangent of each value, of its shape: summed over the axes along which it was broadcast."""
+        gradients = []
+        rows = zip(values, self.shapes, self.columns, self.log_columns, strict=True)
+        for value, shape, columns, logs in rows:
+            lead = value.shape[: value.ndim - len(shape)]
+            gradient = dtheta[:, columns]
+            if logs is not None:
+                flat = _fold(value, lead, batch_shape)
+                # A masked item's cotangent is exactly zero, also where its parameter is zero or NaN.
+                masked = dtheta[:, logs] == 0
+                gradient = gradient + np.where(masked, 0.0, dtheta[:, logs] / np.where(masked, 1.0, flat))
+            gradients.append(_sum_to(gradient.reshape(batch_shape + shape), lead + shape, len(batch_shape)))
+        return gradients
+
+    def _leads(self, values: Sequence[Array]) -> list[tuple[int, ...]]:
+        if len(values) != len(self.names):
+            raise ShapeError(
+                "A tensor must be provided for each CVXPY parameter: "
+                f"received {len(values)}, expected {len(self.names)} ({', '.join(self.names) or 'none'})"
+            )
+        leads = []
+        for index, (name, shape, value) in enumerate(zip(self.names, self.shapes, values, strict=True)):
+            lead = value.ndim - len(shape)
+            if lead < 0:
+                raise ShapeError(
+                    f"Invalid parameter dimensionality for parameter {name!r} (#{index}): got {value.ndim} axes, shape "
+                    f"{value.shape}; expected at least {len(shape)}, shape {_described(shape)}"
+                )
+            if value.shape[lead:] != shape:
+                hint = "; its last two axes look transposed" if _transposed(value.shape[lead:], shape) else ""
+                raise ShapeError(
+                    f"Invalid parameter shape for parameter {name!r} (#{index}): got {value.shape}, expected "
+                    f"{_described(shape)}{hint}"
+                )
+            leads.append(value.shape[:lead])
+        return leads
+
+    def _batch_shape(self, leads: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        try:
+            return np.broadcast_shapes(*leads)
+        except ValueError:
+            found = ", ".join(f"{name!r}: {lead}" for name, lead in zip(self.names, leads, strict=True) if lead)
+            raise ShapeError(
+                f"Inconsistent batch sizes: the leading axes of the parameters do not broadcast ({found})"
+            ) from None
+
+
+def _fold(value: Array, lead: tuple[int, ...], batch_shape: tuple[int, ...]) -> Vectors:
+    """Broadcasts the leading axes to the batch, makes them one, and ravels the rest."""
+    size = int(np.prod(value.shape[len(lead) :]))
+    flat = value.reshape((*lead, size))
+    return np.broadcast_to(flat, (*batch_shape, size)).reshape((int(np.prod(batch_shape)), size))
+
+
+def _sum_to(gradient: Array, shape: tuple[int, ...], batch_axes: int) -> Array:
+    missing = gradient.ndim - len(shape)
+    stretched = [
+        missing + axis
+        for axis in range(batch_axes - missing)
+        if shape[axis] == 1 and gradient.shape[missing + axis] != 1
+    ]
+    axes = (*range(missing), *stretched)
+    return gradient.sum(axis=axes, keepdims=True).reshape(shape) if axes else gradient
+
+
+def _log(name: str, values: Vectors) -> Vectors:
+    bad = np.flatnonzero((values <= 0).any(axis=1))
+    if len(bad):
+        raise InputError(
+            f"parameter {name!r} of a geometric program must be positive: {len(bad)} of {len(values)} items have "
+            f"entries down to {values[bad].min():.3g} (items {bad[:8].tolist()})"
+        )
+    return np.log(values)
+
+
+def _transposed(got: tuple[int, ...], want: tuple[int, ...]) -> bool:
+    return len(want) >= 2 and got == (*want[:-2], want[-1], want[-2])
+
+
+def _described(shape: tuple[int, ...]) -> str:
+    return f"{shape} or (*batch{''.join(f', {size}' for size in shape)})"
