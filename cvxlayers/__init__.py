@@ -10,10 +10,11 @@ from cvxlayers.errors import SolverError as SolverError
 if TYPE_CHECKING:
     from cvxlayers.neutral import CvxpyLayer as CvxpyLayer
     from cvxlayers.program import Status as Status
+    from cvxlayers.result import LayerResult as LayerResult
 
 __version__ = "0.1.0"
 
-__all__ = ["CvxpyLayer", "SolverError", "Status", "__version__", "errors"]
+__all__ = ["CvxpyLayer", "LayerResult", "SolverError", "Status", "__version__", "errors"]
 
 
 def __getattr__(name: str) -> object:
@@ -26,4 +27,8 @@ def __getattr__(name: str) -> object:
         from cvxlayers.program import Status
 
         return Status
+    if name == "LayerResult":
+        from cvxlayers.result import LayerResult
+
+        return LayerResult
     raise AttributeError(f"module 'cvxlayers' has no attribute {name!r}")

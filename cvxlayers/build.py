@@ -9,7 +9,8 @@ import numpy as np
 
 from cvxlayers.derivative import choose_method
 from cvxlayers.errors import OptionError, did_you_mean
-from cvxlayers.layer import CallOptions, Layer
+from cvxlayers.kernel import CallOptions, Kernel
+from cvxlayers.layer import Layer
 from cvxlayers.parallel import default_threads
 from cvxlayers.reduction import find_reduction
 from cvxlayers.solvers import Options, parse_options, select
@@ -35,9 +36,10 @@ def build_layer(
     compiled = compile_problem(problem, parameters, variables, gp=gp)
     reduction = find_reduction(compiled)
     structure = compiled.structure if reduction is None else reduction.structure
+    kernel = Kernel(compiled.structure, reduction, choose_method(structure))
     plan = select(structure, solver, P_values=compiled.P.constant_values if reduction is None else None)
     options = CallOptions(Options(), plan, "raise", default_threads() if threads is None else _threads(threads))
-    layer = Layer(compiled, reduction, options, choose_method(structure), strict)
+    layer = Layer(compiled, kernel, options, strict)
     return replace(layer, options=call_options(layer, solver_args, on_failure))
 
 
@@ -50,7 +52,7 @@ def call_options(layer: Layer, solver_args: Mapping[str, object] | None, on_fail
         options = replace(options, on_failure=on_failure)
     if not solver_args:
         return options
-    parsed = parse_options(solver_args, options.solver, options.plan, layer.structure, options.threads)
+    parsed = parse_options(solver_args, options.solver, options.plan, layer.kernel.structure, options.threads)
     return replace(options, solver=parsed.options, plan=parsed.plan, threads=parsed.threads)
 
 

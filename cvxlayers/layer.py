@@ -8,38 +8,23 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cached_property, partial
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers import report
-from cvxlayers.compiled import CompiledProblem
-from cvxlayers.derivative import (
-    Data,
-    DerivativeInfo,
-    Factorisation,
-    Lifted,
-    Linearisation,
-    Method,
-    Point,
-    System,
-    evaluate,
-    factorise,
-    jvp,
-    linearise,
-    polish,
-    residuals,
-    vjp,
-    without_rows,
-)
+from cvxlayers.compiled import CompiledProblem, VariableMap
+from cvxlayers.derivative import Data, DerivativeInfo, Linearisation, Point, jvp, linearise, residuals, vjp
 from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, SolverError
+from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.parallel import chunks, map_chunks
 from cvxlayers.parameter_map import Theta
-from cvxlayers.program import ConeProgram, Residuals, Status, Structure
-from cvxlayers.reduction import Reduction
-from cvxlayers.solvers import Options, Outcome, Plan, solve_batch
+from cvxlayers.program import ConeProgram, Residuals, Status
+from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
+from cvxlayers.solvers import Outcome
 
 Array = Float[np.ndarray, "..."]
 Items = Int[np.ndarray, " items"]
@@ -50,16 +35,6 @@ Sizes = Float[np.ndarray, " batch"]
 _SOLVED, _USABLE, _TRUSTED = 1e-8, 1e-5, 1e-6
 # Bytes of matrices that one piece of a batch may fill.
 _CACHE = 2**21
-
-
-@dataclass(frozen=True)
-class CallOptions:
-    """What one call asks for."""
-
-    solver: Options
-    plan: Plan
-    on_failure: str
-    threads: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +49,7 @@ class Forward:
     outcome: Outcome
     status: Int[np.ndarray, " batch"]
     outputs: Sequence[Array]
+    map: VariableMap
     options: CallOptions
 
     @property
@@ -93,25 +69,30 @@ class Layer:
 
     Attributes:
         compiled: the maps between the user's arrays and the cone program.
-        reduction: what is eliminated before the solver.
+        kernel: how its programs are solved and differentiated.
         options: what a call asks for unless it says otherwise.
-        method: how the linear systems of the derivative are factorised.
         strict: whether doubtful results raise instead of warning.
     """
 
     compiled: CompiledProblem
-    reduction: Reduction | None
+    kernel: Kernel
     options: CallOptions
-    method: Method
     strict: bool
 
-    @property
-    def structure(self) -> Structure:
-        """The structure of the programs that the solver sees."""
-        return self.compiled.structure if self.reduction is None else self.reduction.structure
-
-    def forward(self, values: Sequence[Array], options: CallOptions) -> Forward:
+    def forward(
+        self,
+        values: Sequence[Array],
+        options: CallOptions,
+        warm_start: WarmStart | None = None,
+        outputs: VariableMap | None = None,
+    ) -> Forward:
         """Solves the program of every item.
+
+        Args:
+            values: one array per parameter, of shape (*batch, *parameter.shape).
+            options: what the call asks for.
+            warm_start: a point near the solutions: items that Newton's method solves from there need no solver.
+            outputs: what to return; the layer's variables by default.
 
         Raises:
             InputError: if the values do not fit the parameters.
@@ -119,17 +100,17 @@ class Layer:
         """
         theta, batch_shape = self.compiled.parameters.flatten(values)
         program = self.compiled.program(theta)
-        outcome = self._solve(program, options)
-        point = self._polish(program, outcome, options.threads)
+        outcome, point = self.kernel.solve(program, options, warm_start)
         accuracy = point.accuracy(program)
         status = _final_status(outcome.solution.status, accuracy, options.solver.eps)
         self._report(status, accuracy, outcome, options)
-        outputs = self.compiled.variables.recover(point.x, point.y)
+        chosen = self.compiled.variables if outputs is None else outputs
+        found = chosen.recover(point.x, point.y)
         failed = status > Status.INACCURATE
         if failed.any():
-            outputs = [_replace_failed(output, failed, options.on_failure) for output in outputs]
-        outputs = [_unfold(output, batch_shape) for output in outputs]
-        return Forward(values, batch_shape, theta, program, point, outcome, status, outputs, options)
+            found = [_replace_failed(output, failed, options.on_failure) for output in found]
+        found = [_unfold(output, batch_shape) for output in found]
+        return Forward(values, batch_shape, theta, program, point, outcome, status, found, chosen, options)
 
     def vjp(
         self, forward: Forward, cotangents: Sequence[Array | None], objective: Array | None = None
@@ -146,7 +127,7 @@ class Layer:
         """
         batch, point = forward.program.batch, forward.point
         folded = [None if cotangent is None else _fold(cotangent, forward.batch_shape) for cotangent in cotangents]
-        x, y = self.compiled.variables.adjoint(point.x, point.y, folded)
+        x, y = forward.map.adjoint(point.x, point.y, folded)
         x, y = _rows(x, batch), _rows(y, batch)
 
         def pull(lin: Linearisation, items: Items) -> tuple[list[Array], DerivativeInfo]:
@@ -176,7 +157,7 @@ class Layer:
             return [dx, dy], info
 
         (dx, dy), info = self._over_solved(forward, push)
-        outputs = self.compiled.variables.tangent(point.x, point.y, dx, dy)
+        outputs = forward.map.tangent(point.x, point.y, dx, dy)
         return [_unfold(output, forward.batch_shape) for output in outputs], info
 
     def objective(self, forward: Forward) -> Float[np.ndarray, "*batch"]:
@@ -185,6 +166,40 @@ class Layer:
         value = -value if self.compiled.maximise else value
         value = np.exp(value) if self.compiled.gp else value
         return np.where(forward.ok, value, np.nan).reshape(forward.batch_shape)
+
+    def result(
+        self, forward: Forward, leaves: Sequence[Any], objective: Any, convert: Callable[[np.ndarray], Any]
+    ) -> LayerResult:
+        """Collects what a call with all leaves as outputs found out.
+
+        Args:
+            forward: what the call returned.
+            leaves: its outputs, as arrays of the caller's kind.
+            objective: the optimal value, likewise.
+            convert: makes such an array of a numpy array.
+        """
+        kept, shape, outcome = self.compiled.leaves, forward.batch_shape, forward.outcome
+        pairs = list(zip(kept.owners, leaves, strict=True))
+        primal, dual = ([pair for pair in pairs if pair[0].dual == wanted] for wanted in (False, True))
+        gaps = forward.residuals
+        info = SolveInfo(
+            iterations=outcome.solution.iterations.reshape(shape),
+            primal=gaps.primal.reshape(shape),
+            dual=gaps.dual.reshape(shape),
+            gap=gaps.gap.reshape(shape),
+            solver=np.array(outcome.solvers, dtype=object).reshape(shape),
+            fell_back=outcome.fell_back.reshape(shape),
+        )
+        return LayerResult(
+            variables=tuple(leaves[position] for position in kept.listed),
+            primal=LeafValues(*zip(*primal, strict=True)),
+            dual=LeafValues(*zip(*dual, strict=True)) if dual else LeafValues((), ()),
+            objective=objective,
+            status=convert(forward.status.reshape(shape)),
+            ok=convert(forward.ok.reshape(shape)),
+            info=info,
+            warm_start=WarmStart(forward.point.x, forward.point.v),
+        )
 
     def _objective_adjoint(self, forward: Forward, cotangent: Float[np.ndarray, " batch"]) -> Array:
         """The envelope theorem: the optimal value's derivative is the Lagrangian's at fixed x and y.
@@ -204,30 +219,6 @@ class Layer:
         dtheta = self.compiled.adjoint(*data) + self.compiled.offset.adjoint(weight)
         return _spread([dtheta[solved]], solved, forward)[0]
 
-    def _solve(self, program: ConeProgram, options: CallOptions) -> Outcome:
-        """Solves the reduced programs, and returns the solutions of the full ones."""
-        if self.reduction is None:
-            return solve_batch(program, options.plan, options.solver, options.threads)
-        outcome = solve_batch(self.reduction.eliminate(program), options.plan, options.solver, options.threads)
-        small = outcome.solution
-        x, y, s = self.reduction.recover(program, small.x, small.y, small.s)
-        return replace(outcome, solution=replace(small, x=x, y=y, s=s))
-
-    def _factoriser(self, threads: int) -> Callable[[System], Factorisation]:
-        """Returns how the systems of the full programs are factorised: by way of the reduced ones."""
-        reduction = self.reduction
-        if reduction is None:
-            return lambda system: factorise(system, self.method, threads)
-        dropped = np.ones(self.compiled.structure.m, dtype=bool)
-        dropped[reduction.kept_rows] = False
-
-        def lift(system: System) -> Factorisation:
-            small = System(reduction.eliminate(system.program), without_rows(system.derivative, dropped))
-            fold, expand = partial(reduction.fold, system.program), partial(reduction.expand, system.program)
-            return Lifted(factorise(small, self.method, threads), fold, expand)
-
-        return lift
-
     def _over_solved(
         self, forward: Forward, differentiate: Callable[[Linearisation, Items], tuple[list[Array], DerivativeInfo]]
     ) -> tuple[list[Array], DerivativeInfo]:
@@ -236,7 +227,7 @@ class Layer:
         The rest is zero, or NaN where the call asked for NaN.
         """
         threads, solved = forward.options.threads, np.flatnonzero(forward.ok)
-        structure = self.structure
+        structure = self.kernel.structure
         order = structure.n + structure.m
         footprint = 8 * (2 * order * order + self.compiled.parameters.width)
         count = max(threads, len(solved) * footprint // _CACHE)
@@ -245,24 +236,14 @@ class Layer:
             items = solved[piece]
             index = piece if len(solved) == forward.program.batch else items
             program, point = forward.program.item(index), forward.point.item(index)
-            return differentiate(linearise(program, point, self._factoriser(1)), items)
+            return differentiate(linearise(program, point, self.kernel.factoriser(1)), items)
 
         parts = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)
         infos = [info for _, info in parts]
-        info = DerivativeInfo(*(np.concatenate([getattr(info, field.name) for info in infos]) for field in fields(DerivativeInfo)))
+        info = DerivativeInfo(*(np.concatenate([getattr(i, field.name) for i in infos]) for field in fields(DerivativeInfo)))
         self._check(info, solved)
         arrays = [np.concatenate(column) for column in zip(*(arrays for arrays, _ in parts), strict=True)]
-        return _spread(arrays, solved, forward), info
-
-    def _polish(self, program: ConeProgram, outcome: Outcome, threads: int) -> Point:
-        """Polishes the items that have a solution; the others keep the solver's last point."""
-        solution = outcome.solution
-        promising = np.flatnonzero(solution.status <= Status.INACCURATE)
-        x, v, factoriser = solution.x, solution.y - solution.s, self._factoriser(threads)
-        if len(promising) == program.batch:
-            return polish(program, x, v, factoriser)
-        point = evaluate(program, x, v)
-        return point.put(promising, polish(program.item(promising), x[promising], v[promising], factoriser))
+        return _spread(arrays, solved, forward), _spread_info(info, solved, forward)
 
     def _report(
         self, status: Int[np.ndarray, " batch"], accuracy: Sizes, outcome: Outcome, options: CallOptions
@@ -317,6 +298,15 @@ def _spread(arrays: Sequence[Array], solved: Items, forward: Forward) -> list[Ar
     for target, array in zip(full, arrays, strict=True):
         target[solved] = array
     return full
+
+
+def _spread_info(info: DerivativeInfo, solved: Items, forward: Forward) -> DerivativeInfo:
+    """Spreads over the batch, in its shape; items without a solution have no residual: NaN."""
+    shape, batch = forward.batch_shape, forward.program.batch
+    residual = np.full(batch, np.nan)
+    degenerate, weakly_active = np.zeros(batch, dtype=bool), np.zeros(batch, dtype=bool)
+    residual[solved], degenerate[solved], weakly_active[solved] = info.residual, info.degenerate, info.weakly_active
+    return DerivativeInfo(residual.reshape(shape), degenerate.reshape(shape), weakly_active.reshape(shape))
 
 
 def _replace_failed(output: Array, failed: Bool[np.ndarray, " batch"], on_failure: str) -> Array:

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cvxlayers.build import build_layer, call_options
+from cvxlayers.compiled import VariableMap
 from cvxlayers.derivative import DerivativeInfo
 from cvxlayers.errors import DtypeError, ShapeError
 from cvxlayers.layer import Array, Forward
+from cvxlayers.result import LayerResult
 
 
 class CvxpyLayer:
@@ -63,7 +65,11 @@ class CvxpyLayer:
         )
 
     def __call__(
-        self, *parameters: ArrayLike, solver_args: Mapping[str, object] | None = None, on_failure: str | None = None
+        self,
+        *parameters: ArrayLike,
+        solver_args: Mapping[str, object] | None = None,
+        on_failure: str | None = None,
+        warm_start: LayerResult | None = None,
     ) -> tuple[Array, ...]:
         """Solves the problem for each item of the batch.
 
@@ -71,6 +77,7 @@ class CvxpyLayer:
             parameters: one array per parameter, of shape (*batch, *parameter.shape); batch axes broadcast.
             solver_args: options of this call, over those of the layer.
             on_failure: as for the layer, for this call.
+            warm_start: a result of `solve` with nearby parameters, for the same batch or for one item.
 
         Returns:
             One array per variable, of shape (*batch, *variable.shape): float32 where all parameters are, else float64.
@@ -79,10 +86,30 @@ class CvxpyLayer:
             InputError: if the number, shapes or dtypes of the arrays are wrong.
             SolverError: if items cannot be solved; it names them, their status, and the way out.
         """
-        arrays = [np.asarray(parameter) for parameter in parameters]
-        dtype = np.float32 if arrays and all(array.dtype == np.float32 for array in arrays) else np.float64
-        forward = self._forward(parameters, solver_args, on_failure)
+        dtype = _common_dtype(parameters)
+        forward = self._forward(parameters, solver_args, on_failure, warm_start)
         return tuple(output.astype(dtype, copy=False) for output in forward.outputs)
+
+    def solve(
+        self,
+        *parameters: ArrayLike,
+        solver_args: Mapping[str, object] | None = None,
+        on_failure: str | None = None,
+        warm_start: LayerResult | None = None,
+    ) -> LayerResult:
+        """Solves as a call does, and returns all there is to know: duals, optimal values, statuses, residuals.
+
+        Args:
+            parameters: as in a call.
+            solver_args: as in a call.
+            on_failure: as in a call.
+            warm_start: the result of an earlier call with nearby parameters, for the same batch or for one item.
+        """
+        dtype = _common_dtype(parameters)
+        forward = self._forward(parameters, solver_args, on_failure, warm_start, self.layer.compiled.leaves.map)
+        leaves = [output.astype(dtype, copy=False) for output in forward.outputs]
+        objective = self.layer.objective(forward).astype(dtype, copy=False)
+        return self.layer.result(forward, leaves, objective, np.asarray)
 
     def vjp(
         self, parameters: Sequence[ArrayLike], cotangents: Sequence[ArrayLike | None]
@@ -96,7 +123,7 @@ class CvxpyLayer:
         Returns:
             One cotangent per parameter, of the shape passed, and per item how far to trust them.
         """
-        forward = self._forward(parameters, None, None)
+        forward = self._forward(parameters)
         checked = _matched("cotangent", cotangents, forward.outputs)
         gradients, info = self.layer.vjp(forward, checked)
         return tuple(gradients), info
@@ -113,23 +140,35 @@ class CvxpyLayer:
         Returns:
             One tangent per variable, of the shape that a call returns, and per item how far to trust them.
         """
-        forward = self._forward(parameters, None, None)
+        forward = self._forward(parameters)
         outputs, info = self.layer.jvp(forward, _matched("tangent", tangents, forward.values))
         return tuple(outputs), info
 
     def _forward(
-        self, parameters: Sequence[ArrayLike], solver_args: Mapping[str, object] | None, on_failure: str | None
+        self,
+        parameters: Sequence[ArrayLike],
+        solver_args: Mapping[str, object] | None = None,
+        on_failure: str | None = None,
+        warm_start: LayerResult | None = None,
+        outputs: VariableMap | None = None,
     ) -> Forward:
         names = self.layer.compiled.parameters.names
-        labels = [repr(name) for name in names] + [f"#{index}" for index in range(len(names), len(parameters))]
+        labels = [f"parameter {name!r}" for name in names]
+        labels += [f"parameter #{index}" for index in range(len(names), len(parameters))]
         values = [_real(label, value) for label, value in zip(labels, parameters, strict=False)]
-        return self.layer.forward(values, call_options(self.layer, solver_args, on_failure))
+        options = call_options(self.layer, solver_args, on_failure)
+        return self.layer.forward(values, options, None if warm_start is None else warm_start.warm_start, outputs)
+
+
+def _common_dtype(parameters: Sequence[ArrayLike]) -> type[np.floating]:
+    single = bool(parameters) and all(np.asarray(parameter).dtype == np.float32 for parameter in parameters)
+    return np.float32 if single else np.float64
 
 
 def _real(label: str, value: ArrayLike) -> Array:
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
-        raise DtypeError(f"parameter {label} needs real numbers, got an array of {array.dtype}")
+        raise DtypeError(f"{label} needs real numbers, got an array of {array.dtype}")
     return array.astype(np.float64, copy=False)
 
 

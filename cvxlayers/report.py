@@ -27,11 +27,11 @@ def failures(
     iterations: Int[np.ndarray, " batch"],
 ) -> str:
     """Says which items of a batch were not solved, and how each ended."""
-    shown = [
-        f"item {item}: {Status(int(status[item])).name.lower().replace('_', ' ')} "
-        f"({solvers[item]}, {iterations[item]} iterations, relative KKT residual {residual[item]:.1e})"
-        for item in items[:5].tolist()
-    ]
+    shown = []
+    for item in items[:5].tolist():
+        word = Status(int(status[item])).name.lower().replace("_", " ")
+        how = f" ({solvers[item]}, {iterations[item]} iterations, relative KKT residual {residual[item]:.1e})"
+        shown.append(f"item {item}: {word}{how if solvers[item] else ''}")
     more = f"; and {len(items) - 5} more" if len(items) > 5 else ""
     hints = " ".join(_HINTS[kind] for kind in sorted({Status(int(code)) for code in status[items]}))
     return (

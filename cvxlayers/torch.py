@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from cvxlayers.build import build_layer, call_options
+from cvxlayers.compiled import VariableMap
 from cvxlayers.errors import DeviceError, DtypeError, MissingDependencyError
-from cvxlayers.layer import CallOptions, Forward, Layer
+from cvxlayers.layer import Forward, Layer
+from cvxlayers.result import LayerResult
 
 try:
     import torch
@@ -72,6 +75,7 @@ class CvxpyLayer(torch.nn.Module):
         *parameters: torch.Tensor,
         solver_args: Mapping[str, object] | None = None,
         on_failure: str | None = None,
+        warm_start: LayerResult | None = None,
     ) -> tuple[torch.Tensor, ...]:
         """Solves the problem for each item of the batch.
 
@@ -79,6 +83,7 @@ class CvxpyLayer(torch.nn.Module):
             parameters: one tensor per parameter, of shape (*batch, *parameter.shape); batch axes broadcast.
             solver_args: options of this call, over those of the layer.
             on_failure: as for the layer, for this call.
+            warm_start: a result of `solve` with nearby parameters, for the same batch or for one item.
 
         Returns:
             One tensor per variable, of shape (*batch, *variable.shape), in the parameters' dtype (computed in float64)
@@ -88,13 +93,45 @@ class CvxpyLayer(torch.nn.Module):
             InputError: if the number, shapes, dtypes or devices of the tensors are wrong.
             SolverError: if items cannot be solved; it names them, their status, and the way out.
         """
-        names = self.layer.compiled.parameters.names
+        forward = self._run(parameters, solver_args, on_failure, warm_start, None)
+        return _tensors(self.layer, forward, parameters, with_objective=False)
+
+    def solve(
+        self,
+        *parameters: torch.Tensor,
+        solver_args: Mapping[str, object] | None = None,
+        on_failure: str | None = None,
+        warm_start: LayerResult | None = None,
+    ) -> LayerResult:
+        """Solves as a call does, and returns all there is to know: duals, optimal values, statuses, residuals.
+
+        Args:
+            parameters: as in a call.
+            solver_args: as in a call.
+            on_failure: as in a call.
+            warm_start: the result of an earlier call with nearby parameters, for the same batch or for one item.
+
+        Returns:
+            A `LayerResult` of tensors. `variables`, `primal`, `dual` and `objective` are differentiable.
+        """
+        leaves = self.layer.compiled.leaves.map
+        forward = self._run(parameters, solver_args, on_failure, warm_start, leaves)
+        (*values, objective) = _tensors(self.layer, forward, parameters, with_objective=True)
+        device = values[0].device
+        return self.layer.result(forward, values, objective, lambda array: torch.as_tensor(array, device=device))
+
+    def _run(
+        self,
+        parameters: Sequence[torch.Tensor],
+        solver_args: Mapping[str, object] | None,
+        on_failure: str | None,
+        warm_start: LayerResult | None,
+        outputs: VariableMap | None,
+    ) -> Forward:
         options = call_options(self.layer, solver_args, on_failure)
-        _check_tensors(names, parameters)
-        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
-            return _Solve.apply(self.layer, options, *parameters)
-        forward = self.layer.forward([_to_numpy(parameter) for parameter in parameters], options)
-        return _outputs(forward, parameters)
+        _check_tensors(self.layer.compiled.parameters.names, parameters)
+        values = [_to_numpy(parameter) for parameter in parameters]
+        return self.layer.forward(values, options, None if warm_start is None else warm_start.warm_start, outputs)
 
     def extra_repr(self) -> str:
         """Names the parameters and variables with their shapes."""
@@ -104,40 +141,53 @@ class CvxpyLayer(torch.nn.Module):
         return f"{inputs} -> {outputs}, solver={self.layer.options.plan.primary.name}"
 
 
-class _Solve(torch.autograd.Function):
-    """Solve and, backwards, the vjp at the solution. All state travels with the call."""
+class _Solution(torch.autograd.Function):
+    """The outputs of a call and, backwards, the vjp at its solutions. All state travels with the call."""
 
     @staticmethod
-    def forward(ctx, layer: Layer, options: CallOptions, *parameters: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        ctx.layer = layer
-        ctx.forward = layer.forward([_to_numpy(parameter) for parameter in parameters], options)
+    def forward(
+        ctx: Any, layer: Layer, call: Forward, with_objective: bool, *parameters: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        ctx.layer, ctx.call, ctx.with_objective = layer, call, with_objective
         ctx.like = [(parameter.dtype, parameter.device) for parameter in parameters]
         ctx.set_materialize_grads(False)
-        return _outputs(ctx.forward, parameters)
+        return _outputs(layer, call, parameters, with_objective)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         arrays = [None if cotangent is None else _to_numpy(cotangent) for cotangent in cotangents]
-        gradients, _ = ctx.layer.vjp(ctx.forward, arrays)
+        objective = arrays.pop() if ctx.with_objective else None
+        gradients, _ = ctx.layer.vjp(ctx.call, arrays, objective)
         tensors = [
             torch.as_tensor(gradient, dtype=dtype, device=device)
             for gradient, (dtype, device) in zip(gradients, ctx.like, strict=True)
         ]
-        return None, None, *tensors
+        return None, None, None, *tensors
+
+
+def _tensors(
+    layer: Layer, call: Forward, parameters: Sequence[torch.Tensor], with_objective: bool
+) -> tuple[torch.Tensor, ...]:
+    if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
+        return _Solution.apply(layer, call, with_objective, *parameters)
+    return _outputs(layer, call, parameters, with_objective)
 
 
 def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().to("cpu", torch.float64).numpy()
 
 
-def _outputs(forward: Forward, parameters: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+def _outputs(
+    layer: Layer, call: Forward, parameters: Sequence[torch.Tensor], with_objective: bool
+) -> tuple[torch.Tensor, ...]:
     dtype, device = torch.get_default_dtype(), torch.device("cpu")
     if parameters:
         dtype, device = parameters[0].dtype, parameters[0].device
         for parameter in parameters[1:]:
             dtype = torch.promote_types(dtype, parameter.dtype)
-    return tuple(torch.as_tensor(output, dtype=dtype, device=device) for output in forward.outputs)
+    arrays = [*call.outputs, layer.objective(call)] if with_objective else call.outputs
+    return tuple(torch.as_tensor(array, dtype=dtype, device=device) for array in arrays)
 
 
 def _check_tensors(names: Sequence[str], parameters: Sequence[object]) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-import cvxpy as cp
+import cvxpy
 import numpy as np
 
-Values = dict[cp.Parameter, np.ndarray]
-Built = tuple[cp.Problem, Values]
+# CVXPY's annotations do not know the operators of its expressions.
+cp: Any = cvxpy
+
+Values = dict[Any, np.ndarray]
+Built = tuple[cvxpy.Problem, Values]
 
 N = 3
 TARGET = np.array([0.3, -1.2, 0.8])
@@ -31,7 +35,7 @@ def symmetric(n: int) -> np.ndarray:
     return root + root.T
 
 
-def _projection(expression: cp.Expression, target: np.ndarray | None = None) -> cp.Minimize:
+def _projection(expression: Any, target: np.ndarray | None = None) -> Any:
     """A strictly convex objective, so that the solution is unique."""
     shape = expression.shape
     return cp.Minimize(cp.sum_squares(expression - (np.resize(TARGET, shape) if target is None else target)))

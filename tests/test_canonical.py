@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
-import clarabel
-import cvxpy as cp
+import cvxpy
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 from cvxlayers.canonical import compile_problem
+from cvxlayers.canonical.probe import matrix_of
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.cones import Product
-from cvxlayers.errors import InputError
+from cvxlayers.errors import InputError, ProblemError
 from cvxlayers.program import ConeProgram
 from tests.cvxpy_problems import CASES, KINDS, PROBLEMS, Built
+
+# CVXPY's annotations do not know the operators of its expressions; Clarabel has none.
+cp: Any = cvxpy
+clarabel: Any = import_module("clarabel")
 
 CASE = pytest.mark.parametrize("name", list(CASES))
 # Rounding of a few additions of numbers of order one, in another order than CVXPY's.
@@ -35,7 +41,7 @@ def built(name: str) -> tuple[Built, bool]:
     return CASES[name](), name == "geometric"
 
 
-def compiled(case: Built, gp: bool = False) -> tuple[CompiledProblem, list[cp.Variable]]:
+def compiled(case: Built, gp: bool = False) -> tuple[CompiledProblem, list[Any]]:
     """Compiles a problem with all its variables, and all its dual variables, as outputs."""
     problem, values = case
     outputs = [
@@ -51,7 +57,7 @@ def program_at(layer: CompiledProblem, case: Built) -> ConeProgram:
     return layer.program(theta)
 
 
-def assign(case: Built) -> cp.Problem:
+def assign(case: Built) -> cvxpy.Problem:
     """Gives CVXPY the values of the case."""
     problem, values = case
     for parameter, value in values.items():
@@ -132,7 +138,7 @@ def test_objective_equals_cvxpys_value(name: str) -> None:
     program = program_at(layer, case)
     theta, _ = layer.parameters.flatten(list(case[1].values()))
     value = (program.objective(solve(program)[0]) + layer.offset.apply(theta)[:, 0]) * (-1 if layer.maximise else 1)
-    expected = assign(case).solve(solver=cp.CLARABEL, gp=gp)
+    expected: Any = assign(case).solve(solver=cp.CLARABEL, gp=gp)
     tolerance = 1e-6 if name in OTHER_PROGRAM else 1e-8
     np.testing.assert_allclose(np.exp(value) if gp else value, expected, rtol=tolerance, atol=tolerance)
 
@@ -239,7 +245,7 @@ def test_squares_of_a_variable_with_fewer_free_entries(attributes: dict[str, obj
 
 
 @pytest.mark.parametrize("kind", [cp.ExpCone, lambda x, y, z: cp.PowCone3D(x, y, z, np.full((2, 3), 0.4))])
-def test_duals_of_matrices_of_cones(kind: Callable[..., cp.constraints.constraint.Constraint]) -> None:
+def test_duals_of_matrices_of_cones(kind: Callable[..., Any]) -> None:
     x, y, z = (cp.Variable((2, 3)) for _ in range(3))
     p = [cp.Parameter((2, 3)) for _ in range(3)]
     cone = kind(x, y, z)
@@ -302,3 +308,28 @@ def test_a_large_parameter_compiles_within_linear_memory() -> None:
     layer = compile_problem(cp.Problem(cp.Minimize(cp.sum_squares(A @ x - 1))), [A], [x])
     assert layer.A.linear.matrix.nnz == 200_000
     assert layer.structure.A.nnz == 201_000
+
+
+PROBED = {
+    "selection": np.eye(6)[[4, 0, 0, 2]] * -0.5,
+    "pairs": np.eye(6) - np.eye(6)[::-1],
+    "dense": np.arange(18.0).reshape(3, 6) - 8,
+    "mixed": np.vstack([np.eye(6)[:3], np.ones((1, 6)), np.zeros((1, 6)), np.eye(6)[[1]] - np.eye(6)[[5]]]),
+    "nothing": np.zeros((4, 6)),
+    "no_rows": np.zeros((0, 6)),
+    "no_columns": np.zeros((2, 0)),
+}
+
+
+@pytest.mark.parametrize("name", list(PROBED))
+def test_the_matrix_of_a_linear_function_is_found(name: str) -> None:
+    matrix = PROBED[name]
+    found = matrix_of(lambda v: matrix @ v, matrix.shape[1])
+    np.testing.assert_allclose(found.toarray(), matrix, rtol=0, atol=ROUNDING)
+    assert found.nnz == np.count_nonzero(matrix)
+
+
+@pytest.mark.parametrize("function", [lambda v: v**2, lambda v: v + 1.0, np.exp], ids=["square", "affine", "exp"])
+def test_a_function_that_is_not_linear_is_refused(function: Callable[[np.ndarray], np.ndarray]) -> None:
+    with pytest.raises(ProblemError, match="not linear"):
+        matrix_of(function, 5)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
-import cvxpy as cp
+import cvxpy
 import numpy as np
 import pytest
 
@@ -13,6 +14,9 @@ from cvxlayers.canonical import compile_problem
 from cvxlayers.errors import DPPError, ProblemError, SignatureError
 from tests.cvxpy_problems import normal, positive_definite
 from tests.test_canonical import program_at, solve
+
+# CVXPY's annotations do not know the operators of its expressions.
+cp: Any = cvxpy
 
 N = 3
 
@@ -28,10 +32,10 @@ class Leaves:
         self.g, self.h = cp.Parameter(pos=True, name="g", value=0.5), cp.Parameter(name="h")
 
 
-Make = Callable[[Leaves], cp.Problem]
+Make = Callable[[Leaves], cvxpy.Problem]
 
 
-def minimise(expression: cp.Expression, *constraints: cp.Constraint) -> cp.Problem:
+def minimise(expression: Any, *constraints: Any) -> cvxpy.Problem:
     return cp.Problem(cp.Minimize(expression), list(constraints))
 
 
@@ -153,6 +157,10 @@ NOT_CONVEX: dict[str, tuple[Make, Sequence[str]]] = {
         lambda v: minimise(cp.abs(v.t - cp.Parameter(complex=True, name="c"))),
         ["complex", "(c)"],
     ),
+    "stack_of_symmetric_matrices": (
+        lambda v: minimise(cp.sum_squares(v.t - cp.Parameter((2, 3, 3), symmetric=True, name="S"))),
+        ["symmetric parameters of more than two axes (S)", "one parameter for each matrix"],
+    ),
     "no_variables": (lambda v: minimise(cp.sum_squares(v.r)), ["has no variables"]),
     "minus_infinity": (
         lambda v: minimise(cp.sum_squares(v.x), v.x <= np.array([1.0, -np.inf, 2.0])),
@@ -213,12 +221,11 @@ def test_geometric_programs() -> None:
         compile_problem(minimise((p * x) ** q), [p, q], [x], gp=True)
 
 
-REWRITES: dict[
-    str, Callable[[Leaves], tuple[cp.Problem, cp.Problem, dict[cp.Parameter, Callable[..., np.ndarray]]]]
-] = {}
+# Each returns a problem that is not DPP, the advised one, and how its new parameters are computed.
+REWRITES: dict[str, Callable[[Leaves], tuple[Any, Any, dict[Any, Callable[..., Any]]]]] = {}
 
 
-def rewrite(make: Callable[..., object]) -> Callable[..., object]:
+def rewrite(make: Callable[[Leaves], Any]) -> Callable[[Leaves], Any]:
     REWRITES[make.__name__] = make
     return make
 

@@ -94,7 +94,7 @@ def _terms(expression: Expression) -> Iterator[Expression]:
 
 
 def _scaled(expression: Expression, target: Expression) -> bool:
-    """Whether nothing but affine expressions stand above the target, one of them a product or a quotient."""
+    """Whether nothing but affine expressions stand above the target: it is scaled, and not bent."""
     if expression is target:
         return True
     inside = [argument for argument in expression.args if any(node is target for node in nodes(argument))]

@@ -17,7 +17,8 @@ from cvxlayers.canonical.probe import matrix_of
 from cvxlayers.compiled import Owner, ParameterMap
 
 _NOTHING = (np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros(0))
-_SYMMETRIC = ("symmetric", "PSD", "NSD")
+# The attributes that make a matrix symmetric.
+SYMMETRIC = ("symmetric", "PSD", "NSD")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +67,7 @@ def _parameter_block(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the entries of the map whose columns from `start` on hold a leaf raveled in C order."""
     block = _leaf_matrix(conic, identity, parameter.shape)
-    if any(parameter.attributes[attribute] for attribute in _SYMMETRIC):
+    if any(parameter.attributes[attribute] for attribute in SYMMETRIC):
         block = block @ _symmetriser(parameter.shape)
     entries = sp.coo_array(block)
     return entries.row, entries.col + start, entries.data

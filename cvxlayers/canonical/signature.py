@@ -11,7 +11,7 @@ from cvxpy.constraints.finite_set import FiniteSet
 from cvxlayers.canonical.convexity import explain_not_convex
 from cvxlayers.canonical.explain import RULE, explain_dpp, explain_frozen
 from cvxlayers.canonical.expressions import Problem, shown
-from cvxlayers.canonical.leaves import Output
+from cvxlayers.canonical.leaves import SYMMETRIC, Output
 from cvxlayers.errors import DPPError, ProblemError, SignatureError
 
 
@@ -52,6 +52,24 @@ def check_problem(problem: Problem, gp: bool) -> None:
         DPPError: if it is not DPP.
         ProblemError: if anything else stands in the way.
     """
+    _check_leaves(problem)
+    frozen = explain_frozen(problem, gp)
+    if frozen:
+        raise DPPError(f"{RULE} {frozen}")
+    if gp and not problem.is_dgp(dpp=False):
+        raise ProblemError(
+            "the problem is not a disciplined geometric program (DGP), but gp=True was given; its variables and the "
+            "parameters that are coefficients must be declared pos=True"
+        )
+    if not gp and not problem.is_dcp(dpp=False):
+        raise ProblemError(explain_not_convex(problem))
+    trouble = explain_dpp(problem, gp)
+    if trouble:
+        raise DPPError(trouble)
+
+
+def _check_leaves(problem: Problem) -> None:
+    """Raises where a variable or a parameter is of a kind that a layer cannot have."""
     if problem.is_mixed_integer() or any(isinstance(constraint, FiniteSet) for constraint in problem.constraints):
         discrete = [v.name() for v in problem.variables() if v.attributes["boolean"] or v.attributes["integer"]]
         raise ProblemError(
@@ -66,19 +84,12 @@ def check_problem(problem: Problem, gp: bool) -> None:
             f"complex variables and parameters are not supported ({', '.join(complex_leaves)}): write their real and "
             "imaginary parts as leaves of their own"
         )
-    frozen = explain_frozen(problem, gp)
-    if frozen:
-        raise DPPError(f"{RULE} {frozen}")
-    if gp and not problem.is_dgp(dpp=False):
+    stacks = [p.name() for p in problem.parameters() if p.ndim > 2 and any(p.attributes[a] for a in SYMMETRIC)]
+    if stacks:
         raise ProblemError(
-            "the problem is not a disciplined geometric program (DGP), but gp=True was given; its variables and the "
-            "parameters that are coefficients must be declared pos=True"
+            f"CVXPY cannot reduce symmetric parameters of more than two axes ({', '.join(stacks)}): leave the "
+            "attribute out, or use one parameter for each matrix"
         )
-    if not gp and not problem.is_dcp(dpp=False):
-        raise ProblemError(explain_not_convex(problem))
-    trouble = explain_dpp(problem, gp)
-    if trouble:
-        raise DPPError(trouble)
 
 
 def _checked_parameters(problem: Problem, parameters: object) -> list[cp.Parameter]:

@@ -38,9 +38,9 @@ class DerivativeInfo:
             kink: the derivative is then the mean of the two sides.
     """
 
-    residual: Float[np.ndarray, " batch"]
-    degenerate: Bool[np.ndarray, " batch"]
-    weakly_active: Bool[np.ndarray, " batch"]
+    residual: Float[np.ndarray, "*batch"]
+    degenerate: Bool[np.ndarray, "*batch"]
+    weakly_active: Bool[np.ndarray, "*batch"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from cvxlayers.cones import project_dual
 from cvxlayers.program import ConeProgram, Residuals, Vectors
 
-Sizes = Float[np.ndarray, " batch"]
+Sizes = Float[np.ndarray, "#batch"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,7 @@ def certify(program: ConeProgram, solution: Solution) -> Solution:
     return replace(solution, x=x, y=y, s=s, status=status)
 
 
-def infeasible_multiplier(program: ConeProgram, y: Vectors) -> tuple[Vectors, Bool[np.ndarray, " batch"]]:
+def infeasible_multiplier(program: ConeProgram, y: Vectors) -> tuple[Vectors, Bool[np.ndarray, "#batch"]]:
     """Returns y projected on K* and scaled to about one, and whether it certifies infeasibility."""
     structure = program.structure
     heights = _heights(program)
@@ -51,7 +51,7 @@ def infeasible_multiplier(program: ConeProgram, y: Vectors) -> tuple[Vectors, Bo
         return y, _holds(-program.b * y, np.max(_relative(defect, columns), axis=1, initial=0.0))
 
 
-def unbounded_ray(program: ConeProgram, x: Vectors) -> tuple[Vectors, Vectors, Bool[np.ndarray, " batch"]]:
+def unbounded_ray(program: ConeProgram, x: Vectors) -> tuple[Vectors, Vectors, Bool[np.ndarray, "#batch"]]:
     """Returns x scaled to one, the s ∈ K next to −Ax, and whether they certify unboundedness."""
     structure = program.structure
     heights = _heights(program)
@@ -67,7 +67,7 @@ def unbounded_ray(program: ConeProgram, x: Vectors) -> tuple[Vectors, Vectors, B
         return x, s, _holds(-program.q * x, defect)
 
 
-def _holds(terms: Vectors, defect: Float[np.ndarray, " batch"]) -> Bool[np.ndarray, " batch"]:
+def _holds(terms: Vectors, defect: Float[np.ndarray, "#batch"]) -> Bool[np.ndarray, "#batch"]:
     """Whether the sum of the terms is positive beyond rounding, and the defect small against it."""
     gain = np.sum(terms, axis=1) / _positive(np.sum(np.abs(terms), axis=1))
     return (gain > _ROUNDING) & (defect <= _DEFECT * gain)

@@ -3,9 +3,10 @@
     [P  Aᵀ] [x]   [−q]
     [A  0 ] [y] = [ b]            written K z = r, K symmetric.
 
-Where K is singular and r in its range, it returns the solution of least norm (of K scaled to rows of one size). Where r is not in its range, the rest
-ρ = r − Kz of the least-squares solution lies in the kernel of K, so Pρₓ = 0, Aρₓ = 0, Aᵀρ_y = 0 (since ρₓᵀPρₓ = 0 and
-P ⪰ 0), and ρᵀr = |ρ|² splits into −qᵀρₓ = |ρₓ|² and bᵀρ_y = |ρ_y|²: ρₓ is a ray of descent, −ρ_y proves infeasibility.
+Where K is singular and r in its range, it returns the solution of least norm, after K is scaled to rows of one size.
+Where r is not in its range, the rest ρ = r − Kz of the least-squares solution lies in the kernel of K, so Pρₓ = 0,
+Aρₓ = 0, Aᵀρ_y = 0 (since ρₓᵀPρₓ = 0 and P ⪰ 0), and ρᵀr = |ρ|² splits into −qᵀρₓ = |ρₓ|² and bᵀρ_y = |ρ_y|²: ρₓ is a
+ray of descent, and −ρ_y proves infeasibility.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class Outcome:
 
     solution: Solution
     names: tuple[str, ...]
-    served: Int[np.ndarray, " batch"]
+    served: Int[np.ndarray, "#batch"]
 
     @property
     def solvers(self) -> list[str]:
@@ -46,7 +46,7 @@ class Outcome:
         return [self.names[index] if index >= 0 else "" for index in self.served.tolist()]
 
     @property
-    def fell_back(self) -> Bool[np.ndarray, " batch"]:
+    def fell_back(self) -> Bool[np.ndarray, "#batch"]:
         """Which items have the result of a fallback."""
         return self.served > 0
 
@@ -70,7 +70,7 @@ def solve_batch(program: ConeProgram, plan: Plan, options: Options, threads: int
     return Outcome(solution, names, served)
 
 
-def _finite(program: ConeProgram) -> Bool[np.ndarray, " batch"]:
+def _finite(program: ConeProgram) -> Bool[np.ndarray, "#batch"]:
     finite = np.ones(program.batch, dtype=bool)
     for array in (program.P, program.q, program.A, program.b):
         finite &= np.isfinite(array).all(axis=1)
@@ -79,7 +79,7 @@ def _finite(program: ConeProgram) -> Bool[np.ndarray, " batch"]:
 
 def _solve(
     program: ConeProgram, plan: Plan, options: Options, threads: int
-) -> tuple[Solution, Int[np.ndarray, " batch"]]:
+) -> tuple[Solution, Int[np.ndarray, "#batch"]]:
     """Solves a batch of finite programs, and says which solver of the plan served each item."""
     pieces = chunks(program.batch, threads, _smallest_chunk(program.structure))
     results = map_chunks(lambda piece: _solve_chunk(program.item(piece), plan, options), pieces, threads)
@@ -96,7 +96,7 @@ def _smallest_chunk(structure: Structure) -> int:
     return math.ceil(_CHUNK / (item if structure.cone.polyhedral else 10 * item))
 
 
-def _solve_chunk(program: ConeProgram, plan: Plan, options: Options) -> tuple[Solution, Int[np.ndarray, " batch"]]:
+def _solve_chunk(program: ConeProgram, plan: Plan, options: Options) -> tuple[Solution, Int[np.ndarray, "#batch"]]:
     solution = _attempt(program, plan.primary, options)
     served = np.zeros(program.batch, dtype=np.int64)
     # The native options are the primary solver's: the others would not know them.
@@ -149,12 +149,12 @@ def _guarded(program: ConeProgram, solver: Solver, options: Options) -> Solution
     return solution
 
 
-def _wants_another(status: Int[np.ndarray, " batch"]) -> Bool[np.ndarray, " batch"]:
+def _wants_another(status: Int[np.ndarray, "#batch"]) -> Bool[np.ndarray, "#batch"]:
     """Which items another solver is worth asking about: not those that are settled, or out of time."""
     return ~np.isin(status, (Status.SOLVED, Status.INFEASIBLE, Status.UNBOUNDED, Status.TIME_LIMIT))
 
 
-def _rank(status: Int[np.ndarray, " batch"]) -> Int[np.ndarray, " batch"]:
+def _rank(status: Int[np.ndarray, "#batch"]) -> Int[np.ndarray, "#batch"]:
     """Orders outcomes: solved, proven to have no solution, inaccurate, and all others."""
     proven = np.isin(status, (Status.INFEASIBLE, Status.UNBOUNDED))
     return np.select([status == Status.SOLVED, proven, status == Status.INACCURATE], [0, 1, 2], 3)

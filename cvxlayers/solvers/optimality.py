@@ -9,7 +9,7 @@ from cvxlayers.cones import project_dual
 from cvxlayers.program import ConeProgram, Solution
 from cvxlayers.solvers.scaling import largest
 
-Sizes = Float[np.ndarray, " batch"]
+Sizes = Float[np.ndarray, "#batch"]
 
 
 def violation(program: ConeProgram, solution: Solution) -> Sizes:

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 
 from cvxlayers.program import ConeProgram, Solution
 
-Sizes = Float[np.ndarray, " batch"]
-Powers = Int[np.ndarray, " batch"]
+Sizes = Float[np.ndarray, "#batch"]
+Powers = Int[np.ndarray, "#batch"]
 
 # Data within this many powers of two of one are left as they are.
 _ORDINARY = 6
@@ -105,7 +105,7 @@ def _extraordinary(power: Powers | Sizes) -> Powers:
     return np.where(np.abs(finite) > _ORDINARY, np.clip(finite, -_LARGEST, _LARGEST), 0).astype(np.int64)
 
 
-def _scaled(array: Float[np.ndarray, "leading size"], power: Powers) -> Float[np.ndarray, "leading size"]:
+def _scaled(array: Float[np.ndarray, "_leading size"], power: Powers) -> Float[np.ndarray, "_scaled size"]:
     """Returns array · 2^power; an array that all items share, and scale alike, stays shared."""
     if len(array) == 1 and (power == power[0]).all():
         power = power[:1]

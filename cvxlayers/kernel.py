@@ -1,0 +1,133 @@
+"""From cone programs to polished solutions, and to the factorised systems of their derivatives.
+
+A kernel is what compilation chose for one structure: what is eliminated before the solver, and how the systems are
+factorised. Programs and points outside it are always the full ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import partial
+
+import numpy as np
+from jaxtyping import Int
+
+from cvxlayers.derivative import (
+    Factorisation,
+    Lifted,
+    Method,
+    Point,
+    System,
+    evaluate,
+    factorise,
+    polish,
+    without_rows,
+)
+from cvxlayers.errors import ShapeError
+from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
+from cvxlayers.reduction import Reduction
+from cvxlayers.result import WarmStart
+from cvxlayers.solvers import Options, Outcome, Plan, solve_batch
+
+# Accuracy that Newton's method must reach from a warm start, for a solver not to be asked.
+_EXACT = 1e-12
+
+
+@dataclass(frozen=True)
+class CallOptions:
+    """What one call asks for."""
+
+    solver: Options
+    plan: Plan
+    on_failure: str
+    threads: int
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """How the programs of one structure are solved and differentiated.
+
+    Attributes:
+        full: their structure.
+        reduction: what is eliminated before the solver.
+        method: how the systems are factorised.
+    """
+
+    full: Structure
+    reduction: Reduction | None
+    method: Method
+
+    @property
+    def structure(self) -> Structure:
+        """The structure of the programs that the solver sees."""
+        return self.full if self.reduction is None else self.reduction.structure
+
+    def solve(
+        self, program: ConeProgram, options: CallOptions, warm_start: WarmStart | None
+    ) -> tuple[Outcome, Point]:
+        """Solves and polishes every item; where Newton's method succeeds from the warm start, without a solver."""
+        if warm_start is None:
+            outcome = self._solve(program, options)
+            return outcome, self._polish(program, outcome, options.threads)
+        x, v = (_started(array, program.batch) for array in (warm_start.x, warm_start.v))
+        point = polish(program, x, v, self.factoriser(options.threads))
+        cold = np.flatnonzero(~(point.accuracy(program) <= _EXACT))
+        names = tuple(solver.name for solver in options.plan.solvers)
+        zeros = np.zeros(program.batch, dtype=np.int64)
+        outcome = Outcome(Solution(point.x, point.y, point.s, zeros, zeros), names, zeros - 1)
+        if not len(cold):
+            return outcome, point
+        solved = self._solve(program.item(cold), options)
+        polished = self._polish(program.item(cold), solved, options.threads)
+        return _put(outcome, cold, solved), point.put(cold, polished)
+
+    def factoriser(self, threads: int) -> Callable[[System], Factorisation]:
+        """Returns how the systems of the full programs are factorised: by way of the reduced ones."""
+        reduction = self.reduction
+        if reduction is None:
+            return lambda system: factorise(system, self.method, threads)
+        dropped = np.ones(self.full.m, dtype=bool)
+        dropped[reduction.kept_rows] = False
+
+        def lift(system: System) -> Factorisation:
+            small = System(reduction.eliminate(system.program), without_rows(system.derivative, dropped))
+            fold, expand = partial(reduction.fold, system.program), partial(reduction.expand, system.program)
+            return Lifted(factorise(small, self.method, threads), fold, expand)
+
+        return lift
+
+    def _solve(self, program: ConeProgram, options: CallOptions) -> Outcome:
+        """Solves the reduced programs, and returns the solutions of the full ones."""
+        if self.reduction is None:
+            return solve_batch(program, options.plan, options.solver, options.threads)
+        outcome = solve_batch(self.reduction.eliminate(program), options.plan, options.solver, options.threads)
+        small = outcome.solution
+        x, y, s = self.reduction.recover(program, small.x, small.y, small.s)
+        return replace(outcome, solution=replace(small, x=x, y=y, s=s))
+
+    def _polish(self, program: ConeProgram, outcome: Outcome, threads: int) -> Point:
+        """Polishes the items that have a solution; the others keep the solver's last point."""
+        solution = outcome.solution
+        promising = np.flatnonzero(solution.status <= Status.INACCURATE)
+        x, v, factoriser = solution.x, solution.y - solution.s, self.factoriser(threads)
+        if len(promising) == program.batch:
+            return polish(program, x, v, factoriser)
+        point = evaluate(program, x, v)
+        return point.put(promising, polish(program.item(promising), x[promising], v[promising], factoriser))
+
+
+def _started(array: Vectors, batch: int) -> Vectors:
+    if len(array) not in (1, batch):
+        raise ShapeError(f"the warm start comes from a batch of {len(array)}, this call's batch is {batch}")
+    return np.array(np.broadcast_to(array, (batch, array.shape[1])))
+
+
+def _put(outcome: Outcome, index: Int[np.ndarray, " k"], part: Outcome) -> Outcome:
+    """Returns the outcome with the items `index` replaced."""
+    columns = {field.name: getattr(outcome.solution, field.name).copy() for field in fields(Solution)}
+    for name, column in columns.items():
+        column[index] = getattr(part.solution, name)
+    served = outcome.served.copy()
+    served[index] = part.served
+    return replace(outcome, solution=Solution(**columns), served=served)

@@ -1,0 +1,176 @@
+"""What becomes of each item of a batch: statuses, masks, results, warm starts, in numpy and in torch."""
+
+from __future__ import annotations
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+
+from cvxlayers import CvxpyLayer, SolverError, Status
+from cvxlayers import torch as door
+
+
+def boxed(**keywords):
+    """min c·x + ½ w‖x‖² s.t. 1ᵀx = b, x ≥ 0: infeasible for b < 0, unbounded never; w = 0 makes it an LP."""
+    x, c, b = cp.Variable(3, name="x"), cp.Parameter(3, name="c"), cp.Parameter(name="b")
+    constraints = [cp.sum(x) == b, x >= 0]
+    problem = cp.Problem(cp.Minimize(c @ x + 0.5 * cp.sum_squares(x)), constraints)
+    return problem, [c, b], [x], keywords
+
+
+def ray(**keywords):
+    """min c·x s.t. x ≥ l: unbounded where c has a negative entry."""
+    x, c, low = cp.Variable(2, name="x"), cp.Parameter(2, name="c"), cp.Parameter(2, name="low")
+    return cp.Problem(cp.Minimize(c @ x), [x >= low]), [c, low], [x], keywords
+
+
+def neutral(build, **keywords):
+    problem, parameters, variables, keywords = build(**keywords)
+    return CvxpyLayer(problem, parameters, variables, **keywords)
+
+
+def mixed_batch(rng, batch=256):
+    """A batch with three infeasible items and one of NaN, and which items are sound."""
+    c, b = rng.normal(size=(batch, 3)), rng.uniform(0.5, 2.0, size=batch)
+    b[[3, 77, 200]] = -1.0
+    c[128, 1] = np.nan
+    sound = np.setdiff1d(np.arange(batch), [3, 77, 128, 200])
+    return c, b, sound
+
+
+@pytest.mark.parametrize("on_failure", ["nan", "mask"])
+def test_failures_leave_the_bits_of_their_neighbours(on_failure, rng):
+    layer = neutral(boxed)
+    c, b, sound = mixed_batch(rng)
+    weights = rng.normal(size=(256, 3))
+    together = layer.solve(c, b, on_failure=on_failure)
+    alone = layer.solve(c[sound], b[sound])
+    np.testing.assert_array_equal(together.variables[0][sound], alone.variables[0])
+    assert together.status[[3, 77, 200]].tolist() == [Status.INFEASIBLE] * 3
+    assert together.status[128] == Status.INVALID_INPUT
+    assert (together.status[sound] == Status.SOLVED).all()
+    masked = neutral(boxed, on_failure=on_failure)
+    (c_bar, b_bar), info = masked.vjp((c, b), (weights,))
+    (c_alone, b_alone), _ = layer.vjp((c[sound], b[sound]), (weights[sound],))
+    np.testing.assert_array_equal(c_bar[sound], c_alone)
+    np.testing.assert_array_equal(b_bar[sound], b_alone)
+    failed = [3, 77, 128, 200]
+    expected = 0.0 if on_failure == "mask" else np.nan
+    np.testing.assert_array_equal(c_bar[failed], np.full((4, 3), expected))
+    assert np.isnan(info.residual[failed]).all()
+
+
+def test_unbounded_items_are_told_from_the_others():
+    layer = neutral(ray)
+    result = layer.solve(np.array([[1.0, 1.0], [-1.0, 1.0]]), np.zeros(2), on_failure="nan")
+    assert result.status.tolist() == [Status.SOLVED, Status.UNBOUNDED]
+    assert result.ok.tolist() == [True, False]
+    np.testing.assert_array_equal(result.objective, [0.0, np.nan])
+
+
+def test_training_goes_on_under_mask(rng):
+    problem, parameters, variables, _ = boxed()
+    layer = door.CvxpyLayer(problem, parameters, variables, on_failure="mask")
+    c, b, _ = mixed_batch(rng)
+    weight = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.SGD([weight], lr=0.1)
+    c_tensor = torch.nan_to_num(torch.from_numpy(c))
+    losses = []
+    for _ in range(5):
+        optimiser.zero_grad()
+        (x,) = layer(c_tensor + weight, torch.from_numpy(b))
+        loss = (x[:, 0] - 0.5).square().mean()
+        loss.backward()
+        assert torch.isfinite(weight.grad).all()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+
+
+def test_the_error_names_items_statuses_and_the_way_out():
+    layer = neutral(boxed)
+    with pytest.raises(SolverError, match=r"1 of 2 programs were not solved: item 1: infeasible.*on_failure=\"mask\"") as e:
+        layer(np.zeros(3), np.array([1.0, -1.0]))
+    assert e.value.items == (1,)
+    assert e.value.statuses == (Status.INFEASIBLE,)
+
+
+def test_result_is_read_by_object_and_by_name(rng):
+    problem, parameters, variables, _ = boxed()
+    layer = CvxpyLayer(problem, parameters, variables)
+    c, b = rng.normal(size=(2, 3)), np.array([1.0, 2.0])
+    result = layer.solve(c, b)
+    np.testing.assert_array_equal(result.primal[variables[0]], result.primal["x"])
+    np.testing.assert_array_equal(result.variables[0], result.primal["x"])
+    for item in range(2):
+        parameters[0].value, parameters[1].value = c[item], b[item]
+        problem.solve(solver=cp.CLARABEL)
+        np.testing.assert_allclose(result.objective[item], problem.value, atol=1e-7)
+        for constraint in problem.constraints:
+            np.testing.assert_allclose(result.dual[constraint][item], constraint.dual_value, atol=1e-6)
+    assert result.info.primal.max() < 1e-12
+    with pytest.raises(KeyError, match="known are x"):
+        result.primal["y"]
+
+
+def test_objective_follows_the_envelope_theorem_where_solutions_are_not_unique(rng):
+    """min c·x over the simplex with equal costs: any x is optimal, the value's derivative in b is unique."""
+    x, c, b = cp.Variable(4), cp.Parameter(4), cp.Parameter()
+    layer = door.CvxpyLayer(cp.Problem(cp.Minimize(c @ x), [cp.sum(x) == b, x >= 0]), [c, b], [x])
+    costs = torch.full((4,), 2.0, dtype=torch.float64)
+    budget = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    objective = layer.solve(costs, budget).objective
+    assert objective.item() == pytest.approx(6.0, abs=1e-8)
+    (gradient,) = torch.autograd.grad(objective, budget)
+    assert gradient.item() == pytest.approx(2.0, abs=1e-8)
+
+
+@pytest.mark.parametrize("maximise", [False, True])
+def test_objective_gradient_matches_differences(maximise, rng):
+    x, c, A = cp.Variable(3), cp.Parameter(3), cp.Parameter((2, 3))
+    value = c @ x + 0.5 * cp.sum_squares(A @ x) + 0.1 * cp.sum_squares(x) + cp.sum(c)
+    objective = cp.Maximize(-value) if maximise else cp.Minimize(value)
+    layer = door.CvxpyLayer(cp.Problem(objective, [x >= -1, cp.norm(x) <= 2]), [c, A], [x])
+    inputs = [torch.from_numpy(rng.normal(size=shape)).requires_grad_() for shape in ((3,), (2, 3))]
+    assert torch.autograd.gradcheck(lambda *values: layer.solve(*values).objective, inputs, atol=1e-8)
+
+
+def test_a_warm_start_spares_the_solver_and_changes_no_answer(rng):
+    problem, parameters, variables, _ = boxed()
+    layer = CvxpyLayer(problem, parameters, variables)
+    c, b = rng.normal(size=(8, 3)), rng.uniform(0.5, 2.0, size=8)
+    first = layer.solve(c, b)
+    warm = layer.solve(1.001 * c, b, warm_start=first)
+    cold = layer.solve(1.001 * c, b)
+    assert (warm.info.solver == "").all()
+    assert (cold.info.solver != "").all()
+    np.testing.assert_allclose(warm.primal["x"], cold.primal["x"], atol=1e-11)
+    # A start that does not lead anywhere costs time, and nothing else.
+    far = layer.solve(-50.0 * c, b, warm_start=first)
+    np.testing.assert_allclose(far.primal["x"], layer.solve(-50.0 * c, b).primal["x"], atol=1e-10)
+
+
+def test_a_warm_start_of_another_batch_is_refused(rng):
+    layer = neutral(boxed)
+    first = layer.solve(rng.normal(size=(8, 3)), np.ones(8))
+    with pytest.raises(ValueError, match="comes from a batch of 8, this call's batch is 5"):
+        layer.solve(rng.normal(size=(5, 3)), np.ones(5), warm_start=first)
+
+
+def test_geometric_program_in_its_own_space():
+    """max of a box's volume under wall and floor areas: values and gradients in original variables."""
+    h, w, d = (cp.Variable(pos=True, name=name) for name in "hwd")
+    wall, floor, power = cp.Parameter(pos=True), cp.Parameter(pos=True), cp.Parameter()
+    constraints = [2 * (h * w + h * d) <= wall, w * d <= floor, h**power * w <= 20]
+    problem = cp.Problem(cp.Maximize(h * w * d), constraints)
+    layer = door.CvxpyLayer(problem, [wall, floor, power], [h, w, d], gp=True)
+    values = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (200.0, 100.0, 0.5)]
+    result = layer.solve(*values)
+    for parameter, value in zip((wall, floor, power), values, strict=True):
+        parameter.value = value.item()
+    problem.solve(gp=True, solver=cp.CLARABEL)
+    assert result.objective.item() == pytest.approx(problem.value, rel=1e-6)
+    assert result.primal[h].item() == pytest.approx(h.value, rel=1e-5)
+    assert torch.autograd.gradcheck(lambda *v: layer.solve(*v).objective, values, atol=1e-5)
+    assert torch.autograd.gradcheck(lambda *v: layer(*v), values, atol=1e-5)
