@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -20,8 +20,8 @@ ON_FAILURE = ("raise", "nan", "mask")
 
 def build_layer(
     problem: object,
-    parameters: Sequence[object],
-    variables: Sequence[object],
+    parameters: object,
+    variables: object,
     *,
     solver: str | None = None,
     solver_args: Mapping[str, object] | None = None,

@@ -1,20 +1,20 @@
 """Every exception and warning of cvxlayers, drawn as one tree.
 
-    CvxlayersError (Exception)
-    ├── ProblemError (ValueError)              the CVXPY problem cannot become a layer
-    │   ├── DPPError                           not disciplined parametrized
-    │   └── SignatureError                     parameters or variables do not belong to the problem
-    ├── InputError (ValueError)                the values of a call cannot be used
-    │   ├── ShapeError                         count, shape or batch of the values
-    │   ├── DtypeError                         complex values for a real parameter, text, objects
-    │   └── DeviceError                        tensors on different devices
-    ├── OptionError (ValueError, TypeError)    an unknown or ill-typed solver, option or keyword
-    ├── SolverError (RuntimeError)             programs of a batch that no solver solved
-    ├── DerivativeError (RuntimeError)         a derivative that does not exist or is not offered
-    └── MissingDependencyError (ImportError)   an optional package is not installed
+CvxlayersError (Exception)
+├── ProblemError (ValueError)              the CVXPY problem cannot become a layer
+│   ├── DPPError                           not disciplined parametrized
+│   └── SignatureError                     parameters or variables do not belong to the problem
+├── InputError (ValueError)                the values of a call cannot be used
+│   ├── ShapeError                         count, shape or batch of the values
+│   ├── DtypeError                         complex values for a real parameter, text, objects
+│   └── DeviceError                        tensors on different devices
+├── OptionError (ValueError, TypeError)    an unknown or ill-typed solver, option or keyword
+├── SolverError (RuntimeError)             programs of a batch that no solver solved
+├── DerivativeError (RuntimeError)         a derivative that does not exist or is not offered
+└── MissingDependencyError (ImportError)   an optional package is not installed
 
-    CvxlayersWarning (UserWarning)
-    └── DerivativeWarning                      a derivative of doubtful accuracy, items named
+CvxlayersWarning (UserWarning)
+└── DerivativeWarning                      a derivative of doubtful accuracy, items named
 """
 
 from __future__ import annotations

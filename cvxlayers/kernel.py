@@ -63,9 +63,7 @@ class Kernel:
         """The structure of the programs that the solver sees."""
         return self.full if self.reduction is None else self.reduction.structure
 
-    def solve(
-        self, program: ConeProgram, options: CallOptions, warm_start: WarmStart | None
-    ) -> tuple[Outcome, Point]:
+    def solve(self, program: ConeProgram, options: CallOptions, warm_start: WarmStart | None) -> tuple[Outcome, Point]:
         """Solves and polishes every item; where Newton's method succeeds from the warm start, without a solver."""
         if warm_start is None:
             outcome = self._solve(program, options)

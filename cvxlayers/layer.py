@@ -240,7 +240,9 @@ class Layer:
 
         parts = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)
         infos = [info for _, info in parts]
-        info = DerivativeInfo(*(np.concatenate([getattr(i, field.name) for i in infos]) for field in fields(DerivativeInfo)))
+        info = DerivativeInfo(
+            *(np.concatenate([getattr(i, field.name) for i in infos]) for field in fields(DerivativeInfo))
+        )
         self._check(info, solved)
         arrays = [np.concatenate(column) for column in zip(*(arrays for arrays, _ in parts), strict=True)]
         return _spread(arrays, solved, forward), _spread_info(info, solved, forward)

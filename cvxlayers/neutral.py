@@ -42,8 +42,8 @@ class CvxpyLayer:
     def __init__(
         self,
         problem: object,
-        parameters: Sequence[object],
-        variables: Sequence[object],
+        parameters: object,
+        variables: object,
         *,
         gp: bool = False,
         solver: str | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from threading import Lock
 from typing import TypeVar
 
@@ -30,7 +31,7 @@ def chunks(batch: int, count: int, smallest: int = 1) -> list[slice]:
     """Returns at most `count` contiguous slices of nearly equal length that cover range(batch)."""
     count = max(1, min(count, batch // max(1, smallest)))
     edges = [batch * k // count for k in range(count + 1)]
-    return [slice(low, high) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    return [slice(low, high) for low, high in pairwise(edges)]
 
 
 def map_chunks(function: Callable[[slice], T], pieces: list[slice], threads: int) -> list[T]:

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float, Int
 
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.linear_map import LinearMap
-from cvxlayers.program import ConeProgram, Pattern, Structure, Values, Vectors
+from cvxlayers.program import ConeProgram, Pattern, Structure, Vectors
 
 Index = Int[np.ndarray, " _count"]
 
@@ -140,7 +140,11 @@ class Reduction:
         """Returns F, c and d, each with a leading axis of the batch's size or of one."""
         a = np.take(program.A, group.pivots, axis=1)
         F = np.take(program.A, group.entries, axis=1) / -a[:, :, None]
-        d = np.where(group.squares >= 0, program.P[:, group.squares], 0.0) if group.squared else np.zeros((1, len(a[0])))
+        d = (
+            np.where(group.squares >= 0, program.P[:, group.squares], 0.0)
+            if group.squared
+            else np.zeros((1, len(a[0])))
+        )
         return F, program.b[:, group.rows] / a, d
 
     def _batch(self, program: ConeProgram) -> int:
@@ -173,7 +177,8 @@ def _groups(compiled: CompiledProblem) -> list[Group]:
     constant = (np.diff(compiled.A.linear.matrix.indptr) == 0) & (compiled.A.constant != 0)
     lone = np.diff(A.indptr)[A.cols] == 1
     candidate = constant & lone & (A.rows < structure.cone.zero) & _only_squared(P)[A.cols]
-    by_row = sp.csr_array((np.arange(1, A.nnz + 1), (A.rows, A.cols)), shape=A.shape)
+    by_row = np.argsort(A.rows, kind="stable")
+    starts = np.searchsorted(A.rows[by_row], np.arange(structure.m + 1))
     diagonal = np.full(structure.n, -1)
     own = np.flatnonzero(P.rows == P.cols)
     diagonal[P.rows[own]] = own
@@ -184,7 +189,7 @@ def _groups(compiled: CompiledProblem) -> list[Group]:
     eliminated[A.cols[list(named.values())]] = True
     by_support: dict[bytes, list[tuple[int, np.ndarray]]] = {}
     for equality, pivot in named.items():
-        entries = by_row.data[by_row.indptr[equality] : by_row.indptr[equality + 1]] - 1
+        entries = by_row[starts[equality] : starts[equality + 1]]
         others = entries[entries != pivot]
         # A second variable that could be named stays in the program: it may be in this row's support.
         if eliminated[A.cols[others]].any():

@@ -42,7 +42,7 @@ class SolveInfo:
     fell_back: Bool[np.ndarray, "*batch"]
 
 
-class LeafValues(Mapping[object, Any]):
+class LeafValues(Mapping[Any, Any]):
     """Values by CVXPY object, or by name; a constraint with several dual variables has a tuple of them."""
 
     def __init__(self, owners: Sequence[Owner], values: Sequence[Any]) -> None:

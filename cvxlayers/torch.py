@@ -47,8 +47,8 @@ class CvxpyLayer(torch.nn.Module):
     def __init__(
         self,
         problem: object,
-        parameters: Sequence[object],
-        variables: Sequence[object],
+        parameters: object,
+        variables: object,
         *,
         gp: bool = False,
         solver: str | None = None,
@@ -136,8 +136,12 @@ class CvxpyLayer(torch.nn.Module):
     def extra_repr(self) -> str:
         """Names the parameters and variables with their shapes."""
         compiled = self.layer.compiled
-        inputs = ", ".join(f"{n}{list(s)}" for n, s in zip(compiled.parameters.names, compiled.parameters.shapes, strict=True))
-        outputs = ", ".join(f"{n}{list(s)}" for n, s in zip(compiled.variables.names, compiled.variables.shapes, strict=True))
+        inputs = ", ".join(
+            f"{n}{list(s)}" for n, s in zip(compiled.parameters.names, compiled.parameters.shapes, strict=True)
+        )
+        outputs = ", ".join(
+            f"{n}{list(s)}" for n, s in zip(compiled.variables.names, compiled.variables.shapes, strict=True)
+        )
         return f"{inputs} -> {outputs}, solver={self.layer.options.plan.primary.name}"
 
 
@@ -155,7 +159,7 @@ class _Solution(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *cotangents: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *cotangents: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         arrays = [None if cotangent is None else _to_numpy(cotangent) for cotangent in cotangents]
         objective = arrays.pop() if ctx.with_objective else None
         gradients, _ = ctx.layer.vjp(ctx.call, arrays, objective)

@@ -90,7 +90,8 @@ def test_training_goes_on_under_mask(rng):
 
 def test_the_error_names_items_statuses_and_the_way_out():
     layer = neutral(boxed)
-    with pytest.raises(SolverError, match=r"1 of 2 programs were not solved: item 1: infeasible.*on_failure=\"mask\"") as e:
+    words = r"1 of 2 programs were not solved: item 1: infeasible.*on_failure=\"mask\""
+    with pytest.raises(SolverError, match=words) as e:
         layer(np.zeros(3), np.array([1.0, -1.0]))
     assert e.value.items == (1,)
     assert e.value.statuses == (Status.INFEASIBLE,)

@@ -43,7 +43,9 @@ def increasing_root(
     return root
 
 
-def boundary_frame(p: Points, normal: Points, curvature: Scalars, a: Points) -> tuple[Points, Float[np.ndarray, "*batch 3 3"]]:
+def boundary_frame(
+    p: Points, normal: Points, curvature: Scalars, a: Points
+) -> tuple[Points, Float[np.ndarray, "*batch 3 3"]]:
     """Returns eigenvalues and eigenvectors of DΠ where Π(v) = p lies on the smooth boundary ψ = 0 of a cone in R³.
 
     By the implicit function theorem on p + λ∇ψ(p) = v, ψ(p) = 0, the derivative is the inverse of I + λ∇²ψ on the

@@ -38,7 +38,7 @@ class Exponential(Cone):
     def project(self, v: Vector) -> Vector:
         """Returns the projection, to rounding."""
         points, scale = _normalised(v)
-        inside, polar, face, curved = _regions(points)
+        inside, _, face, curved = _regions(points)
         projected = np.zeros(points.shape)
         projected[inside] = points[inside]
         x, _, z = points[face].T
@@ -92,7 +92,6 @@ def _regions(points: Points) -> tuple[np.ndarray, ...]:
 def _coefficients(points: Points, rho: Scalars) -> tuple[Scalars, Scalars, Scalars]:
     """Returns the numerators of α and β, and their denominator ρ² − ρ + 1."""
     x, y, _ = points.T
-    # Around its zero ρ = 1 − y/x, (ρ − 1) x + y is better as x (ρ − l); so is x − ρ y as y (u − ρ).
     alpha = np.maximum((rho - 1.0) * x + y, 0.0)
     beta = np.maximum(x - rho * y, 0.0)
     return alpha, beta, rho * rho - rho + 1.0
@@ -102,11 +101,11 @@ def _root(points: Points) -> Scalars:
     """Returns ρ: the root of α e^ρ − β e^−ρ − z, between the zeros of α and β."""
     x, y, z = points.T
     with np.errstate(divide="ignore", over="ignore"):
-        l, u = 1.0 - y / np.where(x == 0, 1.0, x), x / np.where(y == 0, 1.0, y)
-    low = np.where(x > 0, l, -_LARGEST)
-    high = np.where(x < 0, l, _LARGEST)
-    low = np.where(y < 0, np.maximum(low, u), low)
-    high = np.where(y > 0, np.minimum(high, u), high)
+        alpha_zero, beta_zero = 1.0 - y / np.where(x == 0, 1.0, x), x / np.where(y == 0, 1.0, y)
+    low = np.where(x > 0, alpha_zero, -_LARGEST)
+    high = np.where(x < 0, alpha_zero, _LARGEST)
+    low = np.where(y < 0, np.maximum(low, beta_zero), low)
+    high = np.where(y > 0, np.minimum(high, beta_zero), high)
     low, high = np.clip(low, -_LARGEST, _LARGEST), np.clip(high, -_LARGEST, _LARGEST)
 
     def balance(rho: Scalars) -> tuple[Scalars, Scalars]:

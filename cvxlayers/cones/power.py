@@ -74,7 +74,9 @@ class Power(Cone):
         """Is not offered."""
         raise no_second_derivative(self)
 
-    def _normalised(self, v: Vector) -> tuple[Float[np.ndarray, "k 3"], Float[np.ndarray, "k 1"], Float[np.ndarray, " k"]]:
+    def _normalised(
+        self, v: Vector
+    ) -> tuple[Float[np.ndarray, "k 3"], Float[np.ndarray, "k 1"], Float[np.ndarray, " k"]]:
         points = v.reshape((-1, 3))
         scale = np.max(np.abs(points), axis=-1, keepdims=True)
         scale = np.where((scale > 0) & np.isfinite(scale), scale, 1.0)
@@ -106,7 +108,7 @@ def _heights(points: Points, logit: Scalars) -> tuple[Scalars, Scalars]:
 
 
 def _legs(points: Points, alpha: Scalars, logit: Scalars) -> tuple[Scalars, Scalars, tuple[Scalars, Scalars]]:
-    """Returns the projection's x and y: the positive roots of t² − v t − weight r (|z| − r), and their discriminants."""
+    """Returns the projection's x and y, the positive roots of t² − v t − weight r (|z| − r), with the discriminants."""
     r, rest = _heights(points, logit)
     legs, roots = [], []
     for v, weight in ((points[:, 0], alpha), (points[:, 1], 1.0 - alpha)):

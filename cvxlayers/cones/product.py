@@ -41,7 +41,7 @@ class Product(Cone):
     exponential: int = 0
     power: tuple[float, ...] = ()
 
-    @cached_property
+    @property
     def dim(self) -> int:
         """The dimension of the space."""
         return sum(rows.stop - rows.start for _, rows in self.blocks())
@@ -94,9 +94,7 @@ class Product(Cone):
         Raises:
             DerivativeError: if a block does not offer one.
         """
-        return self._by_group(
-            v, lambda cone, rows: cone.second_derivative(v[..., rows], dv[..., rows], w[..., rows])
-        )
+        return self._by_group(v, lambda cone, rows: cone.second_derivative(v[..., rows], dv[..., rows], w[..., rows]))
 
     def _by_group(self, v: Vector, compute: Callable[[Cone, Int[np.ndarray, " rows"]], Vector]) -> Vector:
         out = np.empty(v.shape)

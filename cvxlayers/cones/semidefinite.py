@@ -59,6 +59,6 @@ class Semidefinite(Cone):
     def _eigh(self, v: Vector) -> tuple[np.ndarray, np.ndarray]:
         size = self.order * (self.order + 1) // 2
         V = smat(v.reshape((*v.shape[:-1], self.count, size)), self.order)
-        finite = np.isfinite(V).all(axis=(-1, -2))[..., None]
+        finite = np.all(np.isfinite(V), axis=(-1, -2), keepdims=True)[..., 0]
         eigenvalues, Q = np.linalg.eigh(np.where(finite[..., None], V, 0.0))
         return np.where(finite, eigenvalues, np.nan), Q

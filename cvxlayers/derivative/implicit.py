@@ -73,7 +73,7 @@ def projection_derivative(program: ConeProgram, point: Point) -> tuple[Derivativ
         eigenvalues = derivative.eigenvalues.copy()
         eigenvalues[:, rows] = np.where(weak, 0.5, eigenvalues[:, rows])
         derivative = replace(derivative, eigenvalues=eigenvalues)
-    return derivative, weak.any(axis=1)
+    return derivative, np.any(weak, axis=1)
 
 
 def jvp(linearisation: Linearisation, tangent: Data) -> tuple[Vectors, Vectors, Vectors, DerivativeInfo]:

@@ -57,7 +57,9 @@ def _newton_step(
     for step in _STEPS:
         if not len(pending):
             break
-        trial = evaluate(program.item(pending), start.x[pending] + step * dx[pending], start.v[pending] + step * dv[pending])
+        trial = evaluate(
+            program.item(pending), start.x[pending] + step * dx[pending], start.v[pending] + step * dv[pending]
+        )
         lower = _comparable_merit(trial, start.item(pending)) < (1.0 - 0.1 * step) * merit[pending]
         best = best.put(pending[lower], trial.item(np.flatnonzero(lower)))
         improved[pending[lower]] = True
@@ -68,4 +70,3 @@ def _newton_step(
 def _comparable_merit(trial: Point, start: Point) -> Float[np.ndarray, " batch"]:
     """The trial's residual on the scale of the start: a step must not gain by inflating the terms that cancel."""
     return np.maximum(trial.merit, relative(trial.dual, trial.primal, start.dual_scale, start.primal_scale))
-

@@ -115,10 +115,11 @@ def factorise_sparse(system: System, threads: int) -> SparseFactorisation:
 
 
 def _factorise(system: System, item: int) -> SparseItem:
-    K, n = _assemble(system, item), system.program.structure.n
-    scale = np.ones(K.shape[0])
+    structure = system.program.structure
+    K, n, order = _assemble(system, item), structure.n, structure.n + structure.m
+    scale = np.ones(order)
     # Rows of unit size do not fix the weight of P against A: a small P alone would leave K nearly singular.
-    curvature, slope = abs(K[:n, :n]).max(), abs(K[n:, :n]).max() if K.shape[0] > n else 0.0
+    curvature, slope = abs(K[:n, :n]).max(), abs(K[n:, :n]).max() if order > n else 0.0
     if curvature > 0 and slope > 0:
         scale[:n], scale[n:] = 1.0 / np.sqrt(curvature), np.sqrt(curvature) / slope
     for _ in range(3):
@@ -138,7 +139,7 @@ def _assemble(system: System, item: int) -> sp.csc_array:
     A = program.structure.A.matrix(program.A[min(item, len(program.A) - 1)])
     if not isinstance(derivative.basis, IdentityBasis):
         rows, cols, values = derivative.basis.triplets()
-        U = sp.csc_array((values[min(item, len(values) - 1)], (rows, cols)), shape=(A.shape[0], A.shape[0]))
+        U = sp.csc_array((values[min(item, len(values) - 1)], (rows, cols)), shape=2 * (program.structure.m,))
         A = U.T @ A
     scaled = sp.diags_array(system.root[item]) @ A
     corner = sp.diags_array(derivative.eigenvalues[item] - 1.0)

@@ -95,7 +95,9 @@ def without_rows(derivative: Derivative, dropped: Bool[np.ndarray, " m"]) -> Der
         return Derivative(eigenvalues, IdentityBasis(eigenvalues.shape[1]))
     position = np.cumsum(~dropped) - 1
     kept = [rows[~dropped[rows]] for rows in basis.rows]
-    parts = [IdentityBasis(len(k)) if len(k) < len(r) else p for k, r, p in zip(kept, basis.rows, basis.parts, strict=True)]
+    parts = [
+        IdentityBasis(len(k)) if len(k) < len(r) else p for k, r, p in zip(kept, basis.rows, basis.parts, strict=True)
+    ]
     return Derivative(eigenvalues, ProductBasis([position[rows] for rows in kept], parts))
 
 

@@ -6,7 +6,7 @@ References: Goulart, Chen, "Clarabel: An interior-point solver for conic program
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, final
+from typing import Any, final
 
 import numpy as np
 
@@ -15,9 +15,6 @@ from cvxlayers.errors import OptionError
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.items import each, select_rows, unsolved, upper_triangle
 from cvxlayers.solvers.solver import Options, Solver
-
-if TYPE_CHECKING:
-    import clarabel
 
 # Other words, as "NumericalError", and those that a later Clarabel may add, are no solution.
 _STATUS = {
@@ -51,9 +48,7 @@ class Clarabel(Solver):
 
     def native_options(self) -> Mapping[str, type]:
         """Its settings."""
-        import clarabel
-
-        defaults = clarabel.DefaultSettings()
+        defaults = _package().DefaultSettings()
         values = {name: getattr(defaults, name) for name in dir(defaults) if not name.startswith("_")}
         return {name: type(value) for name, value in values.items() if isinstance(value, bool | int | float | str)}
 
@@ -72,22 +67,24 @@ class Clarabel(Solver):
         return solution
 
 
-def _run(*arguments: Any) -> Any:
-    """Runs Clarabel; a panic of its Rust code, which Python does not count among its `Exception`s, becomes one."""
+def _package() -> Any:
     import clarabel
 
+    return clarabel
+
+
+def _run(*arguments: Any) -> Any:
+    """Runs Clarabel; a panic of its Rust code, which Python does not count among its `Exception`s, becomes one."""
     try:
-        return clarabel.DefaultSolver(*arguments).solve()
+        return _package().DefaultSolver(*arguments).solve()
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
         raise RuntimeError(f"Clarabel panicked: {error}") from error
 
 
-def _settings(options: Options) -> clarabel.DefaultSettings:
-    import clarabel
-
-    settings = clarabel.DefaultSettings()
+def _settings(options: Options) -> Any:
+    settings = _package().DefaultSettings()
     settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = options.eps
     settings.tol_infeas_abs = settings.tol_infeas_rel = min(options.eps, 1e-9)
     # The batch has its own threads.
@@ -105,8 +102,7 @@ def _settings(options: Options) -> clarabel.DefaultSettings:
 
 
 def _cones(cone: Product) -> list[object]:
-    import clarabel
-
+    clarabel = _package()
     cones: list[object] = [clarabel.ZeroConeT(cone.zero)] if cone.zero else []
     cones += [clarabel.NonnegativeConeT(cone.nonnegative)] if cone.nonnegative else []
     # A second-order cone of one row is the half-line.

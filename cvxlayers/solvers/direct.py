@@ -17,7 +17,7 @@ from typing import final
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
-from scipy.linalg.lapack import dgetrf, dgetrs
+from scipy.linalg import lapack
 from scipy.sparse.linalg import splu
 
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
@@ -34,7 +34,7 @@ _LARGE, _SPARSE = 150, 0.1
 # A solve that leaves more than the first share of its right-hand side met a singular matrix; a least-squares solve that
 # leaves more than the second met an inconsistent one.
 _REGULAR, _CONSISTENT = 1e-11, 1e-9
-# The share of the largest eigenvalue below which one counts as zero, and of a right-hand side below which the rest does.
+# The share of the largest eigenvalue below which one is zero, and of a right-hand side below which the rest is.
 _RANK, _ROUNDING = 1e-14, 1e-12
 _REGULARISATION, _PROXIMAL_STEPS = 1e-7, 50
 
@@ -93,11 +93,11 @@ def _factorise_dense(program: ConeProgram, P: Entries, A: Entries) -> Solve:
     K[structure.P.rows, structure.P.cols] = P
     K[n + structure.A.rows, structure.A.cols] = A
     K[structure.A.cols, n + structure.A.rows] = A
-    factors, pivots, failure = dgetrf(K)
+    factors, pivots, failure = lapack.dgetrf(K)
 
     def solve(r: Vector) -> tuple[Vector, Vector]:
         if failure == 0:
-            z, _ = dgetrs(factors, pivots, r)
+            z, _ = lapack.dgetrs(factors, pivots, r)
             if _size(r - K @ z) <= _REGULAR * _size(r):
                 return z, np.zeros(len(r))
         return _least_squares(K, r, n)

@@ -1,4 +1,4 @@
-"""The batch driver: cuts a batch into chunks over threads, checks what solvers claim, and falls back where they fail."""
+"""The batch driver: cuts a batch into chunks over threads, checks what solvers claim, falls back where they fail."""
 
 from __future__ import annotations
 

@@ -8,13 +8,13 @@ from itertools import repeat
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int
 
 from cvxlayers.program import Pattern, Solution, Status, Structure
 
 
-def each(array: Shaped[np.ndarray, "leading *shape"], batch: int) -> Iterable[Shaped[np.ndarray, "*shape"]]:
-    """Returns the rows of all items; a batch of one is shared by all."""
+def each(array: np.ndarray, batch: int) -> Iterable[np.ndarray]:
+    """Returns array[0], array[1], ...: one per item; an array with a leading axis of one is shared by all."""
     return repeat(array[0], batch) if len(array) == 1 else array
 
 

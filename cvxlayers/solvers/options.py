@@ -37,9 +37,7 @@ class Request:
     threads: int
 
 
-def parse_options(
-    given: Mapping[str, object], base: Options, plan: Plan, structure: Structure, threads: int
-) -> Request:
+def parse_options(given: object, base: Options, plan: Plan, structure: Structure, threads: int) -> Request:
     """Puts the options given over those of the layer.
 
     `eps`, `max_iters`, `time_limit` and `verbose` mean the same for every solver, and a solver's own names are passed
@@ -48,7 +46,7 @@ def parse_options(
     between diffcp's derivatives and `acceleration_lookback` tunes SCS: elsewhere they are checked and change nothing.
 
     Args:
-        given: the options by name.
+        given: a mapping from names to values.
         base: those of the layer.
         plan: the solvers of the layer.
         structure: the structure of its programs.
@@ -66,6 +64,8 @@ def parse_options(
     options = replace(base, native=kept)
     tolerances: list[float] = []
     for name, value in given.items():
+        if not isinstance(name, str):
+            raise _unknown(name, plan, known)
         if name in _VOCABULARY:
             options = replace(options, **{name: _CHECKS[name](name, value)})
         elif name in known:

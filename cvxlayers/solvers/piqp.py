@@ -56,7 +56,10 @@ class PIQP(Solver):
         import piqp
 
         structure, batch, equalities = program.structure, program.batch, program.structure.cone.zero
-        kind, solution = piqp.DenseSolver if _prefers_dense(structure) else piqp.SparseSolver, unsolved(structure, batch)
+        kind, solution = (
+            piqp.DenseSolver if _prefers_dense(structure) else piqp.SparseSolver,
+            unsolved(structure, batch),
+        )
         P, A, G = _matrices(program)
         b, h = each(program.b[:, :equalities], batch), each(program.b[:, equalities:], batch)
         for item, data in enumerate(zip(P, each(program.q, batch), A, b, G, h, strict=True)):

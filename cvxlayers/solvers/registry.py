@@ -50,9 +50,7 @@ def solver_named(name: object) -> Solver:
     return SOLVERS[name.upper()]
 
 
-def select(
-    structure: Structure, name: object = None, *, P_values: Float[np.ndarray, "... nnz"] | None = None
-) -> Plan:
+def select(structure: Structure, name: object = None, *, P_values: Float[np.ndarray, "... nnz"] | None = None) -> Plan:
     """Chooses the solvers for all programs of a structure.
 
     Args:

@@ -116,8 +116,8 @@ def _cone(cone: Product) -> dict[str, Any]:
 def _row_order(cone: Product) -> Int[np.ndarray, " rows"]:
     """Returns our row for each row of SCS.
 
-    Entry (i, j), i ≤ j, of a triangle stands in our row j (j + 1) / 2 + i; SCS has column i of the lower triangle, which
-    is row i of the upper one, in one piece.
+    Entry (i, j), i ≤ j, of a triangle stands in our row j (j + 1) / 2 + i; SCS has column i of the lower triangle,
+    which is row i of the upper one, in one piece.
     """
     order = np.arange(cone.dim)
     for block, rows in cone.blocks():

@@ -35,19 +35,19 @@ def rectangle() -> Built:
     return cp.Problem(cp.Minimize(cp.sum_squares(X)), [A @ X == B, X[0] <= 0.8]), [A, B], [X]
 
 
-@_ROWS.row("DAQP", a=normal(1.5))
+@_ROWS.row(a=normal(0.5))
 def signs() -> Built:
     """A parameter of each sign scales what only that sign allows."""
     up, down = cp.Parameter(pos=True), cp.Parameter(neg=True)
     above, below = cp.Parameter(3, nonneg=True), cp.Parameter(3, nonpos=True)
     a = cp.Parameter(3, name="a")
     x = cp.Variable(3)
-    objective = up * cp.sum_squares(x - a) - down * cp.pos(cp.sum(x))
+    objective = up * cp.sum_squares(x) + a @ x - down * cp.pos(cp.sum(x) + 1)
     problem = cp.Problem(cp.Minimize(objective), [x <= above, x >= below])
     return problem, [up, down, above, below, a], [x]
 
 
-@_ROWS.row("DIRECT")
+@_ROWS.row("DAQP", "DIRECT")
 def symmetric_parameter() -> Built:
     """Only the symmetric part of its gradient has a meaning."""
     S, b = cp.Parameter((3, 3), symmetric=True), cp.Parameter(3)
@@ -63,7 +63,7 @@ def definite_parameters() -> Built:
     return cp.Problem(cp.Minimize(cp.sum_squares(P @ x - b) + cp.sum_squares(N @ z - x))), [P, N, b], [x, z]
 
 
-@_ROWS.row("DIRECT", D=uniform(0.5, 1.5))
+@_ROWS.row("DAQP", "DIRECT", D=uniform(0.5, 1.5))
 def diagonal_parameter() -> Built:
     """A diagonal matrix; entries off the diagonal do not exist."""
     D, b = cp.Parameter((3, 3), diag=True, name="D"), cp.Parameter(3)
@@ -71,11 +71,11 @@ def diagonal_parameter() -> Built:
     return cp.Problem(cp.Minimize(cp.sum_squares(D @ x - b) + 0.1 * cp.sum_squares(cp.diff(x)))), [D, b], [x]
 
 
-@_ROWS.row()
+@_ROWS.row("DAQP", A=uniform(0.5, 1.5))
 def sparse_parameter() -> Built:
     """A sparse matrix, in the constraints."""
-    A, b = cp.Parameter((3, 4), sparsity=([2, 0, 1, 0, 2], [0, 1, 3, 2, 3])), cp.Parameter(3, nonneg=True)
-    a = np.array([1.0, -2.0, 1.5, 0.5])
+    A, b = cp.Parameter((3, 4), sparsity=([2, 0, 1, 0, 2], [0, 1, 3, 2, 3]), name="A"), cp.Parameter(3, nonneg=True)
+    a = np.array([1.0, 2.0, 1.5, 0.5])
     x = cp.Variable(4)
     return cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [A @ x <= b]), [A, b], [x]
 
@@ -90,7 +90,7 @@ def bounds() -> Built:
     return cp.Problem(cp.Minimize(objective)), [a, b], [y, x]
 
 
-@_ROWS.row("DIRECT")
+@_ROWS.row("DAQP", "DIRECT")
 def symmetric_variable() -> Built:
     """The nearest symmetric matrix, with a trace."""
     A, trace = cp.Parameter((3, 3)), cp.Parameter()
@@ -98,7 +98,7 @@ def symmetric_variable() -> Built:
     return cp.Problem(cp.Minimize(cp.sum_squares(X - A)), [cp.trace(X) == trace]), [A, trace], [X]
 
 
-@_ROWS.row()
+@_ROWS.row("DAQP")
 def diagonal_variable() -> Built:
     """The best diagonal scaling."""
     A, B = cp.Parameter((3, 4)), cp.Parameter((3, 4))

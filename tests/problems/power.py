@@ -20,13 +20,13 @@ def power_cones() -> Built:
     return cp.Problem(cp.Maximize(weights @ z), [price @ x <= budget, cones]), [price, budget, weights], [x, z]
 
 
-@_ROWS.row(slack=uniform(-1.5, -1.2))
+@_ROWS.row(a=normal(0.3, [1, 1, -3]), slack=uniform(-1.5, -1.2))
 def power_inactive() -> Built:
     """A power cone that does not bind, beside one that binds with a negative last entry."""
-    a, slack = cp.Parameter(2, pos=True), cp.Parameter(name="slack")
+    a, slack = cp.Parameter(3, name="a"), cp.Parameter(name="slack")
     x = cp.Variable(3)
     tight, loose = cp.PowCone3D(x[0], x[1], x[2], 0.4), cp.PowCone3D(x[0] + 3, x[1] + 3, slack, 0.5)
-    return cp.Problem(cp.Minimize(a @ x[:2] + 2 * x[2] + cp.sum_squares(x)), [tight, loose]), [a, slack], [x]
+    return cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [tight, loose]), [a, slack], [x]
 
 
 @_ROWS.row(b=normal(1.0, 1.0))
@@ -38,13 +38,13 @@ def power_three_halves() -> Built:
     return cp.Problem(cp.Minimize(objective)), [A, b], [x]
 
 
-@_ROWS.row(c=uniform(-1.5, -0.5))
+@_ROWS.row(c=uniform(-1.5, -1.0))
 def power_cubes() -> Built:
     """Third powers of positive variables."""
     c, weights = cp.Parameter(3, name="c"), cp.Parameter(3, pos=True)
     x = cp.Variable(3)
     objective = cp.sum(cp.multiply(weights, cp.power(x, 3, approx=False))) + c @ x
-    return cp.Problem(cp.Minimize(objective), [cp.sum(x) <= 1]), [c, weights], [x]
+    return cp.Problem(cp.Minimize(objective), [cp.sum(x) <= 1.5]), [c, weights], [x]
 
 
 @_ROWS.row()

@@ -45,7 +45,7 @@ def qp_maximise() -> Built:
     return cp.Problem(cp.Maximize(cp.quad_form(x, N) + q @ x), [cp.sum(x) == 1]), [N, q], [x]
 
 
-@_ROWS.row("DAQP", a=normal(1.5))
+@_ROWS.row("DAQP", a=normal(1.0, [2, -2, 0, 1, -1]))
 def qp_box() -> Built:
     """A box whose ends are parameters, on either side of zero."""
     a, low, high = cp.Parameter(5, name="a"), cp.Parameter(5, neg=True), cp.Parameter(5, pos=True)
@@ -53,7 +53,7 @@ def qp_box() -> Built:
     return cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [low <= x, x <= high]), [a, low, high], [x]
 
 
-@_ROWS.row("DIRECT")
+@_ROWS.row("DAQP", "DIRECT")
 def qp_least_squares() -> Built:
     """The data matrix is a parameter; canonicalisation names the residual."""
     A, b = cp.Parameter((6, 3)), cp.Parameter(6)
@@ -61,7 +61,7 @@ def qp_least_squares() -> Built:
     return cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b))), [A, b], [x]
 
 
-@_ROWS.row("DIRECT")
+@_ROWS.row("DAQP", "DIRECT")
 def qp_matrix_least_squares() -> Built:
     """A matrix variable with several right-hand sides, and a ridge."""
     A, B, ridge = cp.Parameter((4, 2)), cp.Parameter((4, 3)), cp.Parameter(pos=True)
@@ -114,14 +114,13 @@ def qp_simplex() -> Built:
     return cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x - a)), [cp.sum(x) == 1]), [a], [x]
 
 
-@_ROWS.row(signal=normal(0.5, [0, 0, 0, 3, 3, 3, 1, 1]), lam=uniform(0.5, 1.0))
+@_ROWS.row(signal=normal(0.5, [0, 0, 0, 3, 3, 3, 1, 1]), D=normal(0.1, 0.7 * np.diff(np.eye(8), axis=0)))
 def qp_total_variation() -> Built:
     """A sparse difference operator whose entries are parameters."""
     indices = (np.repeat(np.arange(7), 2), np.stack([np.arange(7), np.arange(1, 8)], axis=1).ravel())
-    signal, lam = cp.Parameter(8, name="signal"), cp.Parameter(pos=True, name="lam")
-    D = cp.Parameter((7, 8), sparsity=indices, name="D")
+    signal, D = cp.Parameter(8, name="signal"), cp.Parameter((7, 8), sparsity=indices, name="D")
     x = cp.Variable(8)
-    return cp.Problem(cp.Minimize(cp.sum_squares(x - signal) + lam * cp.norm1(D @ x))), [signal, lam, D], [x]
+    return cp.Problem(cp.Minimize(cp.sum_squares(x - signal) + cp.norm1(D @ x))), [signal, D], [x]
 
 
 @_ROWS.row(start=normal(2.0), A=normal(0.2, np.eye(2)), B=normal(0.2, [[0.0], [0.7]]))
@@ -144,10 +143,11 @@ def qp_cancelling() -> Built:
     return cp.Problem(cp.Minimize(objective), [x + b <= 0.5 + b]), [a, b], [x]
 
 
-@_ROWS.row("DAQP", tracked=normal())
+@_ROWS.row(tracked=normal(1.0, [3, 0, 0]), limit=uniform(0.4, 0.8))
 def qp_tracking() -> Built:
     """A parametric matrix around a parametric point, through a variable that names the difference."""
-    P, tracked, limit = cp.Parameter((3, 3), PSD=True), cp.Parameter(3, name="tracked"), cp.Parameter(pos=True)
+    P, tracked = cp.Parameter((3, 3), PSD=True), cp.Parameter(3, name="tracked")
+    limit = cp.Parameter(pos=True, name="limit")
     x, error = cp.Variable(3), cp.Variable(3)
     objective = cp.quad_form(error, P) + cp.sum_squares(x)
     constraints = [error == x - tracked, cp.norm1(x) <= limit]

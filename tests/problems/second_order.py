@@ -31,9 +31,10 @@ def soc_robust_least_squares() -> Built:
 def soc_fermat_weber() -> Built:
     """The point with the smallest weighted sum of distances; second-order cones by rows."""
     anchors, weights = cp.Parameter((4, 2), name="anchors"), cp.Parameter(4, nonneg=True, name="weights")
-    x = cp.Variable((1, 2))
-    distances = cp.norm(np.ones((4, 1)) @ x - anchors, axis=1)
-    return cp.Problem(cp.Minimize(weights @ distances)), [anchors, weights], [x]
+    x, differences = cp.Variable((1, 2)), cp.Variable((4, 2))
+    objective = weights @ cp.norm(differences, axis=1)
+    problem = cp.Problem(cp.Minimize(objective), [differences == np.ones((4, 1)) @ x - anchors])
+    return problem, [anchors, weights], [x]
 
 
 @_ROWS.row(a=normal(1.0, [0.1, 0.1, 3.0, 0.0, 1.0]), lam=uniform(2.0, 2.5))
@@ -54,21 +55,23 @@ def soc_sizes() -> Built:
     return cp.Problem(cp.Minimize(cp.sum_squares(x - a)), constraints), [a, tops, slack], [x]
 
 
-@_ROWS.row("ECOS")
+@_ROWS.row("ECOS", c=normal(1.0, -2), B=normal(0.3, np.eye(4, 3)), limit=uniform(0, 0.2))
 def soc_quadratic_constraint() -> Built:
     """A quadratic constraint becomes a rotated cone; several outputs."""
-    c, B, limit = cp.Parameter(3), cp.Parameter((4, 3)), cp.Parameter(pos=True)
+    c, B, limit = cp.Parameter(3, name="c"), cp.Parameter((4, 3), name="B"), cp.Parameter(name="limit")
     x, t = cp.Variable(3), cp.Variable()
     constraints = [cp.sum_squares(B @ x) <= t, t + cp.sum(x) <= limit]
     return cp.Problem(cp.Minimize(c @ x + 0.5 * t), constraints), [c, B, limit], [x, t]
 
 
-@_ROWS.row("ECOS", kappa=uniform(0.5, 1.0), L=normal(0.3, np.eye(4)))
+@_ROWS.row("ECOS", mu=normal(0.1), kappa=uniform(0.5, 1.0), L=normal(0.3, np.eye(4)))
 def soc_portfolio() -> Built:
     """Mean and standard deviation, maximised on the simplex."""
-    mu, L, kappa = cp.Parameter(4), cp.Parameter((4, 4), name="L"), cp.Parameter(pos=True, name="kappa")
-    x = cp.Variable(4, nonneg=True)
-    return cp.Problem(cp.Maximize(mu @ x - kappa * cp.norm(L @ x)), [cp.sum(x) == 1]), [mu, L, kappa], [x]
+    mu, L = cp.Parameter(4, name="mu"), cp.Parameter((4, 4), name="L")
+    kappa = cp.Parameter(pos=True, name="kappa")
+    x, risk = cp.Variable(4, nonneg=True), cp.Variable()
+    problem = cp.Problem(cp.Maximize(mu @ x - kappa * risk), [cp.sum(x) == 1, cp.norm(L @ x) <= risk])
+    return problem, [mu, L, kappa], [risk, x]
 
 
 @_ROWS.row("ECOS")

@@ -87,5 +87,5 @@ def psd_two_cones() -> Built:
     A, P, radius = cp.Parameter((3, 3), symmetric=True), cp.Parameter((2, 2), PSD=True, name="P"), cp.Parameter(pos=True)
     X, Y = cp.Variable((3, 3), PSD=True), cp.Variable((2, 2), symmetric=True)
     objective = cp.sum_squares(X - A) + cp.trace(P @ Y)
-    constraints = [Y - X[:2, :2] >> 0, cp.norm(Y, "fro") <= 2 * radius, Y[0, 1] >= 0.1]
+    constraints = [Y - X[:2, :2] >> 0, cp.norm(Y - np.eye(2), "fro") <= 0.5 * radius, Y[0, 1] >= 0.1]
     return cp.Problem(cp.Minimize(objective), constraints), [A, P, radius], [Y, X]
