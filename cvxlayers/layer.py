@@ -99,6 +99,9 @@ class Layer:
             SolverError: if items are not solved and `options.on_failure` is "raise".
         """
         theta, batch_shape = self.compiled.parameters.flatten(values)
+        if any(self.compiled.parameters.logs):
+            # The derivative of a logarithm needs the value of this call, whatever the caller writes to it later.
+            values = [value.copy() for value in values]
         program = self.compiled.program(theta)
         outcome, point = self.kernel.solve(program, options, warm_start)
         accuracy = point.accuracy(program)

@@ -44,10 +44,10 @@ class Program:
 
 @dataclass(frozen=True)
 class Solved:
-    """A solution: the values of the listed variables, and how good they are.
+    """A solution, and how good it is.
 
     Attributes:
-        outputs: one array per listed variable.
+        outputs: one array per listed variable, then one per dual variable of the problem.
         residual: the largest violation of the optimality conditions, relative to the terms that cancel.
         margin: how far the point is from losing strict complementarity; the solution map is smooth where it is positive.
         point: x, s and y, from which a nearby solution is found.
@@ -77,6 +77,7 @@ class Reference:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.problem, self.parameters, self.variables = case.build()
+        self.duals = [dual for constraint in self.problem.constraints for dual in constraint.dual_variables]
 
     def solve(self, values: Values, near: Solved | None = None) -> Solved:
         """Returns the solution; `near` is one at nearby values, on the same faces."""
@@ -90,7 +91,8 @@ class Reference:
         raw = SimpleNamespace(status="Solved", x=x, z=y, s=s, obj_val=0.0, solve_time=0.0, iterations=0)
         self.problem.unpack_results(raw, chain, inverse)
         margin = min((face.margin(s[face.rows], y[face.rows]) for face in found), default=np.inf)
-        return Solved([_dense(variable) for variable in self.variables], residual, margin, (x, s, y), found)
+        outputs = [_dense(variable) for variable in (*self.variables, *self.duals)]
+        return Solved(outputs, residual, margin, (x, s, y), found)
 
     def difference(self, values: Values, base: Solved, slot: int, direction: Array) -> Difference:
         """Differentiates the outputs along a direction of one parameter; two step sizes tell the error."""
@@ -121,7 +123,7 @@ def _assign(parameter: cp.Parameter, value: Array) -> None:
 
 def _dense(variable: cp.Variable) -> Array:
     value: Any = variable.value
-    return np.array(value.toarray() if sp.issparse(value) else value, dtype=float)
+    return np.array(value.toarray() if sp.issparse(value) else value, dtype=float).reshape(variable.shape)
 
 
 def _program(data: dict[str, Any]) -> Program:

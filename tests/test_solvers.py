@@ -163,14 +163,19 @@ def test_degenerate_objectives_are_solved(label: str, rank: int, rng: np.random.
         assert_optimal(program, outcome.solution, 1e-8 if name is None else 1e-5)
 
 
-@pytest.mark.parametrize(("name", "cone"), cases())
+LINEAR = ("polyhedral", "second_order", "exponential")
+
+
+@pytest.mark.parametrize(
+    ("name", "cone"), [*cases(), *(pytest.param("ECOS", CONES[k], id=f"ECOS-{k}") for k in LINEAR)]
+)
 def test_items_do_not_depend_on_their_neighbours(name: str, cone: Product, rng: np.random.Generator) -> None:
-    program, _ = solvable(cone, rng, batch=7)
+    program, _ = solvable(cone, rng, batch=7, rank=0 if name == "ECOS" else N)
     reference = solve_batch(program, only(name), Options(), threads=1).solution
     order = rng.permutation(7)
     assert_same(solve_batch(program.item(order), only(name), Options(), threads=1).solution, item(reference, order))
     wild = replace(program, P=program.P.copy(), q=program.q.copy(), A=program.A.copy(), b=program.b.copy())
-    wild.P[0], wild.q[0] = wild.P[0] * 1e6, wild.q[0] * 1e6
+    wild.P[:1], wild.q[0] = wild.P[:1] * 1e6, wild.q[0] * 1e6
     wild.A[3], wild.b[3] = wild.A[3] * 1e-5, wild.b[3] * 1e7
     wild.q[5] = np.nan
     others = [1, 2, 4, 6]
@@ -518,6 +523,10 @@ def test_the_table_of_choice(rng: np.random.Generator) -> None:
     assert chosen("polyhedral") == ("DAQP", "PIQP", "CLARABEL")
     assert chosen("polyhedral", rank=2) == ("PIQP", "CLARABEL", "SCS")
     assert chosen("polyhedral", rank=0) == ("PIQP", "CLARABEL", "SCS")
+    diagonal, full = (pattern_of(matrix) for matrix in (np.eye(120), np.ones((120, 120))))
+    cone = Product(nonnegative=120)
+    assert select(Structure(diagonal, diagonal, cone)).primary.name == "PIQP"
+    assert select(Structure(diagonal, full, cone)).primary.name == "DAQP"
     for label in ("second_order", "semidefinite", "exponential", "power", "mixed"):
         assert chosen(label) == ("CLARABEL", "SCS")
 

@@ -22,6 +22,8 @@ from cvxlayers.program import ConeProgram, Residuals, Vectors
 
 Sizes = Float[np.ndarray, "#batch"]
 
+_BEYOND_DOUBT = 1e-13
+
 
 @dataclass(frozen=True, eq=False)
 class Point:
@@ -69,16 +71,23 @@ def evaluate(program: ConeProgram, x: Vectors, v: Vectors) -> Point:
     Px = structure.P.matvec(program.P, x)
     Aty = structure.A.rmatvec(program.A, y)
     Ax = structure.A.matvec(program.A, x)
-    return Point(
-        x=x,
-        v=v,
-        y=y,
-        s=s,
-        dual=Px + Aty + program.q,
-        primal=Ax + s - program.b,
-        dual_scale=_largest(Px, Aty, program.q),
-        primal_scale=_largest(Ax, s, program.b),
-    )
+    dual, primal = Px + Aty + program.q, Ax + s - program.b
+    dual_scale, primal_scale = _largest(Px, Aty, program.q), _largest(Ax, s, program.b)
+    # A sum may be small because its terms cancel, as in Ax = 0: then their own size is the measure. It costs as much
+    # as the residual, and is asked for only where the residual is not below every doubt.
+    doubtful = np.flatnonzero(~(relative(dual, primal, dual_scale, primal_scale) <= _BEYOND_DOUBT))
+    if len(doubtful):
+        terms = _terms(program.item(doubtful), np.abs(x[doubtful]), np.abs(y[doubtful]))
+        dual_scale, primal_scale = np.array(dual_scale), np.array(primal_scale)
+        dual_scale[doubtful] = np.maximum(dual_scale[doubtful], terms[0])
+        primal_scale[doubtful] = np.maximum(primal_scale[doubtful], terms[1])
+    return Point(x, v, y, s, dual, primal, dual_scale, primal_scale)
+
+
+def _terms(program: ConeProgram, x: Vectors, y: Vectors) -> tuple[Sizes, Sizes]:
+    """Returns the largest sums of sizes, |P||x| + |A|ᵀ|y| and |A||x|, per item."""
+    structure, P, A = program.structure, np.abs(program.P), np.abs(program.A)
+    return _largest(structure.P.matvec(P, x) + structure.A.rmatvec(A, y)), _largest(structure.A.matvec(A, x))
 
 
 def relative(dual: Vectors, primal: Vectors, dual_scale: Sizes, primal_scale: Sizes) -> Sizes:

@@ -23,7 +23,7 @@ _STATUS = {
     "PIQP_DUAL_INFEASIBLE": Status.UNBOUNDED,
 }
 # The dense code is faster up to this order, and beyond it where the matrices are this full.
-_ALWAYS_DENSE, _DENSE_FILL, _NEVER_DENSE = 30, 0.2, 1500
+_ALWAYS_DENSE, _DENSE_FILL, _NEVER_DENSE = 25, 0.05, 1500
 
 
 @final
@@ -57,7 +57,7 @@ class PIQP(Solver):
 
         structure, batch, equalities = program.structure, program.batch, program.structure.cone.zero
         kind, solution = (
-            piqp.DenseSolver if _prefers_dense(structure) else piqp.SparseSolver,
+            piqp.DenseSolver if prefers_dense(structure) else piqp.SparseSolver,
             unsolved(structure, batch),
         )
         P, A, G = _matrices(program)
@@ -80,7 +80,7 @@ def _matrices(program: ConeProgram) -> tuple[Any, Any, Any]:
     structure, batch, equalities = program.structure, program.batch, program.structure.cone.zero
     A = select_rows(structure.A, np.arange(equalities))
     G = select_rows(structure.A, np.arange(equalities, structure.m))
-    if _prefers_dense(structure):
+    if prefers_dense(structure):
         P = each(structure.P.dense(program.P).transpose(0, 2, 1), batch)
         return P, each(A.dense(program.A), batch), each(G.dense(program.A), batch)
     upper = upper_triangle(structure.P)
@@ -109,7 +109,8 @@ def _configure(settings: Any, options: Options) -> None:
             raise OptionError(f"PIQP does not take {name}={value!r}: {error}") from error
 
 
-def _prefers_dense(structure: Structure) -> bool:
+def prefers_dense(structure: Structure) -> bool:
+    """Whether dense factorisations are the faster ones for programs of this structure."""
     order = structure.n + structure.m
     full = structure.P.nnz + structure.A.nnz >= _DENSE_FILL * structure.n * order
     return order <= _ALWAYS_DENSE or (full and order <= _NEVER_DENSE)

@@ -13,14 +13,14 @@ from cvxlayers.solvers.clarabel import Clarabel
 from cvxlayers.solvers.daqp import DAQP
 from cvxlayers.solvers.direct import Direct
 from cvxlayers.solvers.ecos import ECOS
-from cvxlayers.solvers.piqp import PIQP
+from cvxlayers.solvers.piqp import PIQP, prefers_dense
 from cvxlayers.solvers.scs import SCS
 from cvxlayers.solvers.solver import Solver
 
 SOLVERS: dict[str, Solver] = {solver.name: solver for solver in (Direct(), DAQP(), PIQP(), Clarabel(), SCS(), ECOS())}
 
-# Up to this many variables a dense active-set method beats an interior-point method.
-_SMALL = 150
+# Up to so many variables a dense active-set method beats every interior-point method, and the dense ones.
+_TINY, _SMALL = 50, 150
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ def _table(structure: Structure, P_values: Float[np.ndarray, "... nnz"] | None) 
         return [direct, clarabel]
     if not structure.cone.polyhedral:
         return [clarabel, scs]
-    if structure.n <= _SMALL and daqp.refusal(structure) is None and _may_be_definite(structure, P_values):
+    small = structure.n <= _TINY or (structure.n <= _SMALL and prefers_dense(structure))
+    if small and daqp.refusal(structure) is None and _may_be_definite(structure, P_values):
         return [daqp, piqp, clarabel]
     return [piqp, clarabel, scs]
 

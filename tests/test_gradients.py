@@ -1,0 +1,230 @@
+"""Every problem of the catalogue: values and derivatives against an independent reference, and among themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pytest
+
+from cvxlayers import CvxpyLayer
+from cvxlayers.solvers.registry import suitable
+from tests import checks
+from tests.problems import CASES, Case, support
+from tests.reference import Difference, Reference, Solved
+
+torch = pytest.importorskip("torch")
+torch_layer = pytest.importorskip("cvxlayers.torch").CvxpyLayer
+
+CASE = pytest.mark.parametrize("case", CASES.values(), ids=str)
+CASE_SOLVER = pytest.mark.parametrize(
+    ("case", "solver"),
+    [(case, solver) for case in CASES.values() for solver in (None, *case.solvers)],
+    ids=lambda value: "default" if value is None else str(value),
+)
+# Parameters of up to this many entries are differentiated along every entry, others along a few random directions.
+FULL, DIRECTIONS = 4, 2
+BATCH = 64
+# Any solution x of the same residual is right to about 1e-11 at these condition numbers.
+VALUE = 1e-8
+# Rounding, times the condition numbers of the catalogue's systems.
+ROUNDING = 1e-9
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The problem has an expression with dimension greater than 2"),
+    pytest.mark.filterwarnings("ignore:.*sparse CVXPY expression"),
+]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the reference says of one problem at one sample."""
+
+    reference: Reference
+    values: list[np.ndarray]
+    solved: Solved
+    differences: list[Difference]
+
+    @property
+    def outputs(self) -> list[np.ndarray]:
+        """The listed variables, without the duals."""
+        return self.solved.outputs[: len(self.reference.variables)]
+
+    @property
+    def primal_differences(self) -> list[Difference]:
+        """The differences of the listed variables."""
+        count = len(self.reference.variables)
+        return [Difference(d.slot, d.direction, d.outputs[:count], d.error) for d in self.differences]
+
+
+@cache
+def expected(name: str) -> Expected:
+    """The reference's results for a problem, along enough directions for every parameter."""
+    case = CASES[name]
+    reference = Reference(case)
+    values = case.sample(np.random.default_rng(0))
+    solved = reference.solve(values)
+    rng = np.random.default_rng(1)
+    differences = [
+        reference.difference(values, solved, slot, direction)
+        for slot, parameter in enumerate(reference.parameters)
+        for direction in _directions(parameter, rng)
+    ]
+    return Expected(reference, values, solved, differences)
+
+
+def _directions(parameter, rng: np.random.Generator) -> list[np.ndarray]:
+    """Directions in which the parameter may move: symmetric, or on its sparsity."""
+    mask = support(parameter)
+    entries = np.argwhere(mask) if np.sum(mask) <= FULL else []
+    found = [np.zeros(parameter.shape) for _ in entries]
+    for direction, entry in zip(found, entries, strict=True):
+        direction[tuple(entry)] = 1.0
+    found = found or [rng.normal(size=parameter.shape) * mask for _ in range(DIRECTIONS)]
+    if any(parameter.attributes[name] for name in ("symmetric", "PSD", "NSD")):
+        found = [direction + direction.T for direction in found]
+    return found
+
+
+def layer_of(case: Case, **options: object) -> CvxpyLayer:
+    """The neutral layer of a problem."""
+    problem, parameters, variables = case.build()
+    return CvxpyLayer(problem, parameters, variables, gp=case.gp, **options)
+
+
+def test_the_catalogue_covers_all_kinds():
+    assert len(CASES) >= 40
+    built = [case.build() for case in CASES.values()]
+    parameters = [parameter.attributes for _, listed, _ in built for parameter in listed]
+    variables = [variable.attributes for _, _, listed in built for variable in listed]
+    for attribute in ("nonneg", "nonpos", "pos", "neg", "symmetric", "PSD", "NSD", "diag", "sparsity"):
+        assert any(attributes[attribute] for attributes in parameters), f"no parameter has {attribute}"
+    for attribute in ("nonneg", "nonpos", "bounds", "symmetric", "PSD", "NSD", "diag"):
+        assert any(attributes[attribute] for attributes in variables), f"no variable has {attribute}"
+    for axes in range(4):
+        assert any(parameter.ndim == axes for _, listed, _ in built for parameter in listed)
+        assert any(variable.ndim == axes for _, _, listed in built for variable in listed)
+
+
+@CASE
+def test_the_reference_is_exact(case: Case):
+    known = expected(case.name)
+    assert known.solved.residual <= 1e-12
+    assert known.solved.margin >= 1e-2, "the sample is too near a kink: choose other draws"
+    for difference in known.differences:
+        size = max(1.0, *(float(np.max(np.abs(output))) for output in difference.outputs))
+        assert difference.error <= 1e-7 * size, f"parameter #{difference.slot}"
+
+
+@CASE
+def test_the_row_names_every_solver_that_fits(case: Case):
+    assert set(case.solvers) == set(suitable(layer_of(case).layer.kernel.structure))
+
+
+@CASE_SOLVER
+def test_values_and_gradients(case: Case, solver: str | None):
+    if solver == "ECOS":
+        pytest.importorskip("ecos")
+    known = expected(case.name)
+    problem, parameters, variables = case.build()
+    layer = torch_layer(problem, parameters, variables, gp=case.gp, solver=solver)
+    tensors = [torch.tensor(value, requires_grad=True) for value in known.values]
+    outputs = layer(*tensors)
+    checks.assert_close([output.detach().numpy() for output in outputs], known.outputs, VALUE, "variable")
+    cotangents = checks.cotangents_of(known.outputs, np.random.default_rng(2))
+    torch.autograd.backward(outputs, [torch.tensor(cotangent) for cotangent in cotangents])
+    gradients = [tensor.grad.numpy() for tensor in tensors]
+    checks.assert_gradients(gradients, cotangents, known.primal_differences, case.tolerance)
+
+
+@CASE
+def test_gradients_keep_the_structure_of_their_parameter(case: Case):
+    known = expected(case.name)
+    cotangents = checks.cotangents_of(known.outputs, np.random.default_rng(2))
+    gradients, _ = layer_of(case).vjp(known.values, cotangents)
+    for parameter, gradient in zip(known.reference.parameters, gradients, strict=True):
+        if any(parameter.attributes[name] for name in ("symmetric", "PSD", "NSD")):
+            np.testing.assert_array_equal(gradient, gradient.T)
+        assert not np.any(gradient[~support(parameter)])
+
+
+@CASE
+def test_tangents(case: Case):
+    known = expected(case.name)
+    layer = layer_of(case)
+    for difference in known.primal_differences:
+        tangents: list[np.ndarray | None] = [None] * len(known.values)
+        tangents[difference.slot] = difference.direction
+        checks.assert_tangents(layer.jvp(known.values, tangents)[0], difference, case.tolerance)
+
+
+@CASE
+def test_duals(case: Case):
+    known = expected(case.name)
+    problem, parameters, variables = case.build()
+    duals = [dual for constraint in problem.constraints for dual in constraint.dual_variables]
+    layer = CvxpyLayer(problem, parameters, [*variables, *duals], gp=case.gp)
+    outputs = layer(*known.values)
+    checks.assert_close(outputs, known.solved.outputs, VALUE, "variable or dual")
+    cotangents = checks.cotangents_of(outputs, np.random.default_rng(3))
+    gradients, _ = layer.vjp(known.values, cotangents)
+    checks.assert_gradients(gradients, cotangents, known.differences, case.tolerance)
+
+
+@CASE
+def test_adjoint_identity(case: Case):
+    rng = np.random.default_rng(4)
+    layer = layer_of(case)
+    values = case.sample(rng, (3,))
+    tangents = [rng.normal(size=value.shape) for value in values]
+    outputs, _ = layer.jvp(values, tangents)
+    cotangents = checks.cotangents_of(outputs, rng)
+    gradients, _ = layer.vjp(values, cotangents)
+    forwards, backwards = checks.inner(outputs, cotangents), checks.inner(tangents, gradients)
+    size = sum(np.sum(np.abs(a * b)) for a, b in zip(outputs, cotangents, strict=True))
+    assert abs(forwards - backwards) <= ROUNDING * size
+
+
+@CASE
+def test_a_batch_equals_a_loop(case: Case):
+    rng = np.random.default_rng(5)
+    layer = layer_of(case)
+    values = case.sample(rng, (BATCH,))
+    outputs = layer(*values)
+    cotangents = checks.cotangents_of(outputs, rng)
+    gradients, _ = layer.vjp(values, cotangents)
+    for item in range(BATCH):
+        alone = [value[item] for value in values]
+        checks.assert_close([output[item] for output in outputs], layer(*alone), ROUNDING, f"item {item}, variable")
+        mine, _ = layer.vjp(alone, [cotangent[item] for cotangent in cotangents])
+        checks.assert_close([gradient[item] for gradient in gradients], mine, ROUNDING, f"item {item}, gradient")
+
+
+@CASE
+def test_neighbours_do_not_matter(case: Case):
+    """An item has the same bits alone, in a batch, and beside neighbours that are wild or not numbers."""
+    rng = np.random.default_rng(6)
+    layer = layer_of(case, on_failure="mask")
+    values = case.sample(rng, (5,))
+    cotangents = checks.cotangents_of(layer(*values), rng)
+    alone = [value[2] for value in values]
+    outputs, gradients = layer(*alone), layer.vjp(alone, [cotangent[2] for cotangent in cotangents])[0]
+    for disturbance in (1.0, 1e6, -1e-6, np.nan):
+        beside = [np.array(value) for value in values]
+        for value in beside:
+            value[[0, 1, 3]] *= disturbance
+        checks.assert_same_bits([output[2] for output in layer(*beside)], outputs, f"{disturbance}: variable")
+        mine = layer.vjp(beside, cotangents)[0]
+        checks.assert_same_bits([gradient[2] for gradient in mine], gradients, f"{disturbance}: gradient")
+
+
+@CASE
+def test_upstream_gradients_of_any_size_scale_linearly(case: Case):
+    known = expected(case.name)
+    layer = layer_of(case)
+    cotangents = checks.cotangents_of(known.outputs, np.random.default_rng(7))
+    gradients, _ = layer.vjp(known.values, cotangents)
+    for scale in (1e-30, 1e-8, 1e12, 1e30):
+        scaled, _ = layer.vjp(known.values, [scale * cotangent for cotangent in cotangents])
+        checks.assert_close([gradient / scale for gradient in scaled], gradients, 1e-12, f"scale {scale}: gradient")
