@@ -41,8 +41,8 @@ class Exponential(Cone):
         inside, _, face, curved = _regions(points)
         projected = np.zeros(points.shape)
         projected[inside] = points[inside]
-        x, _, z = points[face].T
-        projected[face] = np.stack([x, np.zeros(x.shape), np.maximum(z, 0.0)], axis=-1)
+        projected[face] = points[face]
+        projected[face, 1:] = np.maximum(points[face, 1:], 0.0)
         projected[curved] = _on_boundary(points[curved], _root(points[curved]))
         projected = projected * scale
         projected[np.isnan(points).any(axis=-1)] = np.nan
@@ -56,7 +56,7 @@ class Exponential(Cone):
         vectors = np.broadcast_to(np.eye(3), (*points.shape, 3)).copy()
         eigenvalues[inside] = 1.0
         x, y, z = points[face].T
-        eigenvalues[face] = np.stack([np.heaviside(-x, 0.5), np.zeros(y.shape), np.heaviside(z, 0.5)], axis=-1)
+        eigenvalues[face] = np.stack([np.heaviside(-x, 0.5), np.heaviside(y, 0.5), np.heaviside(z, 0.5)], axis=-1)
         bent = points[curved]
         rho = _root(bent)
         p, normal, a, ratio = _geometry(bent, rho)
@@ -76,7 +76,10 @@ def _normalised(v: Vector) -> tuple[Float[np.ndarray, "k 3"], Float[np.ndarray, 
 
 
 def _regions(points: Points) -> tuple[np.ndarray, ...]:
-    """Returns which points are inside, inside the polar cone, over the face y = 0, and over the curved boundary."""
+    """Returns which points are inside, inside the polar cone, over a flat part of the boundary, and over its curve.
+
+    The flat parts are the face y = 0 and, to rounding, z = 0 where exp(x/y) vanishes.
+    """
     x, y, z = points.T
     finite = np.isfinite(points).all(axis=-1)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
@@ -85,7 +88,7 @@ def _regions(points: Points) -> tuple[np.ndarray, ...]:
         polar = ((x > 0) & (x * np.exp(y / x - 1.0) <= -z)) | ((x == 0) & (y <= 0) & (z <= 0))
     inside &= finite
     polar &= finite & ~inside
-    face = finite & ~inside & ~polar & (x <= 0) & (y <= 0)
+    face = finite & ~inside & ~polar & (x <= 0) & (x <= -_LARGEST * y)
     return inside, polar, face, finite & ~inside & ~polar & ~face
 
 

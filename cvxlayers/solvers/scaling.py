@@ -18,6 +18,8 @@ Powers = Int[np.ndarray, "#batch"]
 
 # Data within this many powers of two of one are left as they are.
 _ORDINARY = 6
+# A P that is smaller than q, in x′, by this many powers of two is small.
+_SMALL = 10
 # Powers are kept so small that products of three are finite.
 _LARGEST = 300
 
@@ -52,7 +54,9 @@ def scale(program: ConeProgram) -> Scaling:
     P, q = largest(program.P), largest(program.q)
     height = -_power(largest(program.A))
     length = _natural_length(program, P, q, height)
-    cost = -np.maximum(np.where(P > 0, _power(P), -np.inf), np.where(q > 0, _power(q) - length, -np.inf))
+    slope = np.where(q > 0, _power(q) - length, -np.inf)
+    # Where both are there P counts, which items often share, unless it is small.
+    cost = -np.where(P > 0, np.maximum(_power(P), slope - _SMALL), slope)
     height, length, cost = (_extraordinary(k) for k in np.broadcast_arrays(height, length, cost))
     if not (height.any() or length.any() or cost.any()):
         one = np.ones((1, 1))

@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Tunes the penalties of an elastic net by gradient descent through the layer that fits it.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--epochs", type=_positive, default=20, help="steps of Adam on the validation error")
+    parser.add_argument("--epochs", type=_positive, default=15, help="steps of Adam on the validation error")
     parser.add_argument("--lr", type=float, default=0.1, help="step size of Adam, in logarithms of penalties")
     parser.add_argument("--shrinkage", type=float, default=0.1, help="pull of a penalty towards those of its kind")
     parser.add_argument("--splits", type=_positive, default=16, help="random divisions into training and test people")

@@ -29,10 +29,10 @@ def power_inactive() -> Built:
     return cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [tight, loose]), [a, slack], [x]
 
 
-@_ROWS.row(b=normal(1.0, 1.0))
+@_ROWS.row(A=normal(0.3, [[1, 0], [0, 1], [1, 1], [1, -1]]), b=normal(0.2, [3, -2, -1, 2]))
 def power_three_halves() -> Built:
     """Powers of 1.5 of residuals."""
-    A, b = cp.Parameter((4, 2)), cp.Parameter(4, name="b")
+    A, b = cp.Parameter((4, 2), name="A"), cp.Parameter(4, name="b")
     x = cp.Variable(2)
     objective = cp.sum(cp.power(cp.abs(A @ x - b), 1.5, approx=False)) + cp.sum_squares(x)
     return cp.Problem(cp.Minimize(objective)), [A, b], [x]

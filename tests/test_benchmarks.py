@@ -1,0 +1,59 @@
+"""The benchmarks' exact answers, and the contest, without the peer."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("rich")
+
+from benchmarks.contest import Answer, race  # noqa: E402
+from benchmarks.dense_qp import layer_contender, qp_problem  # noqa: E402
+from benchmarks.quadratic import exact_answer, random_programs  # noqa: E402
+from benchmarks.report import print_scores, save_scores  # noqa: E402
+from cvxlayers.torch import CvxpyLayer  # noqa: E402
+
+
+def test_exact_gradients_match_differences():
+    """Along one random direction of all data, to fourth order."""
+    programs = random_programs(1, 6, 2, 4, seed=3)
+    answer, rng, step = exact_answer(programs), np.random.default_rng(0), 1e-3
+    direction = {name: rng.normal(size=value.shape) for name, value in programs.parameters.items()}
+    direction["Q"] = direction["Q"] + direction["Q"].mT
+    along = sum((answer.gradients[name] * direction[name]).sum() for name in direction)
+
+    def value(distance: float) -> float:
+        moved = {name: data + distance * direction[name] for name, data in programs.parameters.items()}
+        return float(
+            (exact_answer(type(programs)(**moved, weights=programs.weights)).solution * programs.weights).sum()
+        )
+
+    difference = (8 * (value(step) - value(-step)) - (value(2 * step) - value(-2 * step))) / (12 * step)
+    assert along == pytest.approx(difference, rel=1e-7)
+
+
+def test_contest_scores_the_layer(tmp_path, capsys):
+    programs = random_programs(4, 6, 2, 4, seed=0)
+    contender = layer_contender("cvxlayers", CvxpyLayer(*qp_problem(6, 2, 4)), programs)
+    (score,) = race([contender], exact_answer(programs), repetitions=3, warmup=1)
+    assert len(score.forward) == len(score.step) == 3
+    assert score.solution_error < 1e-10
+    assert score.gradient_error < 1e-9
+    print_scores("dense_qp", [score])
+    assert "cvxlayers" in capsys.readouterr().out
+    record = json.loads(save_scores(tmp_path, "dense_qp", {"batch": 4}, [score]).read_text())
+    assert record["scores"][0]["step"] == score.step
+
+
+def test_contest_sees_a_wrong_answer():
+    programs = random_programs(3, 4, 1, 2, seed=0)
+    exact = exact_answer(programs)
+    wrong = Answer(exact.solution + [[0.1], [0.0], [0.0]], {**exact.gradients, "p": 1.01 * exact.gradients["p"]})
+    contender = layer_contender("wrong", CvxpyLayer(*qp_problem(4, 1, 2)), programs)
+    contender = type(contender)("wrong", contender.forward, lambda: lambda: wrong)
+    (score,) = race([contender], exact, repetitions=1, warmup=0)
+    assert score.solution_error > 0.01
+    assert score.gradient_error == pytest.approx(0.01)
