@@ -1,9 +1,9 @@
 """A second opinion on solutions and their derivatives, which shares no code with the library.
 
-CVXPY reduces the problem with the values of its parameters put in as constants, Clarabel solves it, and Newton's method
-on the optimality conditions makes the solution exact to rounding. With the complementarity of symmetric cones written by
-the Jordan product these conditions are regular wherever the solution is unique, strictly complementary and nondegenerate
-(Alizadeh, Haeberly, Overton 1998). Differences of such solutions certify derivatives to about 1e-9.
+CVXPY reduces the problem with the values of its parameters put in as constants, Clarabel solves it, and Newton's
+method on the optimality conditions makes the solution exact to rounding. With the complementarity of symmetric cones
+written by the Jordan product these conditions are regular wherever the solution is unique, strictly complementary and
+nondegenerate (Alizadeh, Haeberly, Overton 1998). Differences of such solutions certify derivatives to about 1e-9.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Solved:
     Attributes:
         outputs: one array per listed variable, then one per dual variable of the problem.
         residual: the largest violation of the optimality conditions, relative to the terms that cancel.
-        margin: how far the point is from losing strict complementarity; the solution map is smooth where it is positive.
+        margin: how far the point is from losing strict complementarity; where positive, the solution map is smooth.
         point: x, s and y, from which a nearby solution is found.
         faces: the equations of complementarity on which it lies.
     """
@@ -83,7 +83,9 @@ class Reference:
         """Returns the solution; `near` is one at nearby values, on the same faces."""
         for parameter, value in zip(self.parameters, values, strict=True):
             _assign(parameter, value)
-        data, chain, inverse = self.problem.get_problem_data(cp.CLARABEL, gp=self.case.gp, ignore_dpp=True, solver_opts={})
+        data, chain, inverse = self.problem.get_problem_data(
+            cp.CLARABEL, gp=self.case.gp, ignore_dpp=True, solver_opts={}
+        )
         program = _program(data)
         x, s, y = _clarabel(program, data["dims"]) if near is None else near.point
         found = faces(data["dims"], s, y) if near is None else near.faces

@@ -10,11 +10,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("rich")
 
-from benchmarks.contest import Answer, race  # noqa: E402
-from benchmarks.dense_qp import layer_contender, qp_problem  # noqa: E402
-from benchmarks.quadratic import exact_answer, random_programs  # noqa: E402
-from benchmarks.report import print_scores, save_scores  # noqa: E402
-from cvxlayers.torch import CvxpyLayer  # noqa: E402
+from benchmarks.contest import Answer, race
+from benchmarks.dense_qp import layer_contender, qp_problem
+from benchmarks.quadratic import exact_answer, random_programs
+from benchmarks.report import print_scores, save_scores
+from cvxlayers.torch import CvxpyLayer
 
 
 def test_exact_gradients_match_differences():
@@ -51,9 +51,9 @@ def test_contest_scores_the_layer(tmp_path, capsys):
 def test_contest_sees_a_wrong_answer():
     programs = random_programs(3, 4, 1, 2, seed=0)
     exact = exact_answer(programs)
-    wrong = Answer(exact.solution + [[0.1], [0.0], [0.0]], {**exact.gradients, "p": 1.01 * exact.gradients["p"]})
+    wrong = Answer(exact.solution * [[1.1], [1.0], [1.0]], {**exact.gradients, "p": 1.01 * exact.gradients["p"]})
     contender = layer_contender("wrong", CvxpyLayer(*qp_problem(4, 1, 2)), programs)
     contender = type(contender)("wrong", contender.forward, lambda: lambda: wrong)
     (score,) = race([contender], exact, repetitions=1, warmup=0)
-    assert score.solution_error > 0.01
+    assert score.solution_error == pytest.approx(0.1)
     assert score.gradient_error == pytest.approx(0.01)

@@ -17,7 +17,7 @@ from cvxlayers import errors
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "cvxlayers"
 
-# From the bottom up. A room (a module, or a package) imports from lower floors and from itself, and never from a sibling.
+# From the bottom up. A room (a module, or a package) imports from lower floors and from itself, never from a sibling.
 FLOORS = (
     {"errors"},
     {"cones", "parallel"},
@@ -135,7 +135,8 @@ def in_fresh_interpreter(code: str) -> str:
     return finished.stdout.strip()
 
 
-LOADED = "import sys; print(*sorted({'cvxpy', 'torch', 'jax', 'tensorflow', *%r} & set(sys.modules)))" % sorted(SOLVERS)
+WATCHED = sorted({"cvxpy", "torch", "jax", "tensorflow", *SOLVERS})
+LOADED = f"import sys; print(*[name for name in {WATCHED} if name in sys.modules])"
 
 
 def test_importing_the_package_imports_no_framework_and_no_cvxpy():

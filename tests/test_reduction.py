@@ -63,7 +63,10 @@ def both(build) -> tuple[Layer, Layer]:
 
 
 def values_for(build, rng, batch=4):
-    return [0.3 + 0.05 * rng.random((batch, *shape)) if not shape else rng.normal(size=(batch, *shape)) for shape in build()[3]]
+    return [
+        0.3 + 0.05 * rng.random((batch, *shape)) if not shape else rng.normal(size=(batch, *shape))
+        for shape in build()[3]
+    ]
 
 
 @BUILDS

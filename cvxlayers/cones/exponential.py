@@ -102,7 +102,7 @@ def _coefficients(points: Points, rho: Scalars) -> tuple[Scalars, Scalars, Scala
 
 def _root(points: Points) -> Scalars:
     """Returns ρ: the root of α e^ρ − β e^−ρ − z, between the zeros of α and β."""
-    x, y, z = points.T
+    x, y, _ = points.T
     with np.errstate(divide="ignore", over="ignore"):
         alpha_zero, beta_zero = 1.0 - y / np.where(x == 0, 1.0, x), x / np.where(y == 0, 1.0, y)
     low = np.where(x > 0, alpha_zero, -_LARGEST)
@@ -111,7 +111,8 @@ def _root(points: Points) -> Scalars:
     high = np.where(y > 0, np.minimum(high, beta_zero), high)
     low, high = np.clip(low, -_LARGEST, _LARGEST), np.clip(high, -_LARGEST, _LARGEST)
 
-    def balance(rho: Scalars) -> tuple[Scalars, Scalars]:
+    def balance(rho: Scalars, points: Points) -> tuple[Scalars, Scalars]:
+        x, y, z = points.T
         alpha, beta, size = _coefficients(points, rho)
         grown, shrunk = np.exp(rho), np.exp(-rho)
         value = (alpha * grown - beta * shrunk) / size - z
@@ -121,7 +122,7 @@ def _root(points: Points) -> Scalars:
         return value, slope
 
     with np.errstate(over="ignore", invalid="ignore"):
-        return increasing_root(balance, low, np.maximum(low, high))
+        return increasing_root(balance, low, np.maximum(low, high), points)
 
 
 def _on_boundary(points: Points, rho: Scalars) -> Points:

@@ -38,9 +38,10 @@ class Power(Cone):
         projected = np.zeros(points.shape)
         projected[inside] = points[inside]
         projected[flat, :2] = np.maximum(points[flat, :2], 0.0)
-        bent = points[curved]
-        r, _ = _heights(bent, _root(bent, alpha[curved]))
-        x, y, _ = _legs(bent, alpha[curved], _root(bent, alpha[curved]))
+        bent, exponent = points[curved], alpha[curved]
+        root = _root(bent, exponent)
+        r, _ = _heights(bent, root)
+        x, y, _ = _legs(bent, exponent, root)
         projected[curved] = np.stack([x, y, np.copysign(r, bent[:, 2])], axis=-1)
         projected = projected * scale
         projected[np.isnan(points).any(axis=-1)] = np.nan
@@ -122,25 +123,24 @@ def _legs(points: Points, alpha: Scalars, logit: Scalars) -> tuple[Scalars, Scal
 
 def _root(points: Points, alpha: Scalars) -> Scalars:
     """Returns the logit of r/|z| at which log r − α log x − (1 − α) log y, increasing in it, vanishes."""
-    height = np.abs(points[:, 2])
     tiny = np.finfo(float).tiny
 
-    def excess(logit: Scalars) -> tuple[Scalars, Scalars]:
+    def excess(logit: Scalars, points: Points, alpha: Scalars) -> tuple[Scalars, Scalars]:
         r, rest = _heights(points, logit)
         x, y, (root_x, root_y) = _legs(points, alpha, logit)
         logs = [np.log(np.maximum(term, tiny)) for term in (r, x, y)]
         value = logs[0] - alpha * logs[1] - (1.0 - alpha) * logs[2]
         # dr/dlogit = r (|z| − r)/|z|, and x' = α(|z| − 2r)/(2x − v) dr
-        speed = rest / height
+        speed = rest / np.abs(points[:, 2])
         bend = r * speed * (rest - r)
         slope = speed - bend * (
             alpha * alpha / np.maximum(x * root_x, tiny) + (1.0 - alpha) ** 2 / np.maximum(y * root_y, tiny)
         )
         return value, slope
 
-    bound = np.full(height.shape, _LARGEST)
+    bound = np.full(alpha.shape, _LARGEST)
     with np.errstate(over="ignore", invalid="ignore"):
-        return increasing_root(excess, -bound, bound)
+        return increasing_root(excess, -bound, bound, points, alpha)
 
 
 def _flat_eigenvalues(points: Points, alpha: Scalars) -> Points:

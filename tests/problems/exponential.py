@@ -52,10 +52,14 @@ def exp_divergence() -> Built:
     prior, mean = cp.Parameter(4, pos=True), cp.Parameter(name="mean")
     x = cp.Variable(4)
     constraints = [cp.sum(x) == 1, np.arange(4) @ x == mean]
-    return cp.Problem(cp.Minimize(cp.sum(cp.kl_div(x, np.ones(4))) + cp.sum(cp.multiply(prior, x))), constraints), [
-        prior,
-        mean,
-    ], [x]
+    return (
+        cp.Problem(cp.Minimize(cp.sum(cp.kl_div(x, np.ones(4))) + cp.sum(cp.multiply(prior, x))), constraints),
+        [
+            prior,
+            mean,
+        ],
+        [x],
+    )
 
 
 @_ROWS.row("ECOS", b=uniform(0.5, 1.5))

@@ -84,7 +84,11 @@ def psd_spectral_norm() -> Built:
 @_ROWS.row(P=definite(1.0, 1.0))
 def psd_two_cones() -> Built:
     """Orders 2 and 3 with a norm between them: the rows of all cones must be told apart."""
-    A, P, radius = cp.Parameter((3, 3), symmetric=True), cp.Parameter((2, 2), PSD=True, name="P"), cp.Parameter(pos=True)
+    A, P, radius = (
+        cp.Parameter((3, 3), symmetric=True),
+        cp.Parameter((2, 2), PSD=True, name="P"),
+        cp.Parameter(pos=True),
+    )
     X, Y = cp.Variable((3, 3), PSD=True), cp.Variable((2, 2), symmetric=True)
     objective = cp.sum_squares(X - A) + cp.trace(P @ Y)
     constraints = [Y - X[:2, :2] >> 0, cp.norm(Y - np.eye(2), "fro") <= 0.5 * radius, Y[0, 1] >= 0.1]
