@@ -12,44 +12,40 @@ Points = Float[np.ndarray, "*batch 3"]
 
 # The bracket halves at least every second time: from 1400 to rounding in some 130.
 _ITERATIONS = 200
-_ROUNDING = 2.0 * np.finfo(float).eps
+_EPSILON = np.finfo(float).eps
 
 
 def increasing_root(
-    function: Callable[..., tuple[Scalars, Scalars]], low: Scalars, high: Scalars, *data: np.ndarray
+    function: Callable[..., tuple[Scalars, Scalars, Scalars]], low: Scalars, high: Scalars, *data: np.ndarray
 ) -> Float[np.ndarray, "*batch"]:
     """Returns the root of an increasing function in [low, high], to rounding: Newton, bisected where it leaves.
 
     Args:
-        function: maps a trial and the data to the value and the slope there, elementwise. Where the value has one sign
-            on the whole interval, the end nearest to a root is returned.
+        function: maps a trial and the data to the value, the slope and the rounding of the value there, elementwise.
+            Where the value has one sign on the whole interval, the end nearest to a root is returned.
         low: lower ends of the brackets.
         high: upper ends of the brackets.
         *data: arrays with one entry (or row) for each root. Roots that are found are not computed again.
     """
     low, high = low.copy(), high.copy()
-    found = 0.5 * (low + high)
-    width, last = high - low, np.full(low.shape, np.inf)
+    found, width = 0.5 * (low + high), high - low
     active = np.arange(low.size)
     for _ in range(_ITERATIONS):
         root = found[active]
-        value, slope = function(root, *(entries[active] for entries in data))
+        value, slope, rounding = function(root, *(entries[active] for entries in data))
         low[active] = np.where(value <= 0, root, low[active])
         high[active] = np.where(value >= 0, root, high[active])
         left, right = low[active], high[active]
         step = np.divide(value, slope, out=np.full(value.shape, np.nan), where=slope > 0)
-        size, rounding = np.abs(step), _ROUNDING * (1.0 + np.abs(root))
+        spacing = _EPSILON * (1.0 + np.abs(root))
         # Newton on an exponential crawls from its flat side: a bracket that is not halved by a step is bisected.
-        shrunk = right - left <= 0.5 * width[active]
+        halved = right - left <= 0.5 * width[active]
         width[active] = right - left
         trial = root - step
-        newton = (trial > left) & (trial < right) & (shrunk | (size < 1e-3 * width[active]))
-        # Steps that are small and yet do not shrink any more are the rounding of the value.
-        stalled = (size < 1e8 * rounding) & (size > 0.5 * last[active])
-        last[active] = size
-        go = ~((size <= rounding) | (value == 0) | (width[active] <= rounding) | stalled)
-        found[active] = np.where(go, np.where(newton, trial, 0.5 * (left + right)), root)
-        active = active[go]
+        newton = (trial > left) & (trial < right) & (halved | (np.abs(step) < 1e-3 * width[active]))
+        done = (np.abs(value) <= rounding) | (np.abs(step) <= spacing) | (width[active] <= spacing)
+        found[active] = np.where(done, root, np.where(newton, trial, 0.5 * (left + right)))
+        active = active[~done]
         if active.size == 0:
             break
     return found

@@ -111,7 +111,7 @@ def _root(points: Points) -> Scalars:
     high = np.where(y > 0, np.minimum(high, beta_zero), high)
     low, high = np.clip(low, -_LARGEST, _LARGEST), np.clip(high, -_LARGEST, _LARGEST)
 
-    def balance(rho: Scalars, points: Points) -> tuple[Scalars, Scalars]:
+    def balance(rho: Scalars, points: Points) -> tuple[Scalars, Scalars, Scalars]:
         x, y, z = points.T
         alpha, beta, size = _coefficients(points, rho)
         grown, shrunk = np.exp(rho), np.exp(-rho)
@@ -119,7 +119,8 @@ def _root(points: Points) -> Scalars:
         # α' = (x − α(2ρ − 1)) / size and β' = (−y − β(2ρ − 1)) / size, with α and β already divided
         tilt = (2.0 * rho - 1.0) / size
         slope = (grown * (x + alpha - alpha * tilt) + shrunk * (y + beta + beta * tilt)) / size
-        return value, slope
+        terms = grown * (np.abs((rho - 1.0) * x) + np.abs(y)) + shrunk * (np.abs(x) + np.abs(rho * y))
+        return value, slope, np.finfo(float).eps * (terms / size + np.abs(z))
 
     with np.errstate(over="ignore", invalid="ignore"):
         return increasing_root(balance, low, np.maximum(low, high), points)

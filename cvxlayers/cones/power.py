@@ -125,7 +125,7 @@ def _root(points: Points, alpha: Scalars) -> Scalars:
     """Returns the logit of r/|z| at which log r − α log x − (1 − α) log y, increasing in it, vanishes."""
     tiny = np.finfo(float).tiny
 
-    def excess(logit: Scalars, points: Points, alpha: Scalars) -> tuple[Scalars, Scalars]:
+    def excess(logit: Scalars, points: Points, alpha: Scalars) -> tuple[Scalars, Scalars, Scalars]:
         r, rest = _heights(points, logit)
         x, y, (root_x, root_y) = _legs(points, alpha, logit)
         logs = [np.log(np.maximum(term, tiny)) for term in (r, x, y)]
@@ -136,7 +136,8 @@ def _root(points: Points, alpha: Scalars) -> Scalars:
         slope = speed - bend * (
             alpha * alpha / np.maximum(x * root_x, tiny) + (1.0 - alpha) ** 2 / np.maximum(y * root_y, tiny)
         )
-        return value, slope
+        terms = 1.0 + np.abs(logs[0]) + np.abs(alpha * logs[1]) + np.abs((1.0 - alpha) * logs[2])
+        return value, slope, np.finfo(float).eps * terms
 
     bound = np.full(alpha.shape, _LARGEST)
     with np.errstate(over="ignore", invalid="ignore"):

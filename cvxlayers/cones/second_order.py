@@ -35,7 +35,7 @@ class SecondOrder(Cone):
         # ½(1 + t/‖z‖) where the point is outside both cones; 1 or 0 where it is not.
         share = np.divide(t, norm, out=np.sign(t), where=outside)
         scale = 0.5 * (1.0 + share)
-        head = np.where(outside, scale * norm, np.where(t > 0, t, 0.0))
+        head = np.where(outside, scale * norm, np.maximum(t, 0.0))
         return np.concatenate([head[..., None], scale[..., None] * z], axis=-1).reshape(v.shape)
 
     def derivative(self, v: Vector) -> Derivative:
