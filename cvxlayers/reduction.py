@@ -79,17 +79,18 @@ class Reduction:
     def eliminate(self, program: ConeProgram) -> ConeProgram:
         """Returns the reduced programs."""
         parts = [np.take(program.P, self.kept_P, axis=1)]
-        q = np.array(np.broadcast_to(program.q, (self._batch(program), program.q.shape[1])))
+        batch = _common_length(program.P, program.q, program.A, program.b)
+        q = np.array(np.broadcast_to(program.q, (batch, program.q.shape[1])))
         for group in self.groups:
             F, c, d = self._affine(group, program)
             if group.squared:
                 product = np.matmul(F.transpose(0, 2, 1), F * d[:, :, None])
                 # Rounding must not make it unsymmetric: solvers take that for another kind of problem.
                 product = 0.5 * (product + product.transpose(0, 2, 1))
-                parts.append(product.reshape(len(product), -1))
+                parts.append(product.reshape((len(product), len(group.support) ** 2)))
             q[:, group.support] += _adjoint(F, program.q[:, group.columns] + d * c)
-        batch = max(len(part) for part in parts)
-        stacked = np.concatenate([np.broadcast_to(part, (batch, part.shape[1])) for part in parts], axis=1)
+        length = _common_length(*parts)
+        stacked = np.concatenate([np.broadcast_to(part, (length, part.shape[1])) for part in parts], axis=1)
         return ConeProgram(
             self.structure,
             program.batch,
@@ -146,9 +147,6 @@ class Reduction:
             else np.zeros((1, len(a[0])))
         )
         return F, program.b[:, group.rows] / a, d
-
-    def _batch(self, program: ConeProgram) -> int:
-        return max(len(array) for array in (program.P, program.q, program.A, program.b))
 
 
 def find_reduction(compiled: CompiledProblem) -> Reduction | None:
@@ -244,6 +242,11 @@ def _submatrix(
     counts = np.bincount(column_position[pattern.cols[kept]], minlength=width)
     indptr = np.concatenate([[0], np.cumsum(counts)])
     return Pattern((int(np.count_nonzero(rows)), width), row_position[pattern.rows[kept]], indptr)
+
+
+def _common_length(*arrays: Vectors) -> int:
+    """Returns the length of the batch axis to which those of length one broadcast."""
+    return np.broadcast_shapes(*(array.shape[:1] for array in arrays))[0]
 
 
 def _apply(F: Float[np.ndarray, "#batch _k _p"], x: Vectors) -> Vectors:

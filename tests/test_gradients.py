@@ -261,3 +261,13 @@ def test_upstream_gradients_of_any_size_scale_linearly(case: Case):
     plain = gradients(1.0)
     for scale in (1e-30, 1e-8, 1e12, 1e30):
         checks.assert_close(gradients(scale), plain, 1e-12, f"scale {scale}: gradient")
+
+
+@CASE
+def test_an_empty_batch(case: Case):
+    layer = torch_layer_of(case)
+    values = [torch.empty((0, *parameter.shape), dtype=torch.float64).requires_grad_() for parameter in case.build()[1]]
+    outputs = layer(*values)
+    assert [output.shape for output in outputs] == [(0, *variable.shape) for variable in case.build()[2]]
+    gradients = torch.autograd.grad(sum(output.sum() for output in outputs), values)
+    assert [gradient.shape for gradient in gradients] == [value.shape for value in values]

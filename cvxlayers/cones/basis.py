@@ -56,7 +56,7 @@ class BlockBasis(Basis):
         """Returns the blocks' entries."""
         count, size = self.blocks.shape[-3], self.blocks.shape[-1]
         start, row, col = np.meshgrid(size * np.arange(count), np.arange(size), np.arange(size), indexing="ij")
-        values = self.blocks.reshape((*self.blocks.shape[:-3], -1))
+        values = self.blocks.reshape((*self.blocks.shape[:-3], count * size * size))
         return Triplets((start + row).ravel(), (start + col).ravel(), values)
 
     def item(self, index: Index) -> BlockBasis:
@@ -65,7 +65,7 @@ class BlockBasis(Basis):
 
     def _apply(self, blocks: Float[np.ndarray, "*batch count block block"], w: Columns) -> Columns:
         size = blocks.shape[-1]
-        stacked = w.reshape((*w.shape[:-2], -1, size, w.shape[-1]))
+        stacked = w.reshape((*w.shape[:-2], w.shape[-2] // size, size, w.shape[-1]))
         return np.matmul(blocks, stacked).reshape(w.shape)
 
 
@@ -109,7 +109,8 @@ class ConeRayBasis(Basis):
         return ConeRayBasis(self.h[index], self.sigma[index])
 
     def _split(self, w: Columns) -> tuple[np.ndarray, np.ndarray]:
-        stacked = w.reshape((*w.shape[:-2], -1, self.h.shape[-1] + 1, w.shape[-1]))
+        size = self.h.shape[-1] + 1
+        stacked = w.reshape((*w.shape[:-2], w.shape[-2] // size, size, w.shape[-1]))
         return stacked[..., 0, :], stacked[..., 1:, :]
 
     def _reflect(self, z: np.ndarray) -> np.ndarray:
@@ -146,7 +147,7 @@ class CongruenceBasis(Basis):
     def _congruence(self, Q: np.ndarray, w: Columns) -> Columns:
         order = Q.shape[-1]
         size = order * (order + 1) // 2
-        stacked = w.reshape((*w.shape[:-2], -1, size, w.shape[-1]))
+        stacked = w.reshape((*w.shape[:-2], w.shape[-2] // size, size, w.shape[-1]))
         W = smat(np.swapaxes(stacked, -1, -2), order)
         turned = Q[..., None, :, :] @ W @ np.swapaxes(Q, -1, -2)[..., None, :, :]
         return np.swapaxes(svec(turned), -1, -2).reshape(w.shape)

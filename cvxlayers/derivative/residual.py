@@ -108,9 +108,7 @@ def residuals(program: ConeProgram, point: Point) -> Residuals:
 
 
 def _largest(*terms: Vectors) -> Sizes:
-    batch = max(len(term) for term in terms)
-    sizes = [np.max(np.abs(term), axis=1, initial=0.0) for term in terms]
-    return np.broadcast_to(np.max(np.broadcast_arrays(*sizes), axis=0), (batch,))
+    return np.max(np.broadcast_arrays(*(np.max(np.abs(term), axis=1, initial=0.0) for term in terms)), axis=0)
 
 
 def _ratio(size: Sizes, scale: Sizes) -> Sizes:
