@@ -106,7 +106,7 @@ class Layer:
         outcome, point = self.kernel.solve(program, options, warm_start)
         accuracy = point.accuracy(program)
         status = _final_status(outcome.solution.status, accuracy, options.solver.eps)
-        self._report(status, accuracy, outcome, options)
+        self._report(values, status, accuracy, outcome, options)
         chosen = self.compiled.variables if outputs is None else outputs
         found = chosen.recover(point.x, point.y)
         failed = status > Status.INACCURATE
@@ -251,11 +251,18 @@ class Layer:
         return _spread(arrays, solved, forward), _spread_info(info, solved, forward)
 
     def _report(
-        self, status: Int[np.ndarray, " batch"], accuracy: Sizes, outcome: Outcome, options: CallOptions
+        self,
+        values: Sequence[Array],
+        status: Int[np.ndarray, " batch"],
+        accuracy: Sizes,
+        outcome: Outcome,
+        options: CallOptions,
     ) -> None:
         failed = np.flatnonzero(status > Status.INACCURATE)
         if len(failed) and options.on_failure == "raise":
-            message = report.failures(failed, status, accuracy, outcome.solvers, outcome.solution.iterations)
+            names = self.compiled.parameters.names
+            culprits = [name for name, value in zip(names, values, strict=True) if not np.isfinite(value).all()]
+            message = report.failures(failed, status, accuracy, outcome.solvers, outcome.solution.iterations, culprits)
             raise SolverError(message, failed.tolist(), status[failed].tolist())
         rough = np.flatnonzero(status == Status.INACCURATE)
         if len(rough):

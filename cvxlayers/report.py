@@ -15,7 +15,7 @@ _HINTS = {
     Status.ITERATION_LIMIT: 'Iteration limit: raise solver_args={"max_iters": ...}.',
     Status.TIME_LIMIT: 'Time limit: raise solver_args={"time_limit": ...}.',
     Status.NUMERICAL_ERROR: 'Numerical error: rescale the data, or try another solver, as solver="CLARABEL" or "SCS".',
-    Status.INVALID_INPUT: "Invalid input: the parameters of these items hold NaN or infinite entries.",
+    Status.INVALID_INPUT: "Invalid input: the data of these items hold NaN or infinite entries{culprits}.",
 }
 
 
@@ -25,8 +25,9 @@ def failures(
     residual: Float[np.ndarray, " batch"],
     solvers: list[str],
     iterations: Int[np.ndarray, " batch"],
+    not_finite: list[str],
 ) -> str:
-    """Says which items of a batch were not solved, and how each ended."""
+    """Says which items of a batch were not solved, how each ended, and which parameters hold NaN or infinities."""
     shown = []
     for item in items[:5].tolist():
         word = Status(int(status[item])).name.lower().replace("_", " ")
@@ -34,8 +35,10 @@ def failures(
         shown.append(f"item {item}: {word}{how if solvers[item] else ''}")
     more = f"; and {len(items) - 5} more" if len(items) > 5 else ""
     hints = " ".join(_HINTS[kind] for kind in sorted({Status(int(code)) for code in status[items]}))
+    culprits = f", from {', '.join(map(repr, not_finite))}" if not_finite else ""
     return (
-        f"{len(items)} of {len(status)} programs were not solved: {'; '.join(shown)}{more}. {hints} "
+        f"{len(items)} of {len(status)} programs were not solved: {'; '.join(shown)}{more}. "
+        f"{hints.replace('{culprits}', culprits)} "
         'on_failure="mask" or "nan" keeps the other items of the batch.'
     )
 
