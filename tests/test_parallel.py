@@ -1,0 +1,62 @@
+"""The threads over the items of a batch."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from cvxlayers.errors import OptionError
+from cvxlayers.parallel import chunks, default_threads, map_chunks
+
+
+@pytest.mark.parametrize("batch", [0, 1, 7, 64])
+@pytest.mark.parametrize("count", [1, 3, 100])
+@pytest.mark.parametrize("smallest", [1, 4])
+def test_chunks_cover_the_batch_in_order(batch, count, smallest):
+    pieces = chunks(batch, count, smallest)
+    assert [item for piece in pieces for item in range(piece.start, piece.stop)] == list(range(batch))
+    assert len(pieces) <= max(1, count)
+    assert len(pieces) == 1 or all(piece.stop - piece.start >= smallest for piece in pieces)
+
+
+def test_results_come_in_order_from_several_threads():
+    meeting = threading.Barrier(2, timeout=30)
+
+    def work(piece: slice) -> tuple[int, str]:
+        meeting.wait()
+        return piece.start, threading.current_thread().name
+
+    found = map_chunks(work, chunks(4, 2), 2)
+    assert [start for start, _ in found] == [0, 2]
+    assert len({name for _, name in found}) == 2
+
+
+def test_an_error_in_a_thread_is_raised():
+    def fail(piece: slice) -> None:
+        raise ValueError(f"at {piece.start}")
+
+    with pytest.raises(ValueError, match="at 0"):
+        map_chunks(fail, chunks(4, 2), 2)
+
+
+def test_the_number_of_threads_is_configured(monkeypatch):
+    monkeypatch.setenv("CVXLAYERS_THREADS", "3")
+    assert default_threads() == 3
+    monkeypatch.delenv("CVXLAYERS_THREADS")
+    assert 1 <= default_threads() <= (os.cpu_count() or 1)
+    for wrong in ("0", "-1", "two", ""):
+        monkeypatch.setenv("CVXLAYERS_THREADS", wrong)
+        with pytest.raises(OptionError, match="CVXLAYERS_THREADS must be a positive whole number"):
+            default_threads()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
+def test_a_forked_child_makes_threads_of_its_own():
+    map_chunks(lambda piece: piece.start, chunks(4, 2), 2)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if map_chunks(lambda piece: piece.start, chunks(4, 2), 2) == [0, 2] else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
