@@ -17,10 +17,20 @@ from jaxtyping import Bool, Float, Int
 
 from cvxlayers import report
 from cvxlayers.compiled import CompiledProblem, VariableMap
-from cvxlayers.derivative import Data, DerivativeInfo, Linearisation, Point, jvp, linearise, residuals, vjp
+from cvxlayers.derivative import (
+    Data,
+    DerivativeInfo,
+    Linearisation,
+    Point,
+    jvp,
+    linearise,
+    microseconds,
+    residuals,
+    vjp,
+)
 from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, SolverError
 from cvxlayers.kernel import CallOptions, Kernel
-from cvxlayers.parallel import chunks, map_chunks
+from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
 from cvxlayers.parameter_map import Theta
 from cvxlayers.program import ConeProgram, Residuals, Status
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
@@ -229,9 +239,9 @@ class Layer:
 
         The rest is zero, or NaN where the call asked for NaN.
         """
-        threads, solved = forward.options.threads, np.flatnonzero(forward.ok)
-        structure = self.kernel.structure
-        order = structure.n + structure.m
+        solved = np.flatnonzero(forward.ok)
+        order = self.kernel.structure.n + self.kernel.structure.m
+        threads = len(worthwhile_chunks(len(solved), forward.options.threads, microseconds(order)))
         footprint = 8 * (2 * order * order + self.compiled.parameters.width)
         count = max(threads, len(solved) * footprint // _CACHE)
 

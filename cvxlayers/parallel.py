@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,10 @@ from typing import TypeVar
 from cvxlayers.errors import OptionError
 
 T = TypeVar("T")
+
+# Microseconds: foreign calls that are shorter make threads queue for the interpreter's lock, which costs more than they
+# share; and a chunk that is shorter is not worth waking a thread for.
+_CALL, _CHUNK = 100.0, 1000.0
 
 _lock = Lock()
 _pools: dict[int, ThreadPoolExecutor] = {}
@@ -32,6 +37,17 @@ def chunks(batch: int, count: int, smallest: int = 1) -> list[slice]:
     count = max(1, min(count, batch // max(1, smallest)))
     edges = [batch * k // count for k in range(count + 1)]
     return [slice(low, high) for low, high in pairwise(edges)]
+
+
+def worthwhile_chunks(batch: int, threads: int, call: float) -> list[slice]:
+    """Returns chunks for at most `threads` threads, one where threads do not pay.
+
+    Args:
+        batch: the number of items.
+        threads: the number of threads.
+        call: microseconds, roughly, for which an item's work leaves the interpreter to others.
+    """
+    return chunks(batch, threads, math.ceil(_CHUNK / call)) if call >= _CALL else chunks(batch, 1)
 
 
 def map_chunks(function: Callable[[slice], T], pieces: list[slice], threads: int) -> list[T]:

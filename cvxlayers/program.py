@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -177,6 +178,20 @@ class Structure:
         return bool(np.count_nonzero(self.P.rows == self.P.cols) == self.n)
 
 
+class Sizes(NamedTuple):
+    """The largest absolute value in P, q, A and b, per item; NaN or infinite where an entry is."""
+
+    P: Float[np.ndarray, "#batch"]
+    q: Float[np.ndarray, "#batch"]
+    A: Float[np.ndarray, "#batch"]
+    b: Float[np.ndarray, "#batch"]
+
+
+def largest(values: Float[np.ndarray, "leading size"]) -> Float[np.ndarray, " leading"]:
+    """Returns the largest absolute value per item."""
+    return np.maximum(np.max(values, axis=1, initial=0.0), -np.min(values, axis=1, initial=0.0))
+
+
 @dataclass(frozen=True, eq=False)
 class ConeProgram:
     """A batch of cone programs. Each array has a leading axis of size `batch`, or of one where the items share it."""
@@ -193,6 +208,11 @@ class ConeProgram:
         count = len(range(*index.indices(self.batch))) if isinstance(index, slice) else len(index)
         arrays = (array if len(array) == 1 else array[index] for array in (self.P, self.q, self.A, self.b))
         return ConeProgram(self.structure, count, *arrays)
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        """The sizes of the data."""
+        return Sizes(*(largest(array) for array in (self.P, self.q, self.A, self.b)))
 
     def objective(self, x: Vectors) -> Float[np.ndarray, " batch"]:
         """Returns ½ xᵀPx + qᵀx for each item."""

@@ -189,7 +189,7 @@ def test_items_do_not_depend_on_their_neighbours(name: str, cone: Product, rng: 
 def test_threads_and_sharing_leave_the_bits(
     name: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cvxlayers.solvers.driver._smallest_chunk", lambda structure: 1)
+    monkeypatch.setattr("cvxlayers.solvers.driver._microseconds", lambda structure: 1e9)
     cone = CONES["equalities" if name == "DIRECT" else "polyhedral"]
     program, _ = solvable(cone, rng, batch=7)
     shared = replace(program, P=program.P[:1], A=program.A[:1])
@@ -328,6 +328,7 @@ def test_items_that_are_not_finite_are_left_out(name: str | None, rng: np.random
     program, _ = solvable(CONES["polyhedral"], rng)
     plan = select(program.structure, name)
     reference = solve_batch(program, plan, Options(), threads=1).solution
+    program = replace(program, **{name: getattr(program, name).copy() for name in "PqAb"})
     program.P[1, 3], program.q[2, 0], program.A[4, 2], program.b[6, 1] = np.nan, np.inf, -np.inf, np.nan
     outcome = solve_batch(program, plan, Options(), threads=1)
     bad = np.isin(np.arange(8), (1, 2, 4, 6))
@@ -615,7 +616,7 @@ def test_every_native_option_is_one_of_the_solver(name: str, rng: np.random.Gene
 
 
 def test_many_user_threads_may_call(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cvxlayers.solvers.driver._smallest_chunk", lambda structure: 1)
+    monkeypatch.setattr("cvxlayers.solvers.driver._microseconds", lambda structure: 1e9)
     programs = [solvable(CONES["second_order"], rng)[0] for _ in range(8)]
     plan = select(programs[0].structure)
     expected = [solve_batch(program, plan, Options(), threads=1).solution for program in programs]
@@ -635,7 +636,7 @@ def test_a_forked_child_can_solve() -> None:
         from cvxlayers.program import ConeProgram, Pattern, Structure
         from cvxlayers.solvers import Options, driver, select, solve_batch
 
-        driver._smallest_chunk = lambda structure: 1
+        driver._microseconds = lambda structure: 1e9
         identity = Pattern((2, 2), np.arange(2), np.arange(3))
         structure = Structure(identity, identity, Product(nonnegative=2))
         program = ConeProgram(structure, 8, np.ones((8, 2)), -np.ones((8, 2)), np.ones((8, 2)), np.zeros((8, 2)))

@@ -11,7 +11,7 @@ from scipy.linalg import lapack
 
 from cvxlayers.cones import IdentityBasis
 from cvxlayers.derivative.system import Factorisation, Solve, System, relative_residual
-from cvxlayers.parallel import chunks, map_chunks
+from cvxlayers.parallel import map_chunks, worthwhile_chunks
 from cvxlayers.program import Vectors
 
 Matrices = Float[np.ndarray, "batch k k"]
@@ -25,35 +25,33 @@ _SMALL = 80
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The items that keep equally many rows: which rows, K on them, its LU factors, the singular items' inverses.
+    """The items that keep equally many rows: their systems, which rows, K's LU factors, the singular items' inverses.
 
     Items are grouped, and not padded to one size, so that no item's rounding depends on its neighbours.
     """
 
-    n: int
+    system: System
     items: Int[np.ndarray, " batch"]
     kept: Int[np.ndarray, "batch kept"]
-    K: Matrices
     factors: Matrices
     pivots: list[Int[np.ndarray, " k"]]
     pseudo_inverses: Mapping[int, Float[np.ndarray, "k k"]]
 
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for the items of the group."""
-        everything = self.kept.shape[1] == second.shape[1]
-        kept = second if everything else np.take_along_axis(second, self.kept, axis=1)
-        rhs = np.concatenate([first, kept], axis=1)
+        n, rhs = first.shape[1], np.concatenate([first, second], axis=1)
         degenerate = np.zeros(len(rhs), dtype=bool)
         degenerate[list(self.pseudo_inverses)] = True
         solution = self._back_substitute(rhs, np.arange(len(rhs)))
-        gap = rhs - _matvec(self.K, solution)
+        gap = rhs - np.concatenate(self.system.matvec(solution[:, :n], solution[:, n:]), axis=1)
         residual = relative_residual(gap, rhs)
         for _ in range(_REFINEMENTS):
             items = np.flatnonzero((residual > _REFINE_ABOVE) & ~degenerate)
             if not len(items):
                 break
             refined = solution[items] + self._back_substitute(gap[items], items)
-            refined_gap = rhs[items] - _matvec(self.K[items], refined)
+            product = self.system.item(items).matvec(refined[:, :n], refined[:, n:])
+            refined_gap = rhs[items] - np.concatenate(product, axis=1)
             refined_residual = relative_residual(refined_gap, rhs[items])
             better = refined_residual < residual[items]
             if not better.any():
@@ -61,20 +59,25 @@ class Group:
             chosen = items[better]
             solution[chosen], gap[chosen] = refined[better], refined_gap[better]
             residual[chosen] = refined_residual[better]
-        if everything:
-            return Solve(solution[:, : self.n], solution[:, self.n :], residual, degenerate)
-        z = np.zeros(second.shape)  # the rows left out read −z = r Uᵀr₂ = 0
-        np.put_along_axis(z, self.kept, solution[:, self.n :], axis=1)
-        return Solve(solution[:, : self.n], z, residual, degenerate)
+        return Solve(solution[:, :n], solution[:, n:], residual, degenerate)
 
     def _back_substitute(self, rhs: Vectors, items: Int[np.ndarray, " count"]) -> Vectors:
+        """Applies the factors; the rows left out read −z = 0."""
+        n, m = self.system.program.structure.n, self.system.program.structure.m
+        everything = self.kept.shape[1] == m
+        columns = np.concatenate([np.broadcast_to(np.arange(n), (len(items), n)), n + self.kept[items]], axis=1)
+        rhs = rhs if everything else np.take_along_axis(rhs, columns, axis=1)
         solution = np.empty_like(rhs)
         for row, item in enumerate(items.tolist()):
             if item in self.pseudo_inverses:
                 solution[row] = self.pseudo_inverses[item] @ rhs[row]
             else:
                 solution[row] = lapack.dgetrs(self.factors[item].T, self.pivots[item], rhs[row])[0]
-        return solution
+        if everything:
+            return solution
+        full = np.zeros((len(items), n + m))
+        np.put_along_axis(full, columns, solution, axis=1)
+        return full
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,47 +117,60 @@ def factorise_dense(system: System, threads: int) -> DenseFactorisation:
     return DenseFactorisation(groups)
 
 
+def microseconds(order: int) -> float:
+    """Returns about how long LAPACK takes to factorise a matrix K."""
+    return 1e-4 * order**3
+
+
 def _factorise_group(
     system: System, items: Int[np.ndarray, " group"], kept: Int[np.ndarray, "group kept"], threads: int
 ) -> Group:
-    K = _assemble(system.item(items) if len(items) < system.program.batch else system, kept)
-    factors = K.copy()
+    mine = system.item(items) if len(items) < system.program.batch else system
+    factors = _assemble(mine, kept)
 
     def factorise(piece: slice) -> list[Int[np.ndarray, " k"]]:
         # K is symmetric, so the transpose of a row-major item is K itself, in the order that LAPACK overwrites.
         return [lapack.dgetrf(item.T, overwrite_a=1)[1] for item in factors[piece]]
 
-    pieces = chunks(len(K), threads, smallest=16)
+    pieces = worthwhile_chunks(len(factors), threads, microseconds(factors.shape[1]))
     pivots = [pivot for part in map_chunks(factorise, pieces, threads) for pivot in part]
-    return Group(system.program.structure.n, items, kept, K, factors, pivots, _pseudo_inverses(K, factors))
+    return Group(mine, items, kept, factors, pivots, _pseudo_inverses(mine, kept, factors))
 
 
 def _assemble(system: System, kept: Int[np.ndarray, "batch kept"]) -> Matrices:
     program, n = system.program, system.program.structure.n
     batch, size = kept.shape
-    A = program.structure.A.dense(program.A)
+    At = program.structure.A.dense(program.A).transpose(0, 2, 1)
     if not isinstance(system.derivative.basis, IdentityBasis):
-        A = system.derivative.basis.rotate(np.broadcast_to(A, (batch, *A.shape[1:])))
+        rotated = system.derivative.basis.rotate(np.broadcast_to(At, (batch, *At.shape[1:])).transpose(0, 2, 1))
+        At = rotated.transpose(0, 2, 1)
     root, eigenvalues = system.root, system.derivative.eigenvalues
     if size < root.shape[1]:
-        A = A[0][kept] if len(A) == 1 else np.take_along_axis(A, kept[:, :, None], axis=1)
+        At = At[0][:, kept].transpose(1, 0, 2) if len(At) == 1 else np.take_along_axis(At, kept[:, None, :], axis=2)
         root, eigenvalues = np.take_along_axis(root, kept, axis=1), np.take_along_axis(eigenvalues, kept, axis=1)
-    K = np.zeros((batch, n + size, n + size))
-    K[:, :n, :n] = program.structure.P.dense(program.P)
-    np.multiply(root[:, :, None], A, out=K[:, n:, :n])
-    K[:, :n, n:] = K[:, n:, :n].transpose(0, 2, 1)
+    K = np.empty((batch, n + size, n + size))
+    # P is symmetric: of it and its transpose, this is the one that lies in memory as K does.
+    K[:, :n, :n] = program.structure.P.dense(program.P).transpose(0, 2, 1)
+    np.multiply(At, root[:, None, :], out=K[:, :n, n:])
+    K[:, n:, :n] = K[:, :n, n:].transpose(0, 2, 1)
+    K[:, n:, n:] = 0.0
     diagonal = np.arange(n, n + size)
     K[:, diagonal, diagonal] = eigenvalues - 1.0
     return K
 
 
-def _pseudo_inverses(K: Matrices, factors: Matrices) -> dict[int, Float[np.ndarray, "k k"]]:
+def _pseudo_inverses(
+    system: System, kept: Int[np.ndarray, "batch kept"], factors: Matrices
+) -> dict[int, Float[np.ndarray, "k k"]]:
     """Returns the pseudo-inverse of every item that is singular to working precision."""
-    if not K.shape[1]:
+    if not factors.shape[1]:
         return {}
     pivots = np.abs(np.diagonal(factors, axis1=1, axis2=2))
     suspects = np.flatnonzero(~(pivots.min(axis=1) > _SUSPECT * pivots.max(axis=1)))
-    found = {int(item): _pseudo_inverse(K[item]) for item in suspects if np.isfinite(K[item]).all()}
+    if not len(suspects):
+        return {}
+    matrices = zip(suspects.tolist(), _assemble(system.item(suspects), kept[suspects]), strict=True)
+    found = {item: _pseudo_inverse(K) for item, K in matrices if np.isfinite(K).all()}
     return {item: inverse for item, inverse in found.items() if inverse is not None}
 
 
@@ -169,7 +185,3 @@ def _pseudo_inverse(K: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k k"] | N
     regular = np.abs(eigenvalues) > 10 * _SINGULAR * np.abs(eigenvalues).max()
     inverse = np.divide(1.0, eigenvalues, out=np.zeros_like(eigenvalues), where=regular)
     return (vectors * inverse) @ vectors.T
-
-
-def _matvec(K: Matrices, u: Vectors) -> Vectors:
-    return np.matmul(K, u[:, :, None])[:, :, 0]

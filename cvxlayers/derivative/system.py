@@ -44,6 +44,13 @@ class System:
         """Returns U diag(r) z, the adjoint of `to_eigen`."""
         return self.derivative.basis.unrotate((self.root * z)[..., None])[..., 0]
 
+    def matvec(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
+        """Returns the two parts of K [first; second]."""
+        program, P, A = self.program, self.program.structure.P, self.program.structure.A
+        head = P.matvec(program.P, first) + A.rmatvec(program.A, self.from_eigen(second))
+        tail = self.to_eigen(A.matvec(program.A, first)) + (self.derivative.eigenvalues - 1.0) * second
+        return head, tail
+
     def item(self, index: slice | Int[np.ndarray, " k"]) -> System:
         """Returns the systems of some items."""
         return System(self.program.item(index), self.derivative.item(index))

@@ -14,7 +14,6 @@ from jaxtyping import Float, Int
 
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.items import each, unsolved
-from cvxlayers.solvers.scaling import largest
 from cvxlayers.solvers.solver import Options, Solver
 
 _LARGEST = 1000
@@ -91,12 +90,12 @@ def _data(program: ConeProgram) -> _Data:
     """DAQP's tolerances for pivots are absolute: it takes small rows for zero, and a small P for a singular one."""
     structure = program.structure
     equation = np.arange(structure.m) < structure.cone.zero
-    cost = _unit(largest(program.P))[:, None]
+    cost = _unit(program.sizes.P)[:, None]
     P, q = (program.P, program.q) if (cost == 1.0).all() else (program.P * cost, program.q * cost)
     # P is symmetric: its transpose is stored row by row, as DAQP wants it.
     P = np.ascontiguousarray(structure.P.dense(P).transpose(0, 2, 1))
     A, upper = np.ascontiguousarray(structure.A.dense(program.A)), program.b
-    rows = _unit(np.maximum(np.max(A, axis=2), -np.min(A, axis=2)))
+    rows = _unit(np.matmul(np.abs(A), np.ones(structure.n)))
     if (rows != 1.0).any():
         A, upper = A * rows[:, :, None], upper * rows
     sense = np.where(equation, _EQUALITY, 0).astype(np.int32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass, fields, replace
 
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from cvxlayers.errors import CvxlayersError, CvxlayersWarning
-from cvxlayers.parallel import chunks, map_chunks
+from cvxlayers.parallel import map_chunks, worthwhile_chunks
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.certificate import certify
 from cvxlayers.solvers.items import unsolved
@@ -22,8 +21,6 @@ from cvxlayers.solvers.solver import Options, Solver
 # Relative violation of the optimality conditions up to which a point that its solver calls inaccurate is accurate
 # after all, and beyond which one that its solver calls solved is inaccurate; the polish rescues what lies between.
 _SOLVED, _ROUGH = 1e-8, 1e-6
-# Estimated microseconds below which a chunk is not worth a thread, and what an item costs at least.
-_CHUNK, _ITEM = 1000.0, 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +55,7 @@ def solve_batch(program: ConeProgram, plan: Plan, options: Options, threads: int
     plan's fallbacks try once each. INFEASIBLE and UNBOUNDED are only said with a certificate that holds.
     """
     names = tuple(solver.name for solver in plan.solvers)
-    finite = np.flatnonzero(_finite(program))
+    finite = np.flatnonzero(np.broadcast_to(_finite(program), (program.batch,)))
     if len(finite) == program.batch:
         solution, served = _solve(program, plan, options, threads)
         return Outcome(solution, names, served)
@@ -71,17 +68,14 @@ def solve_batch(program: ConeProgram, plan: Plan, options: Options, threads: int
 
 
 def _finite(program: ConeProgram) -> Bool[np.ndarray, "#batch"]:
-    finite = np.ones(program.batch, dtype=bool)
-    for array in (program.P, program.q, program.A, program.b):
-        finite &= np.isfinite(array).all(axis=1)
-    return finite
+    return np.logical_and.reduce(np.broadcast_arrays(*(np.isfinite(size) for size in program.sizes)))
 
 
 def _solve(
     program: ConeProgram, plan: Plan, options: Options, threads: int
 ) -> tuple[Solution, Int[np.ndarray, "#batch"]]:
     """Solves a batch of finite programs, and says which solver of the plan served each item."""
-    pieces = chunks(program.batch, threads, _smallest_chunk(program.structure))
+    pieces = worthwhile_chunks(program.batch, threads, _microseconds(program.structure))
     results = map_chunks(lambda piece: _solve_chunk(program.item(piece), plan, options), pieces, threads)
     if len(results) == 1:
         return results[0]
@@ -90,10 +84,10 @@ def _solve(
     return Solution(*(np.concatenate(column) for column in columns)), np.concatenate(served)
 
 
-def _smallest_chunk(structure: Structure) -> int:
-    """The items that keep a thread busy for long enough, by a crude estimate: interior points cost ten times more."""
-    item = _ITEM + structure.n * (structure.n + structure.m) / 50
-    return math.ceil(_CHUNK / (item if structure.cone.polyhedral else 10 * item))
+def _microseconds(structure: Structure) -> float:
+    """A crude estimate of what an item costs: interior points cost ten times more than active sets."""
+    item = 10.0 + structure.n * (structure.n + structure.m) / 50
+    return item if structure.cone.polyhedral else 10 * item
 
 
 def _solve_chunk(program: ConeProgram, plan: Plan, options: Options) -> tuple[Solution, Int[np.ndarray, "#batch"]]:

@@ -6,8 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxlayers.cones import project_dual
-from cvxlayers.program import ConeProgram, Solution
-from cvxlayers.solvers.scaling import largest
+from cvxlayers.program import ConeProgram, Solution, largest
 
 Sizes = Float[np.ndarray, "#batch"]
 
@@ -23,7 +22,7 @@ def violation(program: ConeProgram, solution: Solution) -> Sizes:
     with np.errstate(over="ignore", invalid="ignore"):
         Px, Aty = structure.P.matvec(program.P, x), structure.A.rmatvec(program.A, y)
         Ax = structure.A.matvec(program.A, x)
-        P, A, q, b = (largest(array) for array in (program.P, program.A, program.q, program.b))
+        P, q, A, b = program.sizes
         width = np.maximum(largest(x), _natural(b, A))
         price = np.maximum(largest(y), _natural(q, A))
         primal = largest(Ax + s - program.b) / _scale(largest(Ax), largest(s), b, A * width)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.program import ConeProgram, Solution
+from cvxlayers.program import ConeProgram, Solution, largest
 
 Sizes = Float[np.ndarray, "#batch"]
 Powers = Int[np.ndarray, "#batch"]
@@ -51,8 +51,8 @@ def scale(program: ConeProgram) -> Scaling:
 
     Each item's scales depend on its own data alone. Where all are ordinary, the program is returned as it is.
     """
-    P, q = largest(program.P), largest(program.q)
-    height = -_power(largest(program.A))
+    P, q = program.sizes.P, program.sizes.q
+    height = -_power(program.sizes.A)
     length = _natural_length(program, P, q, height)
     slope = np.where(q > 0, _power(q) - length, -np.inf)
     # Where both are there P counts, which items often share, unless it is small.
@@ -91,11 +91,6 @@ def _natural_length(program: ConeProgram, P: Sizes, q: Sizes, height: Powers) ->
     length = np.minimum(bound, minimiser) if cone.polyhedral else np.where(np.isfinite(bound), bound, minimiser)
     length = np.maximum(length, np.where(asked > 0, _power(asked) + height, -np.inf))
     return np.where(np.isfinite(length), np.round(length), 0.0).astype(np.int64)
-
-
-def largest(values: Float[np.ndarray, "leading size"]) -> Sizes:
-    """Returns the largest absolute value per item."""
-    return np.maximum(np.max(values, axis=1, initial=0.0), -np.min(values, axis=1, initial=0.0))
 
 
 def _power(size: Sizes) -> Powers:
