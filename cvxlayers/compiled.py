@@ -192,6 +192,10 @@ class CompiledProblem:
     def adjoint(self, P: Values, q: Vectors, A: Values, b: Vectors) -> Vectors:
         """Returns the cotangent of theta for cotangents of P, q, A and b."""
         total = np.zeros((len(q), self.parameters.width))
-        for affine, cotangent in ((self.P, P), (self.q, q), (self.A, A), (self.b, b)):
-            affine.linear.add_adjoint(cotangent, total)
+        self.add_adjoint(P, q, A, b, total)
         return total
+
+    def add_adjoint(self, P: Values, q: Vectors, A: Values, b: Vectors, out: Vectors) -> None:
+        """Adds the cotangent of theta to `out`."""
+        for affine, cotangent in ((self.P, P), (self.q, q), (self.A, A), (self.b, b)):
+            affine.linear.add_adjoint(cotangent, out)

@@ -31,7 +31,6 @@ from cvxlayers.derivative import (
 from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, SolverError
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
-from cvxlayers.parameter_map import Theta
 from cvxlayers.program import ConeProgram, Residuals, Status
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
 from cvxlayers.solvers import Outcome
@@ -53,7 +52,7 @@ class Forward:
 
     values: Sequence[Array]
     batch_shape: tuple[int, ...]
-    theta: Theta
+    offset: Float[np.ndarray, "#batch"]
     program: ConeProgram
     point: Point
     outcome: Outcome
@@ -112,7 +111,8 @@ class Layer:
         if any(self.compiled.parameters.logs):
             # The derivative of a logarithm needs the value of this call, whatever the caller writes to it later.
             values = [value.copy() for value in values]
-        program = self.compiled.program(theta)
+        program, offset = self.compiled.program(theta), self.compiled.offset.apply(theta)[:, 0]
+        del theta  # its memory serves what follows
         outcome, point = self.kernel.solve(program, options, warm_start)
         accuracy = point.accuracy(program)
         status = _final_status(outcome.solution.status, accuracy, options.solver.eps)
@@ -123,7 +123,7 @@ class Layer:
         if failed.any():
             found = [_replace_failed(output, failed, options.on_failure) for output in found]
         found = [_unfold(output, batch_shape) for output in found]
-        return Forward(values, batch_shape, theta, program, point, outcome, status, found, chosen, options)
+        return Forward(values, batch_shape, offset, program, point, outcome, status, found, chosen, options)
 
     def vjp(
         self, forward: Forward, cotangents: Sequence[Array | None], objective: Array | None = None
@@ -143,11 +143,12 @@ class Layer:
         x, y = forward.map.adjoint(point.x, point.y, folded)
         x, y = _rows(x, batch), _rows(y, batch)
 
-        def pull(lin: Linearisation, items: Items) -> tuple[list[Array], DerivativeInfo]:
+        def pull(lin: Linearisation, items: Items, out: Sequence[Array]) -> DerivativeInfo:
             data, info = vjp(lin, x[items], y[items], np.zeros((len(items), y.shape[1])))
-            return [self.compiled.adjoint(*data)], info
+            self.compiled.add_adjoint(*data, out[0])
+            return info
 
-        (dtheta,), info = self._over_solved(forward, pull)
+        (dtheta,), info = self._over_solved(forward, pull, [self.compiled.parameters.width])
         if objective is not None:
             dtheta = dtheta + self._objective_adjoint(forward, objective.reshape(batch))
         return self.compiled.parameters.adjoint(forward.values, dtheta, forward.batch_shape), info
@@ -165,17 +166,18 @@ class Layer:
         point = forward.point
         dtheta = self.compiled.parameters.tangent(forward.values, tangents, forward.batch_shape)
 
-        def push(lin: Linearisation, items: Items) -> tuple[list[Array], DerivativeInfo]:
-            dx, dy, _, info = jvp(lin, Data(*self.compiled.tangent(dtheta[items])))
-            return [dx, dy], info
+        def push(lin: Linearisation, items: Items, out: Sequence[Array]) -> DerivativeInfo:
+            out[0][:], out[1][:], _, info = jvp(lin, Data(*self.compiled.tangent(dtheta[items])))
+            return info
 
-        (dx, dy), info = self._over_solved(forward, push)
+        structure = forward.program.structure
+        (dx, dy), info = self._over_solved(forward, push, [structure.n, structure.m])
         outputs = forward.map.tangent(point.x, point.y, dx, dy)
         return [_unfold(output, forward.batch_shape) for output in outputs], info
 
     def objective(self, forward: Forward) -> Float[np.ndarray, "*batch"]:
         """Returns the optimal value of each item, as CVXPY's `problem.value`; NaN where an item has no solution."""
-        value = forward.program.objective(forward.point.x) + self.compiled.offset.apply(forward.theta)[:, 0]
+        value = forward.program.objective(forward.point.x) + forward.offset
         value = -value if self.compiled.maximise else value
         value = np.exp(value) if self.compiled.gp else value
         return np.where(forward.ok, value, np.nan).reshape(forward.batch_shape)
@@ -233,31 +235,40 @@ class Layer:
         return _spread([dtheta[solved]], solved, forward)[0]
 
     def _over_solved(
-        self, forward: Forward, differentiate: Callable[[Linearisation, Items], tuple[list[Array], DerivativeInfo]]
+        self,
+        forward: Forward,
+        differentiate: Callable[[Linearisation, Items, Sequence[Array]], DerivativeInfo],
+        widths: Sequence[int],
     ) -> tuple[list[Array], DerivativeInfo]:
         """Differentiates the solution maps of the solved items, in pieces that fit the processor's cache.
 
-        The rest is zero, or NaN where the call asked for NaN.
+        Args:
+            forward: what the call returned.
+            differentiate: adds what it computes for some items to arrays of zeros.
+            widths: the widths of these arrays.
+
+        Returns:
+            The arrays for the whole batch; items without a solution are zero, or NaN where the call asked for NaN.
         """
         solved = np.flatnonzero(forward.ok)
+        everything = len(solved) == forward.program.batch
         order = self.kernel.structure.n + self.kernel.structure.m
         threads = len(worthwhile_chunks(len(solved), forward.options.threads, microseconds(order)))
         footprint = 8 * (2 * order * order + self.compiled.parameters.width)
         count = max(threads, len(solved) * footprint // _CACHE)
+        arrays = [np.zeros((len(solved), width)) for width in widths]
 
-        def piece_of(piece: slice) -> tuple[list[Array], DerivativeInfo]:
-            items = solved[piece]
-            index = piece if len(solved) == forward.program.batch else items
+        def piece_of(piece: slice) -> DerivativeInfo:
+            index = piece if everything else solved[piece]
             program, point = forward.program.item(index), forward.point.item(index)
-            return differentiate(linearise(program, point, self.kernel.factoriser(1)), items)
+            lin = linearise(program, point, self.kernel.factoriser(1))
+            return differentiate(lin, solved[piece], [array[piece] for array in arrays])
 
-        parts = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)
-        infos = [info for _, info in parts]
+        infos = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)
         info = DerivativeInfo(
             *(np.concatenate([getattr(i, field.name) for i in infos]) for field in fields(DerivativeInfo))
         )
         self._check(info, solved)
-        arrays = [np.concatenate(column) for column in zip(*(arrays for arrays, _ in parts), strict=True)]
         return _spread(arrays, solved, forward), _spread_info(info, solved, forward)
 
     def _report(

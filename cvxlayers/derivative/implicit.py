@@ -18,7 +18,10 @@ _WEAKLY_ACTIVE = 1e-10
 
 
 class Data(NamedTuple):
-    """A tangent or cotangent of the program's data, on the stored patterns."""
+    """A tangent or cotangent of the program's data, on the stored patterns.
+
+    P and its tangents are symmetric, so that only the symmetric part of a cotangent of P means anything.
+    """
 
     P: Values
     q: Vectors
@@ -94,11 +97,11 @@ def vjp(linearisation: Linearisation, x: Vectors, y: Vectors, s: Vectors) -> tup
     P, A = program.structure.P, program.structure.A
     solve = linearisation.factors.solve(x - A.rmatvec(program.A, s), system.to_eigen(y))
     lam, mu = solve.first, s + system.from_eigen(solve.second)
-    P_bar = P.outer(-0.5 * lam, point.x)
-    P_bar += P.outer(point.x, -0.5 * lam)
     A_bar = A.outer(-point.y, lam)
     A_bar -= A.outer(mu, point.x)
-    return Data(P_bar, -lam, A_bar, mu), DerivativeInfo(solve.residual, solve.degenerate, linearisation.weakly_active)
+    return Data(P.outer(-lam, point.x), -lam, A_bar, mu), DerivativeInfo(
+        solve.residual, solve.degenerate, linearisation.weakly_active
+    )
 
 
 def _size(w: Vectors) -> Float[np.ndarray, "batch 1"]:

@@ -13,12 +13,13 @@ eliminated; Healey, Nobel, Boyd, "Differentiating through a quadratic cone progr
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import reduce
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from cvxlayers.cones import project_dual
-from cvxlayers.program import ConeProgram, Residuals, Vectors
+from cvxlayers.program import ConeProgram, Residuals, Vectors, largest
 
 Sizes = Float[np.ndarray, "#batch"]
 
@@ -108,7 +109,7 @@ def residuals(program: ConeProgram, point: Point) -> Residuals:
 
 
 def _largest(*terms: Vectors) -> Sizes:
-    return np.max(np.broadcast_arrays(*(np.max(np.abs(term), axis=1, initial=0.0) for term in terms)), axis=0)
+    return reduce(np.maximum, (largest(term) for term in terms))
 
 
 def _ratio(size: Sizes, scale: Sizes) -> Sizes:

@@ -155,7 +155,7 @@ def _collect(program: ConeProgram, data: _Data, results: list[Any]) -> Solution:
     structure = program.structure
     solution = unsolved(structure, program.batch)
     answered = [item for item, result in enumerate(results) if result is not None]
-    solution.status[answered] = [_STATUS.get(results[item][2], Status.NUMERICAL_ERROR) for item in answered]
+    solution.status[answered] = [int(_STATUS.get(results[item][2], Status.NUMERICAL_ERROR)) for item in answered]
     solution.iterations[answered] = [results[item][3]["iterations"] for item in answered]
     solved = np.flatnonzero(solution.status == Status.SOLVED)
     if not len(solved):

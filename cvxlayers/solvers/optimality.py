@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 from jaxtyping import Float
 
@@ -31,7 +33,7 @@ def violation(program: ConeProgram, solution: Solution) -> Sizes:
         gap = np.abs(sum(terms)) / _scale(*np.abs(terms), q * width, b * price)
         outside = largest(structure.cone.project(s) - s) / _scale(largest(s), A * width)
         dual_outside = largest(project_dual(structure.cone, y) - y) / _scale(largest(y), price)
-        worst = np.max([primal, dual, gap, outside, dual_outside], axis=0)
+        worst = reduce(np.maximum, (primal, dual, gap, outside, dual_outside))
     return np.where(np.isfinite(worst), worst, np.inf)
 
 
@@ -42,5 +44,5 @@ def _natural(size: Sizes, unit: Sizes) -> Sizes:
 
 
 def _scale(*sizes: Sizes) -> Sizes:
-    scale = np.max(np.broadcast_arrays(*sizes), axis=0)
+    scale = reduce(np.maximum, sizes)
     return np.where(scale > 0, scale, 1.0)
