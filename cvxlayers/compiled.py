@@ -189,13 +189,16 @@ class CompiledProblem:
         """Returns the tangents of P, q, A and b."""
         return self.P.tangent(dtheta), self.q.tangent(dtheta), self.A.tangent(dtheta), self.b.tangent(dtheta)
 
-    def adjoint(self, P: Values, q: Vectors, A: Values, b: Vectors) -> Vectors:
-        """Returns the cotangent of theta for cotangents of P, q, A and b."""
-        total = np.zeros((len(q), self.parameters.width))
-        self.add_adjoint(P, q, A, b, total)
-        return total
+    def adjoint(self, P: Values, q: Vectors, A: Values, b: Vectors, out: Vectors | None = None) -> Vectors:
+        """Returns the cotangent of theta for cotangents of P, q, A and b; written to `out`, an array of zeros."""
+        out = np.zeros((len(q), self.parameters.width)) if out is None else out
+        for affine, cotangent, alone in zip((self.P, self.q, self.A, self.b), (P, q, A, b), self._alone, strict=True):
+            affine.linear.add_adjoint(cotangent, out, blank=alone)
+        return out
 
-    def add_adjoint(self, P: Values, q: Vectors, A: Values, b: Vectors, out: Vectors) -> None:
-        """Adds the cotangent of theta to `out`."""
-        for affine, cotangent in ((self.P, P), (self.q, q), (self.A, A), (self.b, b)):
-            affine.linear.add_adjoint(cotangent, out)
+    @cached_property
+    def _alone(self) -> list[bool]:
+        """For each of P, q, A and b, whether what enters it enters none of the others."""
+        inputs = [affine.linear.inputs for affine in (self.P, self.q, self.A, self.b)]
+        often = np.sum(inputs, axis=0) > 1
+        return [not bool(np.any(own & often)) for own in inputs]

@@ -145,7 +145,7 @@ class Layer:
 
         def pull(lin: Linearisation, items: Items, out: Sequence[Array]) -> DerivativeInfo:
             data, info = vjp(lin, x[items], y[items], np.zeros((len(items), y.shape[1])))
-            self.compiled.add_adjoint(*data, out[0])
+            self.compiled.adjoint(*data, out=out[0])
             return info
 
         (dtheta,), info = self._over_solved(forward, pull, [self.compiled.parameters.width])

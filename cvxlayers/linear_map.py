@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from cvxlayers.program import Vectors
 
@@ -85,9 +85,18 @@ class LinearMap:
         self.add_adjoint(w, out)
         return out
 
-    def add_adjoint(self, w: Vectors, out: Vectors) -> None:
-        """Adds Mᵀ w to `out`."""
-        _accumulate(out, self._transposed, self._backward, w)
+    def add_adjoint(self, w: Vectors, out: Vectors, blank: bool = False) -> None:
+        """Adds Mᵀ w to `out`; it may be overwritten if it is `blank`: zero wherever Mᵀ has entries."""
+        gather = self._backward
+        if blank and gather is not None:
+            out[:, slice(None) if gather.filled is None else gather.filled] = gather.product(w)
+        else:
+            _accumulate(out, self._transposed, gather, w)
+
+    @cached_property
+    def inputs(self) -> Bool[np.ndarray, " columns"]:
+        """Which inputs have an effect."""
+        return np.diff(self._transposed.indptr) > 0
 
     @cached_property
     def _transposed(self) -> sp.csr_array:
