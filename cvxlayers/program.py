@@ -189,7 +189,7 @@ class Sizes(NamedTuple):
 
 def largest(values: Float[np.ndarray, "leading size"]) -> Float[np.ndarray, " leading"]:
     """Returns the largest absolute value per item."""
-    return np.maximum(np.max(values, axis=1, initial=0.0), -np.min(values, axis=1, initial=0.0))
+    return np.max(np.abs(values), axis=1, initial=0.0)
 
 
 @dataclass(frozen=True, eq=False)
