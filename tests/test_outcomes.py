@@ -61,6 +61,57 @@ def test_failures_leave_the_bits_of_their_neighbours(on_failure, rng):
     assert np.isnan(info.residual[failed]).all()
 
 
+def ridge(**keywords):
+    """min c·x + ½‖r∘x‖² s.t. a·x = b, x ≥ 0: infeasible for a > 0 > b; unbounded where r = 0 and c·d < 0 on a ray d."""
+    x, r, c = cp.Variable(3, name="x"), cp.Parameter(3, name="r"), cp.Parameter(3, name="c")
+    a, b = cp.Parameter(3, name="a"), cp.Parameter(name="b")
+    objective = cp.Minimize(c @ x + 0.5 * cp.sum_squares(cp.multiply(r, x)))
+    return cp.Problem(objective, [a @ x == b, x >= 0]), [r, c, a, b], [x], keywords
+
+
+BAD = {
+    7: Status.INFEASIBLE,
+    99: Status.INFEASIBLE,
+    255: Status.INFEASIBLE,
+    128: Status.UNBOUNDED,
+    40: Status.INVALID_INPUT,
+}
+
+
+def ridge_batch(rng):
+    """256 items, five of them bad, and which are sound."""
+    r, c = rng.uniform(0.5, 2, size=(256, 3)), rng.normal(size=(256, 3))
+    a, b = rng.uniform(0.5, 2, size=(256, 3)), rng.uniform(0.5, 2, size=256)
+    b[[7, 99, 255]] = -1.0
+    r[128], c[128], a[128] = 0.0, [-1.0, -1.0, 0.5], [1.0, -1.0, 1.0]
+    c[40, 1] = np.nan
+    return (r, c, a, b), np.setdiff1d(np.arange(256), list(BAD))
+
+
+@pytest.mark.parametrize("solver", [None, "PIQP", "CLARABEL", "SCS"])
+def test_five_bad_items_in_a_batch_of_256(solver, rng):
+    values, sound = ridge_batch(rng)
+    weights = rng.normal(size=(256, 3))
+    layer = neutral(ridge, solver=solver, on_failure="mask")
+    result = layer.solve(*values)
+    assert {item: result.status[item] for item in BAD} == BAD
+    assert (result.status[sound] == Status.SOLVED).all()
+    alone = layer.solve(*(value[sound] for value in values))
+    np.testing.assert_array_equal(result.variables[0][sound], alone.variables[0])
+    gradients, _ = layer.vjp(values, [weights])
+    alone_gradients, _ = layer.vjp([value[sound] for value in values], [weights[sound]])
+    for gradient, expected in zip(gradients, alone_gradients, strict=True):
+        np.testing.assert_array_equal(gradient[sound], expected)
+        assert not gradient[list(BAD)].any()
+
+    problem, parameters, variables, _ = ridge()
+    tensors = [torch.tensor(value, requires_grad=True) for value in values]
+    (x,) = door.CvxpyLayer(problem, parameters, variables, solver=solver, on_failure="mask")(*tensors)
+    np.testing.assert_array_equal(x.detach(), result.variables[0])
+    for tensor, expected in zip(torch.autograd.grad(x, tensors, torch.tensor(weights)), gradients, strict=True):
+        np.testing.assert_array_equal(tensor, expected)
+
+
 def test_unbounded_items_are_told_from_the_others():
     layer = neutral(ray)
     result = layer.solve(np.array([[1.0, 1.0], [-1.0, 1.0]]), np.zeros(2), on_failure="nan")
