@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import partial
 
 import numpy as np
 from jaxtyping import Int
@@ -26,7 +25,7 @@ from cvxlayers.derivative import (
 )
 from cvxlayers.errors import ShapeError
 from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
-from cvxlayers.reduction import Reduction
+from cvxlayers.reduction import Reduced, Reduction
 from cvxlayers.result import WarmStart
 from cvxlayers.solvers import Options, Outcome, Plan, solve_batch
 
@@ -63,10 +62,16 @@ class Kernel:
         """The structure of the programs that the solver sees."""
         return self.full if self.reduction is None else self.reduction.structure
 
-    def solve(self, program: ConeProgram, options: CallOptions, warm_start: WarmStart | None) -> tuple[Outcome, Point]:
+    def reduce(self, program: ConeProgram) -> Reduced | None:
+        """Eliminates what the structure allows; None where that is nothing."""
+        return None if self.reduction is None else self.reduction.eliminate(program)
+
+    def solve(
+        self, program: ConeProgram, reduced: Reduced | None, options: CallOptions, warm_start: WarmStart | None
+    ) -> tuple[Outcome, Point]:
         """Solves and polishes every item; where Newton's method succeeds from the warm start, without a solver."""
         if warm_start is None:
-            outcome = self._solve(program, options)
+            outcome = _solve(program, reduced, options)
             return outcome, self._polish(program, outcome, options.threads)
         x, v = (_started(array, program.batch) for array in (warm_start.x, warm_start.v))
         point = polish(program, x, v, self.factoriser(options.threads))
@@ -76,12 +81,17 @@ class Kernel:
         outcome = Outcome(Solution(point.x, point.y, point.s, zeros, zeros), names, zeros - 1)
         if not len(cold):
             return outcome, point
-        solved = self._solve(program.item(cold), options)
+        solved = _solve(program.item(cold), None if reduced is None else reduced.item(cold), options)
         polished = self._polish(program.item(cold), solved, options.threads)
         return _put(outcome, cold, solved), point.put(cold, polished)
 
-    def factoriser(self, threads: int) -> Callable[[System], Factorisation]:
-        """Returns how the systems of the full programs are factorised: by way of the reduced ones."""
+    def factoriser(self, threads: int, reduced: Reduced | None = None) -> Callable[[System], Factorisation]:
+        """Returns how the systems of the full programs are factorised: by way of the reduced ones.
+
+        Args:
+            threads: threads over the items.
+            reduced: the same programs, reduced; otherwise each system's programs are reduced anew.
+        """
         reduction = self.reduction
         if reduction is None:
             return lambda system: factorise(system, self.method, threads)
@@ -89,20 +99,11 @@ class Kernel:
         dropped[reduction.kept_rows] = False
 
         def lift(system: System) -> Factorisation:
-            small = System(reduction.eliminate(system.program), without_rows(system.derivative, dropped))
-            fold, expand = partial(reduction.fold, system.program), partial(reduction.expand, system.program)
-            return Lifted(factorise(small, self.method, threads), fold, expand)
+            lower = reduction.eliminate(system.program) if reduced is None else reduced
+            small = System(lower.program, without_rows(system.derivative, dropped))
+            return Lifted(factorise(small, self.method, threads), lower.fold, lower.expand)
 
         return lift
-
-    def _solve(self, program: ConeProgram, options: CallOptions) -> Outcome:
-        """Solves the reduced programs, and returns the solutions of the full ones."""
-        if self.reduction is None:
-            return solve_batch(program, options.plan, options.solver, options.threads)
-        outcome = solve_batch(self.reduction.eliminate(program), options.plan, options.solver, options.threads)
-        small = outcome.solution
-        x, y, s = self.reduction.recover(program, small.x, small.y, small.s)
-        return replace(outcome, solution=replace(small, x=x, y=y, s=s))
 
     def _polish(self, program: ConeProgram, outcome: Outcome, threads: int) -> Point:
         """Polishes the items that have a solution; the others keep the solver's last point."""
@@ -113,6 +114,16 @@ class Kernel:
             return polish(program, x, v, factoriser)
         point = evaluate(program, x, v)
         return point.put(promising, polish(program.item(promising), x[promising], v[promising], factoriser))
+
+
+def _solve(program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> Outcome:
+    """Solves the reduced programs, and returns the solutions of the full ones."""
+    if reduced is None:
+        return solve_batch(program, options.plan, options.solver, options.threads)
+    outcome = solve_batch(reduced.program, options.plan, options.solver, options.threads)
+    small = outcome.solution
+    x, y, s = reduced.recover(small.x, small.y, small.s)
+    return replace(outcome, solution=replace(small, x=x, y=y, s=s))
 
 
 def _started(array: Vectors, batch: int) -> Vectors:

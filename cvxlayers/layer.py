@@ -32,6 +32,7 @@ from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarnin
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
 from cvxlayers.program import ConeProgram, Residuals, Status
+from cvxlayers.reduction import Reduced
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
 from cvxlayers.solvers import Outcome
 
@@ -54,6 +55,7 @@ class Forward:
     batch_shape: tuple[int, ...]
     offset: Float[np.ndarray, "#batch"]
     program: ConeProgram
+    reduced: Reduced | None
     point: Point
     outcome: Outcome
     status: Int[np.ndarray, " batch"]
@@ -113,7 +115,8 @@ class Layer:
             values = [value.copy() for value in values]
         program, offset = self.compiled.program(theta), self.compiled.offset.apply(theta)[:, 0]
         del theta  # its memory serves what follows
-        outcome, point = self.kernel.solve(program, options, warm_start)
+        reduced = self.kernel.reduce(program)
+        outcome, point = self.kernel.solve(program, reduced, options, warm_start)
         accuracy = point.accuracy(program)
         status = _final_status(outcome.solution.status, accuracy, options.solver.eps)
         self._report(values, status, accuracy, outcome, options)
@@ -123,7 +126,7 @@ class Layer:
         if failed.any():
             found = [_replace_failed(output, failed, options.on_failure) for output in found]
         found = [_unfold(output, batch_shape) for output in found]
-        return Forward(values, batch_shape, offset, program, point, outcome, status, found, chosen, options)
+        return Forward(values, batch_shape, offset, program, reduced, point, outcome, status, found, chosen, options)
 
     def vjp(
         self, forward: Forward, cotangents: Sequence[Array | None], objective: Array | None = None
@@ -261,7 +264,8 @@ class Layer:
         def piece_of(piece: slice) -> DerivativeInfo:
             index = piece if everything else solved[piece]
             program, point = forward.program.item(index), forward.point.item(index)
-            lin = linearise(program, point, self.kernel.factoriser(1))
+            reduced = None if forward.reduced is None else forward.reduced.item(index)
+            lin = linearise(program, point, self.kernel.factoriser(1, reduced))
             return differentiate(lin, solved[piece], [array[piece] for array in arrays])
 
         infos = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)

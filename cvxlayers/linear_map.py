@@ -71,7 +71,9 @@ class LinearMap:
     matrix: sp.csr_array
 
     def apply(self, v: Vectors) -> Vectors:
-        """Returns M v for each item."""
+        """Returns M v for each item; v itself where M is the identity."""
+        if self._is_identity:
+            return v
         gather = self._forward
         if gather is not None and gather.filled is None:
             return gather.product(v)
@@ -97,6 +99,15 @@ class LinearMap:
     def inputs(self) -> Bool[np.ndarray, " columns"]:
         """Which inputs have an effect."""
         return np.diff(self._transposed.indptr) > 0
+
+    @cached_property
+    def _is_identity(self) -> bool:
+        matrix = self.matrix
+        size = matrix.indptr.size - 1
+        diagonal = np.array_equal(matrix.indptr, np.arange(size + 1)) and np.array_equal(
+            matrix.indices, np.arange(size)
+        )
+        return diagonal and matrix.shape == (size, size) and bool(np.all(matrix.data == 1.0))
 
     @cached_property
     def _transposed(self) -> sp.csr_array:

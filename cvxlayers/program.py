@@ -61,10 +61,28 @@ class _Segments:
         return out
 
 
-def _segments(places: Int[np.ndarray, " nnz"], order: Int[np.ndarray, " nnz"], size: int) -> _Segments:
+def _segments(places: Int[np.ndarray, " nnz"], entries: Int[np.ndarray, " nnz"], size: int) -> _Segments:
+    """Returns how to sum the values of some entries by their places."""
+    order = np.argsort(places, kind="stable")
     counts = np.bincount(places, minlength=size)
     filled = np.flatnonzero(counts)
-    return _Segments(order, filled, (np.cumsum(counts) - counts)[filled], size)
+    return _Segments(entries[order], filled, (np.cumsum(counts) - counts)[filled], size)
+
+
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Consecutive columns of which every entry is stored: a dense matrix, transposed, where it lies."""
+
+    columns: slice
+    entries: slice
+    rows: int
+
+    def view(self, values: Values) -> Float[np.ndarray, "batch cols rows"]:
+        """Returns the transposed matrices, without a copy if the items' values are contiguous."""
+        # The memory order decides how a product is summed up, and so its rounding.
+        return np.ascontiguousarray(values)[:, self.entries].reshape(
+            (len(values), self.columns.stop - self.columns.start, self.rows)
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +114,28 @@ class Pattern:
         return self.nnz == self.shape[0] * self.shape[1]
 
     @cached_property
+    def _block(self) -> _Block:
+        """The longest run of full columns; they are worth more than their entries alone."""
+        full = np.concatenate([[False], np.diff(self.indptr) == self.shape[0], [False]])
+        edges = np.flatnonzero(full[1:] != full[:-1]).reshape(-1, 2)
+        start, stop = edges[np.argmax(edges[:, 1] - edges[:, 0])].tolist() if len(edges) else (0, 0)
+        return _Block(slice(start, stop), slice(int(self.indptr[start]), int(self.indptr[stop])), self.shape[0])
+
+    @cached_property
+    def _rest(self) -> Int[np.ndarray, " rest"]:
+        """The entries outside the block."""
+        entries = np.arange(self.nnz)
+        return np.concatenate([entries[: self._block.entries.start], entries[self._block.entries.stop :]])
+
+    @cached_property
     def _is_thick(self) -> bool:
-        """Whether so many entries are stored that dense arithmetic is faster."""
-        return 8 * self.nnz >= self.shape[0] * self.shape[1]
+        """Whether so many entries are stored, outside the block, that dense arithmetic is faster."""
+        return 8 * len(self._rest) >= self.shape[0] * self.shape[1]
+
+    @cached_property
+    def _is_scattered(self) -> bool:
+        """Whether the block holds less than half of the entries."""
+        return 2 * len(self._rest) > self.nnz
 
     @cached_property
     def _positions(self) -> Int[np.ndarray, " entries"]:
@@ -109,18 +146,23 @@ class Pattern:
 
     @cached_property
     def _by_column(self) -> _Segments:
-        return _segments(self.cols, np.arange(self.nnz), self.shape[1])
+        return _segments(self.cols[self._rest], self._rest, self.shape[1])
 
     @cached_property
     def _by_row(self) -> _Segments:
-        return _segments(self.rows, np.argsort(self.rows, kind="stable"), self.shape[0])
+        return _segments(self.rows[self._rest], self._rest, self.shape[0])
 
     def _columns_of(self, values: Values) -> Float[np.ndarray, "batch cols rows"]:
         """Returns a batch of dense transposed matrices: the stored entries stand column by column."""
-        if not self.is_full:
-            values = np.take(np.pad(values, ((0, 0), (0, 1))), self._positions, axis=1)
-        # The memory order decides how a product is summed up, and so its rounding.
-        return np.ascontiguousarray(values).reshape(len(values), self.shape[1], self.shape[0])
+        if self.is_full:
+            return self._block.view(values)
+        if self._is_scattered:
+            padded = np.take(np.pad(values, ((0, 0), (0, 1))), self._positions, axis=1)
+            return padded.reshape(len(values), self.shape[1], self.shape[0])
+        out = np.zeros((len(values), self.shape[1], self.shape[0]))
+        out[:, self._block.columns] = self._block.view(values)
+        out[:, self.cols[self._rest], self.rows[self._rest]] = values[:, self._rest]
+        return out
 
     def matrix(self, values: Float[np.ndarray, " nnz"]) -> sp.csc_array:
         """Returns one matrix with these stored entries; explicit zeros stay."""
@@ -134,24 +176,34 @@ class Pattern:
         """Returns M x for each item; a batch of one broadcasts."""
         if self._is_thick:
             return np.matmul(x[:, None, :], self._columns_of(values))[:, 0, :]
-        if len(values) == 1:
+        if self._is_scattered and len(values) == 1:
             return np.ascontiguousarray((self.matrix(values[0]) @ x.T).T)
-        segments = self._by_row
-        return segments.sum(np.take(values, segments.order, axis=1) * np.take(x, self.cols[segments.order], axis=1))
+        segments, block = self._by_row, self._block
+        product = segments.sum(np.take(values, segments.order, axis=1) * np.take(x, self.cols[segments.order], axis=1))
+        if block.columns.stop > block.columns.start:
+            product = product + np.matmul(x[:, None, block.columns], block.view(values))[:, 0, :]
+        return product
 
     def rmatvec(self, values: Values, y: Vectors) -> Vectors:
         """Returns Mᵀ y for each item, the adjoint of `matvec`; a batch of one broadcasts."""
-        if self.is_full:
-            return np.matmul(self._columns_of(values), y[:, :, None])[:, :, 0]
-        if len(values) == 1:
+        if self._is_scattered and len(values) == 1:
             return np.ascontiguousarray((self.matrix(values[0]).T @ y.T).T)
-        return self._by_column.sum(values * np.take(y, self.rows, axis=1))
+        segments, block = self._by_column, self._block
+        product = segments.sum(np.take(values, segments.order, axis=1) * np.take(y, self.rows[segments.order], axis=1))
+        if block.columns.stop > block.columns.start:
+            product[:, block.columns] = np.matmul(block.view(values), y[:, :, None])[:, :, 0]
+        return product
 
     def outer(self, u: Vectors, v: Vectors) -> Values:
         """Returns the stored entries of u vᵀ: the derivative of uᵀ M v with respect to M."""
-        if self.is_full:
-            return (v[:, :, None] * u[:, None, :]).reshape(len(u), self.nnz)
-        return np.take(u, self.rows, axis=1) * np.take(v, self.cols, axis=1)
+        rest, block = self._rest, self._block
+        if len(rest) == self.nnz:
+            return np.take(u, self.rows, axis=1) * np.take(v, self.cols, axis=1)
+        out = np.empty((len(u), self.nnz))
+        np.multiply(v[:, block.columns, None], u[:, None, :], out=block.view(out))
+        if len(rest):
+            out[:, rest] = u[:, self.rows[rest]] * v[:, self.cols[rest]]
+        return out
 
 
 @dataclass(frozen=True, eq=False)

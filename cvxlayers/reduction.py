@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -23,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.linear_map import LinearMap
-from cvxlayers.program import ConeProgram, Pattern, Structure, Vectors
+from cvxlayers.program import ConeProgram, Pattern, Structure, Values, Vectors
 
 Index = Int[np.ndarray, " _count"]
 
@@ -76,22 +77,21 @@ class Reduction:
     kept_A: Index
     gather_P: LinearMap
 
-    def eliminate(self, program: ConeProgram) -> ConeProgram:
-        """Returns the reduced programs."""
+    def eliminate(self, program: ConeProgram) -> Reduced:
+        """Eliminates the groups of a batch of programs."""
+        affine = [_affine(group, program) for group in self.groups]
         parts = [np.take(program.P, self.kept_P, axis=1)]
         batch = _common_length(program.P, program.q, program.A, program.b)
         q = np.array(np.broadcast_to(program.q, (batch, program.q.shape[1])))
-        for group in self.groups:
-            F, c, d = self._affine(group, program)
+        for group, (F, c, d, _) in zip(self.groups, affine, strict=True):
             if group.squared:
-                product = np.matmul(F.transpose(0, 2, 1), F * d[:, :, None])
-                # Rounding must not make it unsymmetric: solvers take that for another kind of problem.
-                product = 0.5 * (product + product.transpose(0, 2, 1))
+                root = F * np.sqrt(d)[:, :, None]
+                # A matrix times its own transpose is computed as one, and symmetric to the bit.
+                product = np.matmul(root.transpose(0, 2, 1), root)
                 parts.append(product.reshape((len(product), len(group.support) ** 2)))
             q[:, group.support] += _adjoint(F, program.q[:, group.columns] + d * c)
-        length = _common_length(*parts)
-        stacked = np.concatenate([np.broadcast_to(part, (length, part.shape[1])) for part in parts], axis=1)
-        return ConeProgram(
+        stacked = _stack([part for part in parts if part.shape[1]] or parts[:1])
+        small = ConeProgram(
             self.structure,
             program.batch,
             self.gather_P.apply(stacked),
@@ -99,54 +99,70 @@ class Reduction:
             np.take(program.A, self.kept_A, axis=1),
             np.take(program.b, self.kept_rows, axis=1),
         )
+        return Reduced(self, program, small, affine)
 
-    def recover(self, program: ConeProgram, x: Vectors, y: Vectors, s: Vectors) -> tuple[Vectors, Vectors, Vectors]:
-        """Returns the solution (x, y, s) of the full program from that of the reduced one."""
+
+class _Affine(NamedTuple):
+    """t = c + F x, the diagonal d of t's part of P, and the coefficients a; each for all items, or one for all."""
+
+    F: Float[np.ndarray, "#batch _k _p"]
+    c: Vectors
+    d: Vectors
+    a: Vectors
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """A batch of programs, reduced, with the way back for solutions and for systems of the derivative.
+
+    Attributes:
+        reduction: what was eliminated.
+        full: the programs.
+        program: the reduced programs.
+        affine: the numbers of each group.
+    """
+
+    reduction: Reduction
+    full: ConeProgram
+    program: ConeProgram
+    affine: Sequence[_Affine]
+
+    def item(self, index: slice | Index) -> Reduced:
+        """Returns some of the programs, reduced."""
+        affine = [_Affine(*(part if len(part) == 1 else part[index] for part in numbers)) for numbers in self.affine]
+        return Reduced(self.reduction, self.full.item(index), self.program.item(index), affine)
+
+    def recover(self, x: Vectors, y: Vectors, s: Vectors) -> tuple[Vectors, Vectors, Vectors]:
+        """Returns the solution (x, y, s) of the full programs from that of the reduced ones."""
+        program, reduction = self.full, self.reduction
         batch, n, m = program.batch, program.structure.n, program.structure.m
         full_x, full_y, full_s = np.zeros((batch, n)), np.zeros((batch, m)), np.zeros((batch, m))
-        full_x[:, self.kept_variables] = x
-        full_y[:, self.kept_rows], full_s[:, self.kept_rows] = y, s
-        for group in self.groups:
-            F, c, d = self._affine(group, program)
+        full_x[:, reduction.kept_variables] = x
+        full_y[:, reduction.kept_rows], full_s[:, reduction.kept_rows] = y, s
+        for group, (F, c, d, a) in zip(reduction.groups, self.affine, strict=True):
             t = c + _apply(F, full_x[:, group.support])
             full_x[:, group.columns] = t
-            full_y[:, group.rows] = -(d * t + program.q[:, group.columns]) / program.A[:, group.pivots]
+            full_y[:, group.rows] = -(d * t + program.q[:, group.columns]) / a
         return full_x, full_y, full_s
 
-    def fold(self, program: ConeProgram, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
+    def fold(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
         """Returns the right-hand side of the reduced system from that of the full one."""
         folded = first.copy()
-        for group in self.groups:
-            F, _, d = self._affine(group, program)
-            a = np.take(program.A, group.pivots, axis=1)
+        for group, (F, _, d, a) in zip(self.reduction.groups, self.affine, strict=True):
             folded[:, group.support] += _adjoint(F, first[:, group.columns] - d * second[:, group.rows] / a)
-        return np.take(folded, self.kept_variables, axis=1), np.take(second, self.kept_rows, axis=1)
+        kept = self.reduction.kept_variables, self.reduction.kept_rows
+        return np.take(folded, kept[0], axis=1), np.take(second, kept[1], axis=1)
 
-    def expand(
-        self, program: ConeProgram, u: tuple[Vectors, Vectors], rhs: tuple[Vectors, Vectors]
-    ) -> tuple[Vectors, Vectors]:
+    def expand(self, u: tuple[Vectors, Vectors], rhs: tuple[Vectors, Vectors]) -> tuple[Vectors, Vectors]:
         """Returns the solution of the full system from that of the reduced one, u, and the full right-hand side."""
-        (first, second), (rhs_first, rhs_second) = u, rhs
-        full_first, full_second = np.zeros(rhs_first.shape), np.zeros(rhs_second.shape)
-        full_first[:, self.kept_variables], full_second[:, self.kept_rows] = first, second
-        for group in self.groups:
-            F, _, d = self._affine(group, program)
-            a = np.take(program.A, group.pivots, axis=1)
-            t = rhs_second[:, group.rows] / a + _apply(F, full_first[:, group.support])
-            full_first[:, group.columns] = t
-            full_second[:, group.rows] = (rhs_first[:, group.columns] - d * t) / a
-        return full_first, full_second
-
-    def _affine(self, group: Group, program: ConeProgram) -> tuple[Float[np.ndarray, "#batch _k _p"], Vectors, Vectors]:
-        """Returns F, c and d, each with a leading axis of the batch's size or of one."""
-        a = np.take(program.A, group.pivots, axis=1)
-        F = np.take(program.A, group.entries, axis=1) / -a[:, :, None]
-        d = (
-            np.where(group.squares >= 0, program.P[:, group.squares], 0.0)
-            if group.squared
-            else np.zeros((1, len(a[0])))
-        )
-        return F, program.b[:, group.rows] / a, d
+        rhs_first, rhs_second = rhs
+        first, second = np.zeros(rhs_first.shape), np.zeros(rhs_second.shape)
+        first[:, self.reduction.kept_variables], second[:, self.reduction.kept_rows] = u
+        for group, (F, _, d, a) in zip(self.reduction.groups, self.affine, strict=True):
+            t = rhs_second[:, group.rows] / a + _apply(F, first[:, group.support])
+            first[:, group.columns] = t
+            second[:, group.rows] = (rhs_first[:, group.columns] - d * t) / a
+        return first, second
 
 
 def find_reduction(compiled: CompiledProblem) -> Reduction | None:
@@ -223,8 +239,8 @@ def _reduced_P(
     rows, cols = [structure.P.rows[kept_P]], [structure.P.cols[kept_P]]
     for group in groups:
         p = len(group.support) if group.squared else 0
-        rows.append(np.repeat(group.support[:p], p))
-        cols.append(np.tile(group.support[:p], p))
+        rows.append(np.tile(group.support[:p], p))
+        cols.append(np.repeat(group.support[:p], p))
     position = np.cumsum(kept) - 1
     all_rows, all_cols = position[np.concatenate(rows)], position[np.concatenate(cols)]
     n = int(np.count_nonzero(kept))
@@ -242,6 +258,23 @@ def _submatrix(
     counts = np.bincount(column_position[pattern.cols[kept]], minlength=width)
     indptr = np.concatenate([[0], np.cumsum(counts)])
     return Pattern((int(np.count_nonzero(rows)), width), row_position[pattern.rows[kept]], indptr)
+
+
+def _affine(group: Group, program: ConeProgram) -> _Affine:
+    a = np.take(program.A, group.pivots, axis=1)
+    F = np.take(program.A, group.entries, axis=1)
+    if (a != -1.0).any():
+        F /= -a[:, :, None]
+    squares = np.where(group.squares >= 0, program.P[:, group.squares], 0.0) if group.squared else np.zeros(a[:1].shape)
+    return _Affine(F, program.b[:, group.rows] / a, squares, a)
+
+
+def _stack(parts: Sequence[Values]) -> Values:
+    """Concatenates the columns, for the items that the parts have in common."""
+    if len(parts) == 1:
+        return parts[0]
+    length = _common_length(*parts)
+    return np.concatenate([np.broadcast_to(part, (length, part.shape[1])) for part in parts], axis=1)
 
 
 def _common_length(*arrays: Vectors) -> int:
