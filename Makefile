@@ -5,6 +5,8 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 # Versions of CVXPY for `make matrix`: the oldest supported, one between, and the newest.
 CVXPY ?= 1.9.0 1.9.2 newest
+# What `make bench` measures: dense_qp, square_root or least_squares.
+WORKLOAD ?= dense_qp
 # Test processes. Each works on one item at a time: threads of linear algebra would only compete.
 WORKERS ?= 2
 
@@ -35,7 +37,7 @@ format: .venv/test.stamp  ## format, and repair what the linter can
 	.venv/bin/ruff check --fix
 
 bench: .venv-bench/stamp  ## race this library against its fastest peer, side by side
-	OMP_WAIT_POLICY=PASSIVE .venv-bench/bin/python -m benchmarks.dense_qp $(ARGS)
+	OMP_WAIT_POLICY=PASSIVE .venv-bench/bin/python -m benchmarks.$(WORKLOAD) $(ARGS)
 
 matrix: $(MATRIX)  ## run the catalogue with the oldest, a middle and the newest CVXPY
 

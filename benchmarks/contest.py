@@ -105,8 +105,9 @@ def _score(name: str, forward: list[float], step: list[float], answer: Answer, r
 
 
 def _item_errors(computed: Array, exact: Array) -> Float[np.ndarray, " batch"]:
-    """Returns each item's error relative to its exact value, or to the typical item's where its own vanishes."""
+    """Returns each item's error relative to its exact value, or to a thousandth of the largest where its own is smaller."""
     batch = len(exact)
     size = np.linalg.norm(exact.reshape(batch, -1), axis=-1)
-    scale = np.maximum(size, 1e-3 * np.median(size))
+    scale = np.maximum(size, 1e-3 * np.max(size, initial=0.0))
+    scale = np.where(scale > 0, scale, 1.0)
     return np.linalg.norm((computed - exact).reshape(batch, -1), axis=-1) / scale

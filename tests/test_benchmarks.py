@@ -10,10 +10,12 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("rich")
 
+from benchmarks import least_squares, square_root
 from benchmarks.contest import Answer, race
-from benchmarks.dense_qp import layer_contender, qp_problem
+from benchmarks.dense_qp import qp_problem
 from benchmarks.quadratic import exact_answer, random_programs
 from benchmarks.report import print_scores, save_scores
+from benchmarks.torch_layer import layer_contender
 from cvxlayers.torch import CvxpyLayer
 
 
@@ -37,7 +39,7 @@ def test_exact_gradients_match_differences():
 
 def test_contest_scores_the_layer(tmp_path, capsys):
     programs = random_programs(4, 6, 2, 4, seed=0)
-    contender = layer_contender("cvxlayers", CvxpyLayer(*qp_problem(6, 2, 4)), programs)
+    contender = layer_contender("cvxlayers", CvxpyLayer(*qp_problem(6, 2, 4)), programs.parameters, programs.weights)
     (score,) = race([contender], exact_answer(programs), repetitions=3, warmup=1)
     assert len(score.forward) == len(score.step) == 3
     assert score.solution_error < 1e-10
@@ -52,8 +54,25 @@ def test_contest_sees_a_wrong_answer():
     programs = random_programs(3, 4, 1, 2, seed=0)
     exact = exact_answer(programs)
     wrong = Answer(exact.solution * [[1.1], [1.0], [1.0]], {**exact.gradients, "p": 1.01 * exact.gradients["p"]})
-    contender = layer_contender("wrong", CvxpyLayer(*qp_problem(4, 1, 2)), programs)
+    contender = layer_contender("wrong", CvxpyLayer(*qp_problem(4, 1, 2)), programs.parameters, programs.weights)
     contender = type(contender)("wrong", contender.forward, lambda: lambda: wrong)
     (score,) = race([contender], exact, repetitions=1, warmup=0)
     assert score.solution_error == pytest.approx(0.1)
     assert score.gradient_error == pytest.approx(0.01)
+
+
+def test_the_square_root_is_the_same_program():
+    contenders, exact = square_root.prepare(batch=3, variables=5, equalities=1, inequalities=3, seed=0)
+    for score in race(contenders, exact, repetitions=1, warmup=0):
+        assert score.solution_error <= 1e-10
+        assert score.gradient_error <= 1e-9
+
+
+def test_least_squares_against_its_closed_form():
+    rng = np.random.default_rng(0)
+    data = {"A": rng.normal(size=(3, 9, 2)), "b": rng.normal(size=(3, 9))}
+    weights = rng.normal(size=(3, 2))
+    contender = layer_contender("cvxlayers", CvxpyLayer(*least_squares.problem(9, 2)), data, weights)
+    (score,) = race([contender], least_squares.closed_form(data, weights), repetitions=1, warmup=0)
+    assert score.solution_error <= 1e-12
+    assert score.gradient_error <= 1e-12

@@ -60,13 +60,10 @@ def _newton_step(
         trial = evaluate(
             program.item(pending), start.x[pending] + step * dx[pending], start.v[pending] + step * dv[pending]
         )
-        lower = _comparable_merit(trial, start.item(pending)) < (1.0 - 0.1 * step) * merit[pending]
+        # On the start's scale a step gains nothing by inflating the terms that cancel, and loses nothing if all vanish.
+        scales = start.dual_scale[pending], start.primal_scale[pending]
+        lower = relative(trial.dual, trial.primal, *scales) < (1.0 - 0.1 * step) * merit[pending]
         best = best.put(pending[lower], trial.item(np.flatnonzero(lower)))
         improved[pending[lower]] = True
         pending = pending[~lower]
     return best, improved
-
-
-def _comparable_merit(trial: Point, start: Point) -> Float[np.ndarray, " batch"]:
-    """The trial's residual on the scale of the start: a step must not gain by inflating the terms that cancel."""
-    return np.maximum(trial.merit, relative(trial.dual, trial.primal, start.dual_scale, start.primal_scale))
