@@ -29,6 +29,7 @@ def build_layer(
     on_failure: str = "raise",
     strict: bool = False,
     threads: int | None = None,
+    check: bool = True,
 ) -> Layer:
     """Compiles a problem and chooses the methods for it; the arguments are those of every `CvxpyLayer`."""
     from cvxlayers.canonical import compile_problem
@@ -39,7 +40,7 @@ def build_layer(
     kernel = Kernel(compiled.structure, reduction, choose_method(structure))
     plan = select(structure, solver, P_values=compiled.P.constant_values if reduction is None else None)
     options = CallOptions(Options(), plan, "raise", default_threads() if threads is None else _threads(threads))
-    layer = Layer(compiled, kernel, options, strict)
+    layer = Layer(compiled, kernel, options, strict, check)
     return replace(layer, options=call_options(layer, solver_args, on_failure))
 
 

@@ -33,6 +33,8 @@ class CvxpyLayer:
             them; "mask", return their last finite iterate, or zeros, and an exactly zero gradient.
         strict: whether inaccurate solutions and doubtful derivatives raise instead of warning.
         threads: threads over the items of a batch; by default CVXLAYERS_THREADS, or the processors available.
+        check: whether each call checks its values against the attributes of the parameters: sign, bounds, symmetry,
+            definiteness, support.
 
     Raises:
         ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
@@ -51,6 +53,7 @@ class CvxpyLayer:
         on_failure: str = "raise",
         strict: bool = False,
         threads: int | None = None,
+        check: bool = True,
     ) -> None:
         self.layer = build_layer(
             problem,
@@ -62,6 +65,7 @@ class CvxpyLayer:
             on_failure=on_failure,
             strict=strict,
             threads=threads,
+            check=check,
         )
 
     def __call__(
@@ -83,7 +87,7 @@ class CvxpyLayer:
             One array per variable, of shape (*batch, *variable.shape): float32 where all parameters are, else float64.
 
         Raises:
-            InputError: if the number, shapes or dtypes of the arrays are wrong.
+            InputError: if the number, shapes, dtypes or values of the arrays are wrong.
             SolverError: if items cannot be solved; it names them, their status, and the way out.
         """
         dtype = _common_dtype(parameters)

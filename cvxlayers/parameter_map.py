@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from cvxlayers.errors import InputError, ShapeError
+from cvxlayers.domain import Domain
+from cvxlayers.errors import DomainError, ShapeError
 from cvxlayers.program import Vectors
 
 Array = Float[np.ndarray, "..."]
@@ -31,11 +32,13 @@ class ParameterMap:
         names: the names of the parameters, in the order of a call.
         shapes: their shapes.
         logs: for geometric programs, whether the logarithm of the parameter enters.
+        domains: the values that each allows; None where all are.
     """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     logs: tuple[bool, ...]
+    domains: tuple[Domain | None, ...] = ()
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -70,7 +73,7 @@ class ParameterMap:
 
         Raises:
             ShapeError: if the number of values, their shapes or their batch axes do not fit.
-            InputError: if a parameter whose logarithm enters is not positive.
+            DomainError: if a parameter whose logarithm enters is not positive.
         """
         leads = self._leads(values)
         batch_shape = self._batch_shape(leads)
@@ -82,6 +85,18 @@ class ParameterMap:
             if logs is not None:
                 theta[:, logs] = _log(name, theta[:, columns])
         return Theta(theta, tuple(int(np.prod(lead)) == 1 for lead in leads)), batch_shape
+
+    def check(self, values: Sequence[Array]) -> None:
+        """Checks the values of a call, whose shapes fit, against the attributes of the parameters.
+
+        Raises:
+            DomainError: if a value is not allowed.
+        """
+        for index, domain in enumerate(self.domains):
+            if domain is not None:
+                domain.check(
+                    f"parameter {self.names[index]!r} (#{index})", values[index].reshape(-1, self.sizes[index])
+                )
 
     def tangent(
         self, values: Sequence[Array], tangents: Sequence[Array | None], batch_shape: tuple[int, ...]
@@ -167,7 +182,7 @@ def _sum_to(gradient: Array, shape: tuple[int, ...], batch_axes: int) -> Array:
 def _log(name: str, values: Vectors) -> Vectors:
     bad = np.flatnonzero((values <= 0).any(axis=1))
     if len(bad):
-        raise InputError(
+        raise DomainError(
             f"parameter {name!r} of a geometric program must be positive: {len(bad)} of {len(values)} items have "
             f"entries down to {values[bad].min():.3g} (items {bad[:8].tolist()})"
         )

@@ -38,6 +38,8 @@ class CvxpyLayer(torch.nn.Module):
             them; "mask", return their last finite iterate, or zeros, and an exactly zero gradient.
         strict: whether inaccurate solutions and doubtful derivatives raise instead of warning.
         threads: threads over the items of a batch; by default CVXLAYERS_THREADS, or the processors available.
+        check: whether each call checks its values against the attributes of the parameters: sign, bounds, symmetry,
+            definiteness, support.
 
     Raises:
         ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
@@ -56,6 +58,7 @@ class CvxpyLayer(torch.nn.Module):
         on_failure: str = "raise",
         strict: bool = False,
         threads: int | None = None,
+        check: bool = True,
     ) -> None:
         torch.nn.Module.__init__(self)
         self.layer = build_layer(
@@ -68,6 +71,7 @@ class CvxpyLayer(torch.nn.Module):
             on_failure=on_failure,
             strict=strict,
             threads=threads,
+            check=check,
         )
 
     def forward(
@@ -90,7 +94,7 @@ class CvxpyLayer(torch.nn.Module):
             and on their device.
 
         Raises:
-            InputError: if the number, shapes, dtypes or devices of the tensors are wrong.
+            InputError: if the number, shapes, dtypes, devices or values of the tensors are wrong.
             SolverError: if items cannot be solved; it names them, their status, and the way out.
         """
         forward = self._run(parameters, solver_args, on_failure, warm_start, None)

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "cvxlayers"
 # From the bottom up. A room (a module, or a package) imports from lower floors and from itself, never from a sibling.
 FLOORS = (
     {"errors"},
-    {"cones", "parallel"},
+    {"cones", "domain", "parallel"},
     {"program"},
     {"linear_map", "parameter_map", "report"},
     {"compiled"},

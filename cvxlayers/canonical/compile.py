@@ -9,6 +9,7 @@ import scipy.sparse as sp
 
 from cvxlayers.canonical.conic import Conic, conic_form
 from cvxlayers.canonical.data import read_data
+from cvxlayers.canonical.domains import domain_of
 from cvxlayers.canonical.leaves import Output, dual_ids, parameter_matrix, variable_matrices
 from cvxlayers.canonical.signature import check_problem, check_signature
 from cvxlayers.compiled import CompiledProblem, Leaves, LinearMap, ParameterMap, VariableMap
@@ -72,6 +73,7 @@ def _parameter_map(conic: Conic, parameters: Sequence[cp.Parameter]) -> Paramete
         names=tuple(parameter.name() for parameter in parameters),
         shapes=tuple(parameter.shape for parameter in parameters),
         logs=tuple(conic.logarithms.get(parameter.id) in used for parameter in parameters),
+        domains=tuple(domain_of(parameter) for parameter in parameters),
     )
 
 
