@@ -26,6 +26,7 @@ def build_layer(
     solver: str | None = None,
     solver_args: Mapping[str, object] | None = None,
     gp: bool = False,
+    freeze: object = (),
     on_failure: str = "raise",
     strict: bool = False,
     threads: int | None = None,
@@ -34,7 +35,7 @@ def build_layer(
     """Compiles a problem and chooses the methods for it; the arguments are those of every `CvxpyLayer`."""
     from cvxlayers.canonical import compile_problem
 
-    compiled = compile_problem(problem, parameters, variables, gp=gp)
+    compiled = compile_problem(problem, parameters, variables, gp=gp, freeze=freeze)
     reduction = find_reduction(compiled)
     structure = compiled.structure if reduction is None else reduction.structure
     kernel = Kernel(compiled.structure, reduction, choose_method(structure))

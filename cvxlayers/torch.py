@@ -32,6 +32,7 @@ class CvxpyLayer(torch.nn.Module):
         parameters: its `cvxpy.Parameter`s, in the order in which a call passes their values.
         variables: what a call returns, in order: variables, and dual variables of constraints.
         gp: whether the problem is a geometric program.
+        freeze: parameters that are not listed, and stay at the values that they have when the layer is made.
         solver: a solver by name, in any case; by default chosen from the program's class and size.
         solver_args: options of every call: `eps`, `max_iters`, `time_limit`, `verbose`, and the solver's own names.
         on_failure: what a call does about items that cannot be solved: "raise" `SolverError`; "nan", return NaN for
@@ -53,6 +54,7 @@ class CvxpyLayer(torch.nn.Module):
         variables: object,
         *,
         gp: bool = False,
+        freeze: object = (),
         solver: str | None = None,
         solver_args: Mapping[str, object] | None = None,
         on_failure: str = "raise",
@@ -66,6 +68,7 @@ class CvxpyLayer(torch.nn.Module):
             parameters,
             variables,
             gp=gp,
+            freeze=freeze,
             solver=solver,
             solver_args=solver_args,
             on_failure=on_failure,

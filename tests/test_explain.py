@@ -331,11 +331,11 @@ def test_signature(name: str) -> None:
     assert isinstance(raised.value, ValueError)
 
 
-def test_a_missing_parameter_with_a_value_may_be_a_constant() -> None:
+def test_a_missing_parameter_with_a_value_may_be_frozen() -> None:
     leaves = Leaves()
     leaves.w.value = np.ones(N)
     problem = minimise(cp.sum_squares(leaves.x - leaves.r), leaves.x <= leaves.w)
-    with pytest.raises(SignatureError, match=r"missing from the list: w\. A parameter that keeps its value \(w\)"):
+    with pytest.raises(SignatureError, match=r"missing from the list: w\. To fix w .*freeze=\[w\]"):
         compile_problem(problem, [leaves.r], [leaves.x])
 
 

@@ -43,7 +43,8 @@ def explain_frozen(problem: Problem, gp: bool) -> str:
         if isinstance(constraint, cp.PowCone3D | cp.PowConeND) and constraint.alpha.parameters():
             return (
                 f"In {place(problem, constraint)}, the parameter {names(constraint.alpha)} is the exponent of a power "
-                "cone. Exponents must be constants: build one layer for each value that is needed"
+                "cone. Exponents must be constants: give it a value and pass "
+                f"freeze=[{names(constraint.alpha)}], one layer for each value that is needed"
             )
     for part, expression in () if gp else parts(problem):
         for node in nodes(expression):
@@ -51,8 +52,8 @@ def explain_frozen(problem: Problem, gp: bool) -> str:
             if isinstance(exponent, cp.Expression) and exponent.parameters():
                 return (
                     f"In {place(problem, part)}, `{shown(node)}` has the parameter {names(exponent)} as its exponent. "
-                    "Exponents must be constants, except in geometric programs (gp=True): build one layer for each "
-                    "value that is needed"
+                    "Exponents must be constants, except in geometric programs (gp=True): give it a value and pass "
+                    f"freeze=[{names(exponent)}], one layer for each value that is needed"
                 )
     return ""
 
