@@ -8,13 +8,14 @@ from cvxlayers import errors as errors
 from cvxlayers.errors import SolverError as SolverError
 
 if TYPE_CHECKING:
+    from cvxlayers.canonical.advice import explain as explain
     from cvxlayers.neutral import CvxpyLayer as CvxpyLayer
     from cvxlayers.program import Status as Status
     from cvxlayers.result import LayerResult as LayerResult
 
 __version__ = "0.1.0"
 
-__all__ = ["CvxpyLayer", "LayerResult", "SolverError", "Status", "__version__", "errors"]
+__all__ = ["CvxpyLayer", "LayerResult", "SolverError", "Status", "__version__", "errors", "explain"]
 
 
 def __getattr__(name: str) -> object:
@@ -31,4 +32,8 @@ def __getattr__(name: str) -> object:
         from cvxlayers.result import LayerResult
 
         return LayerResult
+    if name == "explain":
+        from cvxlayers.canonical.advice import explain
+
+        return explain
     raise AttributeError(f"module 'cvxlayers' has no attribute {name!r}")

@@ -29,12 +29,13 @@ _PRODUCT = (
     "and pass it as one parameter; or name the factor that also holds variables by a new variable and an equality "
     "constraint"
 )
+_FREEZE = "Parameters that need not change may be fixed at their values instead, by freeze=[...]"
 
 
 def explain_dpp(problem: Problem, gp: bool) -> str:
     """Returns why a convex problem is not disciplined parametrised, and the way out; empty where it is."""
     trouble = _geometric(problem) if gp else _trapped(problem) or _undisciplined(problem)
-    return f"{RULE} {trouble}" if trouble else ""
+    return f"{RULE} {trouble}. {_FREEZE}" if trouble else ""
 
 
 def explain_frozen(problem: Problem, gp: bool) -> str:
