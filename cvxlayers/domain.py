@@ -17,7 +17,7 @@ Excess = Float[np.ndarray, " items"]
 # How far entries may lie outside of bounds: rounding of single precision, also where the bound is zero. What must be
 # zero, symmetric or definite may be off by this part of the largest entry.
 _BOUND, _STRUCTURE = 1e-6, 1e-5
-_WAY_OUT = "Pass values that are allowed, leave the attribute out of the parameter, or give the layer check=False"
+_WAY_OUT = "Pass values that are allowed, or check=False where this is meant"
 
 
 @dataclass(frozen=True, eq=False)

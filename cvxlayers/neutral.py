@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cvxlayers.arrays import common_dtype, real
 from cvxlayers.build import build_layer, call_options
 from cvxlayers.compiled import VariableMap
 from cvxlayers.derivative import DerivativeInfo
-from cvxlayers.errors import DtypeError, ShapeError
+from cvxlayers.errors import ShapeError
 from cvxlayers.layer import Array, Forward
 from cvxlayers.result import LayerResult
 
@@ -93,7 +94,7 @@ class CvxpyLayer:
             InputError: if the number, shapes, dtypes or values of the arrays are wrong.
             SolverError: if items cannot be solved; it names them, their status, and the way out.
         """
-        dtype = _common_dtype(parameters)
+        dtype = common_dtype(parameters)
         forward = self._forward(parameters, solver_args, on_failure, warm_start)
         return tuple(output.astype(dtype, copy=False) for output in forward.outputs)
 
@@ -112,7 +113,7 @@ class CvxpyLayer:
             on_failure: as in a call.
             warm_start: the result of an earlier call with nearby parameters, for the same batch or for one item.
         """
-        dtype = _common_dtype(parameters)
+        dtype = common_dtype(parameters)
         forward = self._forward(parameters, solver_args, on_failure, warm_start, self.layer.compiled.leaves.map)
         leaves = [output.astype(dtype, copy=False) for output in forward.outputs]
         objective = self.layer.objective(forward).astype(dtype, copy=False)
@@ -162,21 +163,9 @@ class CvxpyLayer:
         names = self.layer.compiled.parameters.names
         labels = [f"parameter {name!r}" for name in names]
         labels += [f"parameter #{index}" for index in range(len(names), len(parameters))]
-        values = [_real(label, value) for label, value in zip(labels, parameters, strict=False)]
+        values = [real(label, value) for label, value in zip(labels, parameters, strict=False)]
         options = call_options(self.layer, solver_args, on_failure)
         return self.layer.forward(values, options, None if warm_start is None else warm_start.warm_start, outputs)
-
-
-def _common_dtype(parameters: Sequence[ArrayLike]) -> type[np.floating]:
-    single = bool(parameters) and all(np.asarray(parameter).dtype == np.float32 for parameter in parameters)
-    return np.float32 if single else np.float64
-
-
-def _real(label: str, value: ArrayLike) -> Array:
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise DtypeError(f"{label} needs real numbers, got an array of {array.dtype}")
-    return array.astype(np.float64, copy=False)
 
 
 def _matched(what: str, arrays: Sequence[ArrayLike | None], like: Sequence[Array]) -> list[Array | None]:
@@ -185,7 +174,7 @@ def _matched(what: str, arrays: Sequence[ArrayLike | None], like: Sequence[Array
         raise ShapeError(f"expected {len(like)} {what}s, one each, got {len(arrays)}")
     checked = []
     for index, (array, reference) in enumerate(zip(arrays, like, strict=True)):
-        converted = None if array is None else _real(f"{what} #{index}", array)
+        converted = None if array is None else real(f"{what} #{index}", array)
         if converted is not None and converted.shape != reference.shape:
             raise ShapeError(f"{what} #{index} has shape {converted.shape}, expected {reference.shape}")
         checked.append(converted)

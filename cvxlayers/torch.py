@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
+from cvxlayers import standard
 from cvxlayers.build import build_layer, call_options
 from cvxlayers.compiled import VariableMap
 from cvxlayers.errors import DeviceError, DtypeError, MissingDependencyError
 from cvxlayers.layer import Forward, Layer
-from cvxlayers.result import LayerResult
+from cvxlayers.result import LayerResult, WarmStart
+from cvxlayers.standard import ConicSolution, Keywords, QPSolution, SolveKeywords
 
 try:
     import torch
 except ImportError:
     raise MissingDependencyError("cvxlayers.torch needs PyTorch: pip install 'cvxlayers[torch]'") from None
 
-__all__ = ["CvxpyLayer"]
+__all__ = ["CvxpyLayer", "solve_conic", "solve_qp"]
 
 
 class CvxpyLayer(torch.nn.Module):
@@ -150,6 +152,64 @@ class CvxpyLayer(torch.nn.Module):
             f"{n}{list(s)}" for n, s in zip(compiled.variables.names, compiled.variables.shapes, strict=True)
         )
         return f"{inputs} -> {outputs}, solver={self.layer.options.plan.primary.name}"
+
+
+def solve_qp(
+    P: Any,
+    q: Any,
+    *,
+    A: Any = None,
+    b: Any = None,
+    G: Any = None,
+    h: Any = None,
+    lb: Any = None,
+    ub: Any = None,
+    **keywords: Unpack[SolveKeywords],
+) -> QPSolution:
+    """Solves quadratic programs by their data, differentiable in all of them: `cvxlayers.solve_qp` on tensors.
+
+    x = solve_qp(P, q, G=G, h=h).x
+    """
+    given = {"P": P, "q": q, "A": A, "b": b, "G": G, "h": h, "lb": lb, "ub": ub}
+    return standard.solve_qp(given, Keywords(**keywords), _door(q))
+
+
+def solve_conic(
+    P: Any,
+    q: Any,
+    A: Any,
+    b: Any,
+    cones: Mapping[str, Any],
+    **keywords: Unpack[SolveKeywords],
+) -> ConicSolution:
+    """Solves cone programs by their data, differentiable in all of them: `cvxlayers.solve_conic` on tensors."""
+    return standard.solve_conic({"P": P, "q": q, "A": A, "b": b}, cones, Keywords(**keywords), _door(q))
+
+
+def _door(like: object) -> standard.Door:
+    """Takes part in the solve of a standard form, with plain numbers and sparse data as tensors like one of them."""
+    if not isinstance(like, torch.Tensor):
+        raise DtypeError(f"q needs a torch.Tensor, got {type(like).__name__}; convert it by torch.as_tensor(q)")
+
+    def convert(value: object) -> torch.Tensor:
+        if not isinstance(value, torch.Tensor):
+            return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+        if value.layout != torch.strided:
+            raise DtypeError("sparse tensors are not taken: pass (pattern, values), the pattern as a SciPy matrix")
+        return value
+
+    return standard.Door(convert, _to_numpy, _run_standard)
+
+
+def _run_standard(
+    layer: Layer, values: Sequence[torch.Tensor], warm_start: WarmStart | None
+) -> tuple[LayerResult, None]:
+    _check_tensors(layer.compiled.parameters.names, values)
+    arrays = [_to_numpy(value) for value in values]
+    forward = layer.forward(arrays, layer.options, warm_start, layer.compiled.leaves.map)
+    (*leaves, objective) = _tensors(layer, forward, values, with_objective=True)
+    device = values[0].device
+    return layer.result(forward, leaves, objective, lambda array: torch.as_tensor(array, device=device)), None
 
 
 class _Solution(torch.autograd.Function):

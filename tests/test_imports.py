@@ -20,7 +20,7 @@ PACKAGE = ROOT / "cvxlayers"
 # From the bottom up. A room (a module, or a package) imports from lower floors and from itself, never from a sibling.
 FLOORS = (
     {"errors"},
-    {"cones", "domain", "parallel"},
+    {"arrays", "cones", "domain", "parallel"},
     {"program"},
     {"linear_map", "parameter_map", "report"},
     {"compiled"},
@@ -28,7 +28,8 @@ FLOORS = (
     {"kernel"},
     {"layer"},
     {"build"},
-    {"neutral", "torch"},
+    {"standard"},
+    {"forms", "neutral", "torch"},
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -120,7 +121,7 @@ def test_solvers_are_imported_on_first_use(path):
 
 @pytest.mark.parametrize("folder", ["examples", "benchmarks"])
 def test_examples_and_benchmarks_use_the_public_face(folder):
-    public = {"cvxlayers.CvxpyLayer", "cvxlayers.errors", "cvxlayers.torch.CvxpyLayer"}
+    public = {"cvxlayers.errors"} | {f"cvxlayers.torch.{name}" for name in ("CvxpyLayer", "solve_conic", "solve_qp")}
     public |= {f"cvxlayers.errors.{name}" for name in errors.__all__} | {
         f"cvxlayers.{name}" for name in cvxlayers.__all__
     }
@@ -166,20 +167,22 @@ def test_all_names_the_public_names(module):
         pytest.importorskip("torch")
     loaded = importlib.import_module(module)
     assert loaded.__file__ is not None
-    bound = set(_bound(ast.parse(Path(loaded.__file__).read_text()), reexported=module == "cvxlayers"))
+    bound = set(_bound(ast.parse(Path(loaded.__file__).read_text()), module))
     assert sorted(loaded.__all__) == sorted(bound)
     assert len(set(loaded.__all__)) == len(loaded.__all__)
     for name in loaded.__all__:
         assert getattr(loaded, name) is not None
 
 
-def _bound(tree: ast.Module, *, reexported: bool) -> Iterator[str]:
-    """Public classes, what a package exports by `import name as name`, and its version."""
+def _bound(tree: ast.Module, module: str) -> Iterator[str]:
+    """Public classes, functions of a door, what the package exports by `import name as name`, and its version."""
+    reexported = module == "cvxlayers"
+    kinds = ast.ClassDef if module == "cvxlayers.errors" else ast.ClassDef | ast.FunctionDef
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and reexported:
             yield from (alias.name for alias in node.names if alias.asname == alias.name)
     for node in tree.body:
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+        if isinstance(node, kinds) and not node.name.startswith("_"):
             yield node.name
         elif reexported and isinstance(node, ast.Assign):
             yield from (
