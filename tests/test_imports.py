@@ -20,7 +20,7 @@ PACKAGE = ROOT / "cvxlayers"
 # From the bottom up. A room (a module, or a package) imports from lower floors and from itself, never from a sibling.
 FLOORS = (
     {"errors"},
-    {"arrays", "cones", "domain", "parallel"},
+    {"arrays", "cones", "domain", "memory", "parallel"},
     {"program"},
     {"linear_map", "parameter_map", "report"},
     {"compiled"},

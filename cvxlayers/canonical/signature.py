@@ -13,6 +13,7 @@ from cvxlayers.canonical.explain import RULE, explain_dpp, explain_frozen
 from cvxlayers.canonical.expressions import Problem, shown
 from cvxlayers.canonical.freeze import freezable, freeze_parameters
 from cvxlayers.canonical.leaves import SYMMETRIC, Output
+from cvxlayers.canonical.size import check_size
 from cvxlayers.errors import DPPError, ProblemError, SignatureError
 
 
@@ -57,7 +58,7 @@ def check_signature(problem: object, parameters: object, variables: object, free
 
 
 def check_problem(problem: Problem, gp: bool) -> None:
-    """Raises unless the problem is continuous, real, convex and DPP.
+    """Raises unless the problem is continuous, real, convex, DPP, and not too large.
 
     Raises:
         DPPError: if it is not DPP.
@@ -77,6 +78,7 @@ def check_problem(problem: Problem, gp: bool) -> None:
     trouble = explain_dpp(problem, gp)
     if trouble:
         raise DPPError(trouble)
+    check_size(problem)
 
 
 def _check_leaves(problem: Problem) -> None:
