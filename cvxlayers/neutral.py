@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,9 +12,11 @@ from cvxlayers.arrays import common_dtype, real
 from cvxlayers.build import build_layer, call_options
 from cvxlayers.compiled import VariableMap
 from cvxlayers.derivative import DerivativeInfo
+from cvxlayers.describe import describe
 from cvxlayers.errors import ShapeError
 from cvxlayers.layer import Array, Forward
 from cvxlayers.result import LayerResult
+from cvxlayers.spy import spy
 
 
 class CvxpyLayer:
@@ -151,6 +154,14 @@ class CvxpyLayer:
         forward = self._forward(parameters)
         outputs, info = self.layer.jvp(forward, _matched("tangent", tangents, forward.values))
         return tuple(outputs), info
+
+    def describe(self) -> str:
+        """Says what the layer is made of: the program's class, sizes and cones, what parameters change, the methods."""
+        return describe(self.layer)
+
+    def spy(self, axes: Any = None) -> Any:
+        """Draws the sparsity of the KKT system on matplotlib axes, new ones by default, and returns them."""
+        return spy(self.layer, axes)
 
     def _forward(
         self,

@@ -10,9 +10,11 @@ import numpy as np
 from cvxlayers import standard
 from cvxlayers.build import build_layer, call_options
 from cvxlayers.compiled import VariableMap
+from cvxlayers.describe import describe
 from cvxlayers.errors import DeviceError, DtypeError, MissingDependencyError
 from cvxlayers.layer import Forward, Layer
 from cvxlayers.result import LayerResult, WarmStart
+from cvxlayers.spy import spy
 from cvxlayers.standard import ConicSolution, Keywords, QPSolution, SolveKeywords
 
 try:
@@ -128,6 +130,14 @@ class CvxpyLayer(torch.nn.Module):
         (*values, objective) = _tensors(self.layer, forward, parameters, with_objective=True)
         device = values[0].device
         return self.layer.result(forward, values, objective, lambda array: torch.as_tensor(array, device=device))
+
+    def describe(self) -> str:
+        """Says what the layer is made of: the program's class, sizes and cones, what parameters change, the methods."""
+        return describe(self.layer)
+
+    def spy(self, axes: Any = None) -> Any:
+        """Draws the sparsity of the KKT system on matplotlib axes, new ones by default, and returns them."""
+        return spy(self.layer, axes)
 
     def _run(
         self,

@@ -27,8 +27,8 @@ FLOORS = (
     {"canonical", "derivative", "reduction", "result", "solvers"},
     {"kernel"},
     {"layer"},
-    {"build"},
-    {"standard"},
+    {"build", "describe"},
+    {"spy", "standard"},
     {"forms", "neutral", "torch"},
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
@@ -42,6 +42,7 @@ HOMES = {
     "moreau": "solvers/moreau.py",
     "piqp": "solvers/piqp.py",
     "scs": "solvers/scs.py",
+    "matplotlib": "spy.py",
     "qdldl": "derivative/sparse.py",
     "torch": "torch.py",
     "jax": "jax.py",
@@ -136,7 +137,7 @@ def in_fresh_interpreter(code: str) -> str:
     return finished.stdout.strip()
 
 
-WATCHED = sorted({"cvxpy", "torch", "jax", "tensorflow", *SOLVERS})
+WATCHED = sorted({"cvxpy", "matplotlib", "torch", "jax", "tensorflow", *SOLVERS})
 LOADED = f"import sys; print(*[name for name in {WATCHED} if name in sys.modules])"
 
 
