@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cvxlayers.compiled import AffineMap, CompiledProblem
+from cvxlayers.compiled import AffineMap, CompiledProblem, VariableMap
 from cvxlayers.cones import Product
 from cvxlayers.derivative import Method
 from cvxlayers.layer import Layer
 from cvxlayers.memory import amount
+from cvxlayers.parameter_map import ParameterMap
 from cvxlayers.program import Structure
 
 _DOUBLE, _INDEX = 8, 4
@@ -41,8 +42,8 @@ def program_class(structure: Structure) -> str:
 def _rows(layer: Layer) -> Iterator[tuple[str, str]]:
     compiled, kernel = layer.compiled, layer.kernel
     yield "program", f"{program_class(compiled.structure)}{', geometric' if compiled.gp else ''}"
-    yield "inputs", _shapes(compiled.parameters.names, compiled.parameters.shapes)
-    yield "outputs", _shapes(compiled.variables.names, compiled.variables.shapes)
+    yield "inputs", _shapes(compiled.parameters)
+    yield "outputs", _shapes(compiled.variables)
     yield "size", _size(compiled.structure)
     if kernel.reduction is not None:
         yield "reduced to", f"{_size(kernel.structure)}, after eliminating what only names an expression"
@@ -54,8 +55,10 @@ def _rows(layer: Layer) -> Iterator[tuple[str, str]]:
     yield "memory", f"about {amount(memory_per_item(layer))} for each item of a batch"
 
 
-def _shapes(names: tuple[str, ...], shapes: tuple[tuple[int, ...], ...]) -> str:
-    return ", ".join(f"{name} {shape}" for name, shape in zip(names, shapes, strict=True)) or "none"
+def _shapes(map: ParameterMap | VariableMap) -> str:
+    flags = map.complexes or (False,) * len(map.names)
+    rows = zip(map.names, map.user_shapes, flags, strict=True)
+    return ", ".join(f"{name} {shape}{' complex' if flag else ''}" for name, shape, flag in rows) or "none"
 
 
 def _size(structure: Structure) -> str:

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Complex, Float
 
 from cvxlayers.errors import DomainError
 
 Array = Float[np.ndarray, "..."]
 Flat = Float[np.ndarray, "items size"]
+Entries = Float[np.ndarray, "items size"] | Complex[np.ndarray, "items size"]
+Matrices = Float[np.ndarray, "items count order order"] | Complex[np.ndarray, "items count order order"]
 Excess = Float[np.ndarray, " items"]
 
 # How far entries may lie outside of bounds: rounding of single precision, also where the bound is zero. What must be
@@ -32,6 +34,8 @@ class Domain:
         symmetric: whether matrices (the last two axes) are symmetric.
         definite: 1 where they are positive semidefinite, -1 negative, 0 neither.
         order: the number of rows of these matrices.
+        complex: whether rows hold real and imaginary parts in turn; symmetric then means Hermitian.
+        imaginary: whether the real parts are zero.
     """
 
     words: dict[str, str]
@@ -41,6 +45,8 @@ class Domain:
     symmetric: bool = False
     definite: int = 0
     order: int = 0
+    complex: bool = False
+    imaginary: bool = False
 
     def check(self, label: str, flat: Flat) -> None:
         """Checks the values of all items. Items that are not finite are left to the solve, which reports them.
@@ -54,6 +60,7 @@ class Domain:
         """
         finite = np.flatnonzero(np.isfinite(flat).all(axis=1))
         values = flat if len(finite) == len(flat) else flat[finite]
+        values = values[:, ::2] + 1j * values[:, 1::2] if self.complex else values
         if not values.size:
             return
         for kind, what, excess, allowed in self._checks(values):
@@ -64,7 +71,7 @@ class Domain:
                     f"{label} is declared {self.words[kind]}, but {which} {what} {excess[bad].max():.3g}. {_WAY_OUT}"
                 )
 
-    def _checks(self, values: Flat) -> Iterator[tuple[str, str, Excess, Excess]]:
+    def _checks(self, values: Entries) -> Iterator[tuple[str, str, Excess, Excess]]:
         """Yields the kind of each check, its words, how far each item is off, and how far it may be."""
         size = np.abs(values).max(axis=1)
         slack = _BOUND * np.maximum(1.0, size)
@@ -75,20 +82,27 @@ class Domain:
         if self.support is not None and not self.support.all():
             outside = np.abs(values[:, ~self.support]).max(axis=1)
             yield "support", "with entries where it must be zero, up to", outside, _STRUCTURE * size
+        if self.imaginary:
+            yield "imaginary", "with a real part, up to", np.abs(values.real).max(axis=1), _STRUCTURE * size
         if self.symmetric:
             matrices = values.reshape((len(values), -1, self.order, self.order))
-            yield "symmetric", "not symmetric, off by up to", _asymmetry(matrices), _STRUCTURE * size
+            yield (
+                "symmetric",
+                f"not {'Hermitian' if self.complex else 'symmetric'}, off by up to",
+                _asymmetry(matrices),
+                _STRUCTURE * size,
+            )
             if self.definite:
                 word = "negative" if self.definite > 0 else "positive"
                 found = _worst_eigenvalues(self.definite * matrices, _STRUCTURE * size)
                 yield "definite", f"indefinite, with {word} eigenvalues of size up to", found, _STRUCTURE * size
 
 
-def _asymmetry(matrices: Float[np.ndarray, "items count order order"]) -> Excess:
-    return np.abs(matrices - matrices.swapaxes(-1, -2)).max(axis=(1, 2, 3))
+def _asymmetry(matrices: Matrices) -> Excess:
+    return np.abs(matrices - matrices.swapaxes(-1, -2).conj()).max(axis=(1, 2, 3))
 
 
-def _worst_eigenvalues(matrices: Float[np.ndarray, "items count order order"], allowed: Excess) -> Excess:
+def _worst_eigenvalues(matrices: Matrices, allowed: Excess) -> Excess:
     """Returns minus the smallest eigenvalue of each item, or zero where all items are known to be definite enough.
 
     Only the lower triangles are read.

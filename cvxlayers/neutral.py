@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cvxlayers.arrays import common_dtype, real
+from cvxlayers.arrays import common_dtype, read, written
 from cvxlayers.build import build_layer, call_options
 from cvxlayers.compiled import VariableMap
 from cvxlayers.derivative import DerivativeInfo
@@ -81,7 +81,7 @@ class CvxpyLayer:
         solver_args: Mapping[str, object] | None = None,
         on_failure: str | None = None,
         warm_start: LayerResult | None = None,
-    ) -> tuple[Array, ...]:
+    ) -> tuple[np.ndarray, ...]:
         """Solves the problem for each item of the batch.
 
         Args:
@@ -91,7 +91,8 @@ class CvxpyLayer:
             warm_start: a result of `solve` with nearby parameters, for the same batch or for one item.
 
         Returns:
-            One array per variable, of shape (*batch, *variable.shape): float32 where all parameters are, else float64.
+            One array per variable, of shape (*batch, *variable.shape): in single precision where all parameters are,
+            else in double; complex where the variable is.
 
         Raises:
             InputError: if the number, shapes, dtypes or values of the arrays are wrong.
@@ -99,7 +100,7 @@ class CvxpyLayer:
         """
         dtype = common_dtype(parameters)
         forward = self._forward(parameters, solver_args, on_failure, warm_start)
-        return tuple(output.astype(dtype, copy=False) for output in forward.outputs)
+        return tuple(written(forward.outputs, forward.map.complexes, dtype))
 
     def solve(
         self,
@@ -118,14 +119,16 @@ class CvxpyLayer:
         """
         dtype = common_dtype(parameters)
         forward = self._forward(parameters, solver_args, on_failure, warm_start, self.layer.compiled.leaves.map)
-        leaves = [output.astype(dtype, copy=False) for output in forward.outputs]
+        leaves = written(forward.outputs, forward.map.complexes, dtype)
         objective = self.layer.objective(forward).astype(dtype, copy=False)
         return self.layer.result(forward, leaves, objective, np.asarray)
 
     def vjp(
         self, parameters: Sequence[ArrayLike], cotangents: Sequence[ArrayLike | None]
-    ) -> tuple[tuple[Array, ...], DerivativeInfo]:
+    ) -> tuple[tuple[np.ndarray, ...], DerivativeInfo]:
         """Pulls cotangents of the variables back to the parameters.
+
+        A complex cotangent c of z stands for dL = Re(c* dz): it is ∂L/∂Re z + i ∂L/∂Im z, as PyTorch's gradients are.
 
         Args:
             parameters: as in a call.
@@ -135,13 +138,13 @@ class CvxpyLayer:
             One cotangent per parameter, of the shape passed, and per item how far to trust them.
         """
         forward = self._forward(parameters)
-        checked = _matched("cotangent", cotangents, forward.outputs)
+        checked = _matched("cotangent", cotangents, forward.outputs, forward.map.complexes)
         gradients, info = self.layer.vjp(forward, checked)
-        return tuple(gradients), info
+        return tuple(written(gradients, self.layer.compiled.parameters.complexes, np.float64)), info
 
     def jvp(
         self, parameters: Sequence[ArrayLike], tangents: Sequence[ArrayLike | None]
-    ) -> tuple[tuple[Array, ...], DerivativeInfo]:
+    ) -> tuple[tuple[np.ndarray, ...], DerivativeInfo]:
         """Pushes tangents of the parameters forward to the variables: the adjoint of `vjp`.
 
         Args:
@@ -152,8 +155,9 @@ class CvxpyLayer:
             One tangent per variable, of the shape that a call returns, and per item how far to trust them.
         """
         forward = self._forward(parameters)
-        outputs, info = self.layer.jvp(forward, _matched("tangent", tangents, forward.values))
-        return tuple(outputs), info
+        complexes = self.layer.compiled.parameters.complexes
+        outputs, info = self.layer.jvp(forward, _matched("tangent", tangents, forward.values, complexes))
+        return tuple(written(outputs, forward.map.complexes, np.float64)), info
 
     def describe(self) -> str:
         """Says what the layer is made of: the program's class, sizes and cones, what parameters change, the methods."""
@@ -174,19 +178,22 @@ class CvxpyLayer:
         names = self.layer.compiled.parameters.names
         labels = [f"parameter {name!r}" for name in names]
         labels += [f"parameter #{index}" for index in range(len(names), len(parameters))]
-        values = [real(label, value) for label, value in zip(labels, parameters, strict=False)]
+        values = read(labels, parameters, self.layer.compiled.parameters.complexes)
         options = call_options(self.layer, solver_args, on_failure)
         return self.layer.forward(values, options, None if warm_start is None else warm_start.warm_start, outputs)
 
 
-def _matched(what: str, arrays: Sequence[ArrayLike | None], like: Sequence[Array]) -> list[Array | None]:
-    """Checks the number and the shapes of tangents or cotangents."""
+def _matched(
+    what: str, arrays: Sequence[ArrayLike | None], like: Sequence[Array], complexes: Sequence[bool]
+) -> list[Array | None]:
+    """Checks the number and the shapes of tangents or cotangents, and returns complex ones as their parts."""
     if len(arrays) != len(like):
         raise ShapeError(f"expected {len(like)} {what}s, one each, got {len(arrays)}")
-    checked = []
-    for index, (array, reference) in enumerate(zip(arrays, like, strict=True)):
-        converted = None if array is None else real(f"{what} #{index}", array)
-        if converted is not None and converted.shape != reference.shape:
-            raise ShapeError(f"{what} #{index} has shape {converted.shape}, expected {reference.shape}")
-        checked.append(converted)
+    checked: list[Array | None] = []
+    flags = complexes or (False,) * len(like)
+    for index, (array, reference, flag) in enumerate(zip(arrays, like, flags, strict=True)):
+        want = reference.shape[:-1] if flag else reference.shape
+        if array is not None and np.shape(array) != want:
+            raise ShapeError(f"{what} #{index} has shape {np.shape(array)}, expected {want}")
+        checked.append(None if array is None else read([f"{what} #{index}"], [array], [flag])[0])
     return checked

@@ -33,12 +33,19 @@ class ParameterMap:
         shapes: their shapes.
         logs: for geometric programs, whether the logarithm of the parameter enters.
         domains: the values that each allows; None where all are.
+        complexes: whether it is complex: its last axis, of length two, then holds real and imaginary part.
     """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     logs: tuple[bool, ...]
     domains: tuple[Domain | None, ...] = ()
+    complexes: tuple[bool, ...] = ()
+
+    @cached_property
+    def user_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes as users see them: without the axis of real and imaginary parts."""
+        return user_shapes(self.shapes, self.complexes)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -135,19 +142,17 @@ class ParameterMap:
                 f"received {len(values)}, expected {len(self.names)} ({', '.join(self.names) or 'none'})"
             )
         leads = []
-        for index, (name, shape, value) in enumerate(zip(self.names, self.shapes, values, strict=True)):
-            lead = value.ndim - len(shape)
+        for index, (value, shape, want) in enumerate(zip(values, self.shapes, self.user_shapes, strict=True)):
+            label, lead = f"parameter {self.names[index]!r} (#{index})", value.ndim - len(shape)
+            got = value.shape[: value.ndim - len(shape) + len(want)]
             if lead < 0:
                 raise ShapeError(
-                    f"Invalid parameter dimensionality for parameter {name!r} (#{index}): got {value.ndim} axes, shape "
-                    f"{value.shape}; expected at least {len(shape)}, shape {_described(shape)}"
+                    f"Invalid parameter dimensionality for {label}: got {len(got)} axes, shape {got}; expected at "
+                    f"least {len(want)}, shape {_described(want)}"
                 )
             if value.shape[lead:] != shape:
-                hint = "; its last two axes look transposed" if _transposed(value.shape[lead:], shape) else ""
-                raise ShapeError(
-                    f"Invalid parameter shape for parameter {name!r} (#{index}): got {value.shape}, expected "
-                    f"{_described(shape)}{hint}"
-                )
+                hint = "; its last two axes look transposed" if _transposed(got[lead:], want) else ""
+                raise ShapeError(f"Invalid parameter shape for {label}: got {got}, expected {_described(want)}{hint}")
             leads.append(value.shape[:lead])
         return leads
 
@@ -159,6 +164,12 @@ class ParameterMap:
             raise ShapeError(
                 f"Inconsistent batch sizes: the leading axes of the parameters do not broadcast ({found})"
             ) from None
+
+
+def user_shapes(shapes: Sequence[tuple[int, ...]], complexes: Sequence[bool]) -> tuple[tuple[int, ...], ...]:
+    """Returns shapes without the axis of real and imaginary parts; no flags stand for nothing complex."""
+    flags = complexes or (False,) * len(shapes)
+    return tuple(shape[:-1] if flag else shape for shape, flag in zip(shapes, flags, strict=True))
 
 
 def _fold(value: Array, lead: tuple[int, ...], batch_shape: tuple[int, ...]) -> Vectors:

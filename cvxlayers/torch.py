@@ -104,8 +104,9 @@ class CvxpyLayer(torch.nn.Module):
             InputError: if the number, shapes, dtypes, devices or values of the tensors are wrong.
             SolverError: if items cannot be solved; it names them, their status, and the way out.
         """
-        forward = self._run(parameters, solver_args, on_failure, warm_start, None)
-        return _tensors(self.layer, forward, parameters, with_objective=False)
+        reals = _parts(self.layer, parameters)
+        forward = self._run(reals, solver_args, on_failure, warm_start, None)
+        return _unparted(_tensors(self.layer, forward, reals, with_objective=False), forward.map.complexes)
 
     def solve(
         self,
@@ -126,9 +127,10 @@ class CvxpyLayer(torch.nn.Module):
             A `LayerResult` of tensors. `variables`, `primal`, `dual` and `objective` are differentiable.
         """
         leaves = self.layer.compiled.leaves.map
-        forward = self._run(parameters, solver_args, on_failure, warm_start, leaves)
-        (*values, objective) = _tensors(self.layer, forward, parameters, with_objective=True)
-        device = values[0].device
+        reals = _parts(self.layer, parameters)
+        forward = self._run(reals, solver_args, on_failure, warm_start, leaves)
+        (*found, objective) = _tensors(self.layer, forward, reals, with_objective=True)
+        values, device = _unparted(found, leaves.complexes), objective.device
         return self.layer.result(forward, values, objective, lambda array: torch.as_tensor(array, device=device))
 
     def describe(self) -> str:
@@ -156,10 +158,10 @@ class CvxpyLayer(torch.nn.Module):
         """Names the parameters and variables with their shapes."""
         compiled = self.layer.compiled
         inputs = ", ".join(
-            f"{n}{list(s)}" for n, s in zip(compiled.parameters.names, compiled.parameters.shapes, strict=True)
+            f"{n}{list(s)}" for n, s in zip(compiled.parameters.names, compiled.parameters.user_shapes, strict=True)
         )
         outputs = ", ".join(
-            f"{n}{list(s)}" for n, s in zip(compiled.variables.names, compiled.variables.shapes, strict=True)
+            f"{n}{list(s)}" for n, s in zip(compiled.variables.names, compiled.variables.user_shapes, strict=True)
         )
         return f"{inputs} -> {outputs}, solver={self.layer.options.plan.primary.name}"
 
@@ -253,6 +255,29 @@ def _tensors(
     if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
         return _Solution.apply(layer, call, with_objective, *parameters)
     return _outputs(layer, call, parameters, with_objective)
+
+
+def _parts(layer: Layer, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Returns complex parameters as their real and imaginary parts, along a last axis; the others as they are."""
+    flags = [*layer.compiled.parameters.complexes, *(False,) * len(parameters)]
+    found = []
+    for parameter, flag in zip(parameters, flags, strict=False):
+        if not flag or not isinstance(parameter, torch.Tensor):
+            found.append(parameter)
+        elif parameter.is_complex():
+            found.append(torch.view_as_real(parameter.resolve_conj()))
+        else:
+            found.append(torch.stack([parameter, torch.zeros_like(parameter)], dim=-1))
+    return found
+
+
+def _unparted(tensors: Sequence[torch.Tensor], complexes: Sequence[bool]) -> tuple[torch.Tensor, ...]:
+    """Returns those that are complex as complex tensors: the inverse of `_parts`."""
+    flags = complexes or (False,) * len(tensors)
+    return tuple(
+        torch.view_as_complex(tensor.contiguous()) if flag else tensor
+        for tensor, flag in zip(tensors, flags, strict=True)
+    )
 
 
 def _to_numpy(tensor: torch.Tensor) -> np.ndarray:

@@ -152,17 +152,25 @@ NOT_CONVEX: dict[str, tuple[Make, Sequence[str]]] = {
         lambda v: minimise(cp.sum_squares(v.x), cp.constraints.FiniteSet(v.x, [1, 2])),
         ["mixed-integer (a finite set)"],
     ),
-    "complex_variable": (
-        lambda v: minimise(cp.norm(cp.Variable(2, complex=True, name="z") - 1)),
-        ["complex", "(z)", "real and imaginary parts"],
+    "complex_diagonal": (
+        lambda v: minimise(cp.norm(cp.Variable((2, 2), complex=True, diag=True, name="D") - 1)),
+        ["CVXPY loses the attributes diag", "(D)"],
     ),
-    "complex_parameter": (
-        lambda v: minimise(cp.abs(v.t - cp.Parameter(complex=True, name="c"))),
-        ["complex", "(c)"],
+    "complex_symmetric": (
+        lambda v: minimise(cp.abs(v.t - cp.trace(cp.Parameter((2, 2), complex=True, symmetric=True, name="S")))),
+        ["symmetric of complex leaves", "(S)", "hermitian=True"],
+    ),
+    "imaginary_hermitian": (
+        lambda v: minimise(cp.norm(cp.Variable((2, 2), imag=True, hermitian=True, name="H") - 1)),
+        ["all of imaginary ones", "(H)"],
+    ),
+    "stack_of_hermitian_matrices": (
+        lambda v: minimise(cp.sum_squares(v.t - cp.Parameter((2, 3, 3), hermitian=True, name="H"))),
+        ["Hermitian leaves, of more than two axes", "(H)"],
     ),
     "stack_of_symmetric_matrices": (
         lambda v: minimise(cp.sum_squares(v.t - cp.Parameter((2, 3, 3), symmetric=True, name="S"))),
-        ["symmetric parameters of more than two axes (S)", "one parameter for each matrix"],
+        ["symmetric parameters", "of more than two axes (S)", "one leaf for each matrix"],
     ),
     "no_variables": (lambda v: minimise(cp.sum_squares(v.r)), ["has no variables"]),
     "minus_infinity": (

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from cvxlayers.canonical.conic import Conic, conic_form
 from cvxlayers.canonical.data import read_data
 from cvxlayers.canonical.domains import domain_of
-from cvxlayers.canonical.leaves import Output, dual_ids, parameter_matrix, variable_matrices
+from cvxlayers.canonical.leaves import Output, dual_ids, parameter_matrix, real_shape, variable_matrices
 from cvxlayers.canonical.signature import Signature, check_problem, check_signature
 from cvxlayers.compiled import CompiledProblem, Leaves, LinearMap, ParameterMap, VariableMap
 from cvxlayers.errors import ProblemError
@@ -75,9 +75,10 @@ def _parameter_map(conic: Conic, parameters: Sequence[cp.Parameter]) -> Paramete
     used = conic.program.param_id_to_col
     return ParameterMap(
         names=tuple(parameter.name() for parameter in parameters),
-        shapes=tuple(parameter.shape for parameter in parameters),
+        shapes=tuple(real_shape(parameter.shape, parameter.is_complex()) for parameter in parameters),
         logs=tuple(conic.logarithms.get(parameter.id) in used for parameter in parameters),
         domains=tuple(domain_of(parameter) for parameter in parameters),
+        complexes=tuple(parameter.is_complex() for parameter in parameters),
     )
 
 
@@ -88,4 +89,5 @@ def _variable_map(conic: Conic, outputs: Sequence[Output], x: sp.csr_array, y: s
         x=LinearMap(x),
         y=LinearMap(y),
         exps=tuple(output.exp(conic) for output in outputs),
+        complexes=tuple(output.complex for output in outputs),
     )

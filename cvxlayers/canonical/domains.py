@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from cvxlayers.domain import Domain
 
 _FROM_BELOW, _FROM_ABOVE = ("nonneg", "pos"), ("nonpos", "neg")
-_DEFINITE = {"PSD": 1, "NSD": -1, "symmetric": 0}
+_DEFINITE = {"PSD": 1, "NSD": -1, "symmetric": 0, "hermitian": 0}
 
 
 def domain_of(parameter: cp.Parameter) -> Domain | None:
@@ -19,9 +19,11 @@ def domain_of(parameter: cp.Parameter) -> Domain | None:
     upper, upper_word = _bound(parameter, declared, _FROM_ABOVE, 1)
     square = [name for name in declared if name in _DEFINITE]
     zeros = [name for name in declared if name in ("diag", "sparsity")]
-    if lower is None and upper is None and not square and not zeros:
+    imaginary = "imag" in declared
+    if lower is None and upper is None and not square and not zeros and not imaginary:
         return None
     words = {"lower": lower_word, "upper": upper_word}
+    words["imaginary"] = _word("imag")
     words["support"] = "".join(map(_word, zeros))
     words["symmetric"] = words["definite"] = "".join(map(_word, square))
     return Domain(
@@ -32,6 +34,8 @@ def domain_of(parameter: cp.Parameter) -> Domain | None:
         symmetric=bool(square),
         definite=_DEFINITE[square[0]] if square else 0,
         order=parameter.shape[-1] if square else 0,
+        complex=parameter.is_complex(),
+        imaginary=imaginary,
     )
 
 

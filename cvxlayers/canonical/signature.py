@@ -91,18 +91,27 @@ def _check_leaves(problem: Problem) -> None:
             "variables"
         )
     leaves = [*problem.variables(), *problem.parameters()]
-    complex_leaves = [leaf.name() for leaf in leaves if leaf.is_complex()]
-    if complex_leaves:
+    loose = [leaf.name() for leaf in leaves if leaf.is_complex() and any(leaf.attributes[a] for a in _dropped(leaf))]
+    if loose:
         raise ProblemError(
-            f"complex variables and parameters are not supported ({', '.join(complex_leaves)}): write their real and "
-            "imaginary parts as leaves of their own"
+            f"CVXPY loses the attributes diag, sparsity and symmetric of complex leaves, and all of imaginary ones "
+            f"({', '.join(loose)}): leave them out, and write them as constraints, or use hermitian=True"
         )
-    stacks = [p.name() for p in problem.parameters() if p.ndim > 2 and any(p.attributes[a] for a in SYMMETRIC)]
+    stacks = [
+        leaf.name()
+        for leaf in leaves
+        if leaf.ndim > 2 and (leaf.is_complex() or leaf.parameters()) and any(leaf.attributes[a] for a in SYMMETRIC)
+    ]
     if stacks:
         raise ProblemError(
-            f"CVXPY cannot reduce symmetric parameters of more than two axes ({', '.join(stacks)}): leave the "
-            "attribute out, or use one parameter for each matrix"
+            "CVXPY cannot reduce symmetric parameters, or Hermitian leaves, of more than two axes "
+            f"({', '.join(stacks)}): leave the attribute out, or use one leaf for each matrix"
         )
+
+
+def _dropped(leaf: cp.Variable | cp.Parameter) -> tuple[str, ...]:
+    """The attributes that CVXPY drops where it replaces a complex leaf by its parts."""
+    return ("diag", "sparsity", *SYMMETRIC) if leaf.is_imag() else ("diag", "sparsity", "symmetric")
 
 
 def _checked_frozen(problem: Problem, freeze: object) -> list[cp.Parameter]:
