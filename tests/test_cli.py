@@ -11,7 +11,7 @@ import pytest
 
 from cvxlayers import CvxpyLayer, __version__
 from cvxlayers.cli.command import main
-from cvxlayers.cli.sample import direction, sample
+from cvxlayers.cli.sample import random_directions, sample
 from cvxlayers.solvers import SOLVERS
 from tests.problems import CASES, Case
 
@@ -28,6 +28,8 @@ product = cp.Problem(cp.Minimize(cp.sum_squares(gamma * (A @ x) - b)))
 empty = cp.Problem(cp.Minimize(cp.sum_squares(x)), [x >= 1 + cp.sum(b), x <= -1])
 free = cp.Problem(cp.Minimize(cp.square(cp.sum(x) - b[0])), [x <= 5])
 kink = cp.Problem(cp.Minimize(cp.sum_squares(x - b[:3])), [x <= 1])
+c, z = cp.Parameter((2, 2), hermitian=True, name="c"), cp.Variable((2, 2), hermitian=True, name="z")
+waves = cp.Problem(cp.Minimize(cp.sum_squares(z - c) + cp.norm(z, "nuc")))
 number = 3
 
 
@@ -62,11 +64,13 @@ def test_info(capsys):
 
 
 @pytest.mark.usefixtures("screen")
-@pytest.mark.parametrize("name", ["problem", "made"])
+@pytest.mark.parametrize("name", ["problem", "made", "waves"])
 def test_check(file, name, capsys):
     assert main(["check", f"{file}:{name}"]) == 0
     out = capsys.readouterr().out
-    for word in ("program", "QP", "A without a value", "solved by", "relative residuals", "gamma", "derivatives agree"):
+    words = ["without a value", "solved by", "relative residuals", "derivatives agree"]
+    words += ["(2, 2) complex"] if name == "waves" else ["QP", "gamma"]
+    for word in words:
         assert word in out
 
 
@@ -144,6 +148,6 @@ def test_samples_and_directions_are_allowed(case: Case, rng: np.random.Generator
     problem, parameters, variables = case.build()
     layout = CvxpyLayer(problem, parameters, variables, gp=case.gp).layer.compiled.parameters
     values = sample(layout, [None] * len(parameters), rng)
-    steps = [direction(shape, domain, rng) for shape, domain in zip(layout.shapes, layout.domains, strict=True)]
+    steps = random_directions(layout, rng)
     layout.check(values)
     layout.check([np.asarray(value + 1e-6 * step) for value, step in zip(values, steps, strict=True)])

@@ -160,6 +160,21 @@ def test_a_batch_is_its_items(name, rng):
         assert_close([out[index] for out in outputs], list(layer(*(value[index] for value in values))), 1e-9, "item")
 
 
+def test_the_dual_of_a_complex_semidefinite_constraint_is_unique(rng):
+    H, X = cp.Parameter((3, 3), hermitian=True), cp.Variable((3, 3), hermitian=True)
+    rows = [X >> 0]
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(X - H)), rows), [H], rows)
+    (value,) = draw([H], rng)
+    weights, vectors = np.linalg.eigh(value)
+    want = (vectors * np.maximum(-2 * weights, 0)) @ vectors.conj().T
+    np.testing.assert_allclose(layer(value)[0], want, atol=1e-8)
+    cotangent, along = (allowed(H, rng.normal(size=(3, 3)) + 1j * rng.normal(size=(3, 3))) for _ in range(2))
+    (gradient,), _ = layer.vjp([value], [cotangent])
+    ends = [layer(value + sign * 1e-4 * along)[0] for sign in (1, -1)]
+    want = inner([cotangent], [ends[0] - ends[1]]) / 2e-4
+    assert inner([gradient], [along]) == pytest.approx(want, rel=1e-5)
+
+
 def test_the_projection_on_density_matrices_is_known(rng):
     _, parameters, _ = built = CASES["semidefinite"]()
     (H,) = draw(parameters, rng)

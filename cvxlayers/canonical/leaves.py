@@ -13,6 +13,7 @@ import scipy.sparse as sp
 from cvxpy.reductions.dgp2dcp.dgp2dcp import Dgp2Dcp
 
 from cvxlayers.canonical.conic import Conic
+from cvxlayers.canonical.dilation import mean_dual
 from cvxlayers.canonical.probe import matrix_of
 from cvxlayers.compiled import Owner, ParameterMap
 
@@ -153,7 +154,12 @@ def _primal(conic: Conic, values: dict[int, Any], output: Output) -> np.ndarray:
 
 def _duals(conic: Conic, y: np.ndarray, outputs: Sequence[Output]) -> np.ndarray:
     duals = _dual_values(conic, y)
-    return _stack([_dual(duals, output) for output in outputs])
+    means = _dual_values(conic, mean_dual(y, conic.cone)) if any(map(_dilated, outputs)) else duals
+    return _stack([_dual(means if _dilated(output) else duals, output) for output in outputs])
+
+
+def _dilated(output: Output) -> bool:
+    return output.complex and isinstance(output.constraint, cp.constraints.PSD)
 
 
 def _dual_values(conic: Conic, y: np.ndarray) -> dict[int, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxlayers.cli import screen
-from cvxlayers.cli.sample import direction, sample
+from cvxlayers.cli.sample import Numbers, random_directions, sample
 from cvxlayers.derivative import DerivativeInfo
 from cvxlayers.errors import CvxlayersWarning
 from cvxlayers.neutral import CvxpyLayer
@@ -34,7 +34,7 @@ def check(layer: CvxpyLayer, parameters: Sequence[Any], seed: int) -> int:
     return _differentiated(layer, values, rng) if _solved(layer, values) else 1
 
 
-def _solved(layer: CvxpyLayer, values: Sequence[Array]) -> bool:
+def _solved(layer: CvxpyLayer, values: Sequence[Numbers]) -> bool:
     result = layer.solve(*values, on_failure="nan")
     status = Status(int(result.status)).name.lower().replace("_", " ")
     if not result.ok:
@@ -46,7 +46,7 @@ def _solved(layer: CvxpyLayer, values: Sequence[Array]) -> bool:
     return True
 
 
-def _differentiated(layer: CvxpyLayer, values: list[Array], rng: np.random.Generator) -> int:
+def _differentiated(layer: CvxpyLayer, values: list[Numbers], rng: np.random.Generator) -> int:
     """Compares the derivatives of a random function of the outputs, along a random direction for each parameter."""
     weights = [rng.normal(size=output.shape) for output in layer(*values)]
     with warnings.catch_warnings(record=True) as caught:
@@ -69,21 +69,25 @@ def _differentiated(layer: CvxpyLayer, values: list[Array], rng: np.random.Gener
 
 def _pairs(
     layer: CvxpyLayer,
-    values: list[Array],
+    values: list[Numbers],
     weights: Sequence[Array],
-    gradients: Sequence[Array],
+    gradients: Sequence[Numbers],
     rng: np.random.Generator,
 ) -> Iterator[tuple[float, float]]:
     """Yields the derivative and the central difference along one direction of each parameter."""
-    parameters = layer.layer.compiled.parameters
-    for index, gradient in enumerate(gradients):
-        along = direction(parameters.shapes[index], parameters.domains[index], rng)
+    directions = random_directions(layer.layer.compiled.parameters, rng)
+    for index, (gradient, along) in enumerate(zip(gradients, directions, strict=True)):
         step = _STEP * max(1.0, float(np.abs(values[index]).max(initial=0.0)))
         ends = []
         for sign in (1.0, -1.0):
             outputs = layer(*values[:index], values[index] + sign * step * along, *values[index + 1 :])
-            ends.append(sum(float(np.sum(weight * out)) for weight, out in zip(weights, outputs, strict=True)))
-        yield float(np.sum(gradient * along)), (ends[0] - ends[1]) / (2 * step)
+            ends.append(sum(_inner(weight, output) for weight, output in zip(weights, outputs, strict=True)))
+        yield _inner(gradient, along), (ends[0] - ends[1]) / (2 * step)
+
+
+def _inner(left: Numbers, right: Numbers) -> float:
+    """The inner product of arrays, as real numbers where they are complex."""
+    return float(np.sum(left.real * right.real + left.imag * right.imag))
 
 
 def _verdict(error: float, info: DerivativeInfo) -> int:
