@@ -15,6 +15,7 @@ from cvxpy.atoms.affine.binary_operators import MulExpression, multiply
 from cvxpy.atoms.affine.kron import kron
 from cvxpy.atoms.affine.sum import Sum
 from cvxpy.atoms.quad_form import QuadForm
+from cvxpy.expressions.leaf import Leaf
 
 from cvxlayers.canonical.expressions import Expression, Problem, parts, place
 from cvxlayers.errors import ProblemError
@@ -69,7 +70,7 @@ def _bent(expression: Expression) -> list[Expression]:
 
 def _terms_per_entry(expression: Expression) -> float:
     """The mean number of terms that an entry is a sum of."""
-    if isinstance(expression, cp.Constant):
+    if isinstance(expression, Leaf):
         return _fill(expression)
     if not isinstance(expression, AffAtom):
         return 1.0
@@ -84,6 +85,11 @@ def _terms_per_entry(expression: Expression) -> float:
     return max(terms, default=1.0) * added
 
 
-def _fill(constant: cp.Constant) -> float:
-    value = constant.value
-    return value.nnz / max(int(np.prod(value.shape)), 1) if sp.issparse(value) else 1.0
+def _fill(leaf: Leaf) -> float:
+    """Returns the part of the entries of a leaf that may differ from zero."""
+    size = max(leaf.size, 1)
+    if isinstance(leaf, cp.Constant):
+        return (leaf.value.nnz if sp.issparse(leaf.value) else np.count_nonzero(leaf.value)) / size
+    if leaf.sparse_idx is not None:
+        return len(leaf.sparse_idx[0]) / size
+    return 1.0 / leaf.shape[-1] if leaf.attributes["diag"] else 1.0
