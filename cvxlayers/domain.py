@@ -19,6 +19,8 @@ Excess = Float[np.ndarray, " items"]
 # How far entries may lie outside of bounds: rounding of single precision, also where the bound is zero. What must be
 # zero, symmetric or definite may be off by this part of the largest entry.
 _BOUND, _STRUCTURE = 1e-6, 1e-5
+# Bytes of values that are checked at a time.
+_CACHE = 2**18
 _WAY_OUT = "Pass values that are allowed, or check=False where this is meant"
 
 
@@ -63,13 +65,22 @@ class Domain:
         values = values[:, ::2] + 1j * values[:, 1::2] if self.complex else values
         if not values.size:
             return
-        for kind, what, excess, allowed in self._checks(values):
-            bad = np.flatnonzero(excess > allowed)
+        for (kind, what), excess in self._excesses(values).items():
+            bad = np.flatnonzero(excess)
             if len(bad):
                 which = _items(finite[bad], len(flat))
                 raise DomainError(
                     f"{label} is declared {self.words[kind]}, but {which} {what} {excess[bad].max():.3g}. {_WAY_OUT}"
                 )
+
+    def _excesses(self, values: Entries) -> dict[tuple[str, str], Excess]:
+        """Returns, by kind and words, how far each item is off, zero where that is allowed, piece by piece."""
+        count = max(1, _CACHE // (values.itemsize * values.shape[1]))
+        found: dict[tuple[str, str], list[Excess]] = {}
+        for start in range(0, len(values), count):
+            for kind, what, excess, allowed in self._checks(values[start : start + count]):
+                found.setdefault((kind, what), []).append(np.where(excess > allowed, excess, 0.0))
+        return {key: np.concatenate(parts) for key, parts in found.items()}
 
     def _checks(self, values: Entries) -> Iterator[tuple[str, str, Excess, Excess]]:
         """Yields the kind of each check, its words, how far each item is off, and how far it may be."""

@@ -71,6 +71,15 @@ def test_rounding_of_single_precision_passes(name, rng):
     layer_of(attributes)(value + 1e-7 * np.abs(value).max() * rng.uniform(-1, 1, size=(5, 2, 2)))
 
 
+def test_items_keep_their_numbers_in_large_batches():
+    values = np.tile(np.eye(20), (300, 1, 1))
+    values[[3, 150, 299], 0, 0] = -1.0
+    P, x = cp.Parameter((20, 20), PSD=True), cp.Variable(20)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.quad_form(x, P) + cp.sum_squares(x - 1))), [P], [x])
+    with pytest.raises(DomainError, match=r"3 of 300 items \(\[3, 150, 299\]\)"):
+        layer(values)
+
+
 def test_single_precision_products_are_definite_enough(rng):
     factor = rng.normal(size=(20, 30, 3)).astype(np.float32)
     P, x = cp.Parameter((30, 30), PSD=True), cp.Variable(30)
