@@ -152,6 +152,11 @@ def test_the_neutral_layer_imports_no_framework():
     assert in_fresh_interpreter(f"import cvxlayers; cvxlayers.CvxpyLayer; cvxlayers.Status; {LOADED}") == ""
 
 
+def test_programs_by_their_data_need_no_cvxpy():
+    code = "import cvxlayers, numpy as np; cvxlayers.solve_qp(np.eye(2), np.ones(2), lb=-0.5, solver='DAQP')"
+    assert in_fresh_interpreter(f"{code}; {LOADED}") == "daqp"
+
+
 def test_the_torch_door_imports_no_other_framework():
     pytest.importorskip("torch")
     loaded = in_fresh_interpreter(f"import cvxlayers.torch; {LOADED}").split()
