@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from cvxlayers.compiled import CompiledProblem
 from cvxlayers.derivative import choose_method
 from cvxlayers.errors import OptionError, did_you_mean
 from cvxlayers.kernel import CallOptions, Kernel
@@ -26,20 +27,36 @@ def build_layer(
     solver: str | None = None,
     solver_args: Mapping[str, object] | None = None,
     gp: bool = False,
+    freeze: object = (),
     on_failure: str = "raise",
     strict: bool = False,
     threads: int | None = None,
+    check: bool = True,
 ) -> Layer:
     """Compiles a problem and chooses the methods for it; the arguments are those of every `CvxpyLayer`."""
     from cvxlayers.canonical import compile_problem
 
-    compiled = compile_problem(problem, parameters, variables, gp=gp)
+    compiled = compile_problem(problem, parameters, variables, gp=gp, freeze=freeze)
+    layer = assemble(compiled, solver=solver)
+    layer = replace(layer, strict=strict, check=check)
+    return with_keywords(layer, solver_args, on_failure, threads)
+
+
+def assemble(compiled: CompiledProblem, *, solver: str | None = None) -> Layer:
+    """Chooses the methods for a compiled problem; the rest is as a layer has it by default."""
     reduction = find_reduction(compiled)
     structure = compiled.structure if reduction is None else reduction.structure
     kernel = Kernel(compiled.structure, reduction, choose_method(structure))
     plan = select(structure, solver, P_values=compiled.P.constant_values if reduction is None else None)
-    options = CallOptions(Options(), plan, "raise", default_threads() if threads is None else _threads(threads))
-    layer = Layer(compiled, kernel, options, strict)
+    return Layer(compiled, kernel, CallOptions(Options(), plan, "raise", default_threads()), strict=False)
+
+
+def with_keywords(
+    layer: Layer, solver_args: Mapping[str, object] | None, on_failure: str, threads: int | None
+) -> Layer:
+    """Returns the layer with other options for its calls."""
+    threads = default_threads() if threads is None else _threads(threads)
+    layer = replace(layer, options=replace(layer.options, threads=threads))
     return replace(layer, options=call_options(layer, solver_args, on_failure))
 
 

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from jaxtyping import Float
 
 from cvxlayers.linear_map import LinearMap
-from cvxlayers.parameter_map import Array, ParameterMap, Theta
+from cvxlayers.parameter_map import Array, ParameterMap, Theta, user_shapes
 from cvxlayers.program import ConeProgram, Structure, Values, Vectors
 
 
@@ -63,6 +63,7 @@ class VariableMap:
         x: rows of all variables, stacked, times the program's variables.
         y: the same rows times the program's dual variables.
         exps: for geometric programs, whether the variable is the exponential of its rows.
+        complexes: whether the variable is complex: its last axis, of length two, then holds real and imaginary part.
     """
 
     names: tuple[str, ...]
@@ -70,6 +71,12 @@ class VariableMap:
     x: LinearMap
     y: LinearMap
     exps: tuple[bool, ...]
+    complexes: tuple[bool, ...] = ()
+
+    @cached_property
+    def user_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes as users see them: without the axis of real and imaginary parts."""
+        return user_shapes(self.shapes, self.complexes)
 
     def select(self, positions: Sequence[int]) -> VariableMap:
         """Returns the map of some of the variables, in the order given."""
@@ -83,6 +90,7 @@ class VariableMap:
             x=LinearMap(sp.csr_array(self.x.matrix[rows])),
             y=LinearMap(sp.csr_array(self.y.matrix[rows])),
             exps=tuple(self.exps[position] for position in positions),
+            complexes=tuple(self.complexes[position] for position in positions) if self.complexes else (),
         )
 
     def recover(self, x: Vectors, y: Vectors) -> list[Array]:

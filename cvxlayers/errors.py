@@ -7,6 +7,7 @@ CvxlayersError (Exception)
 ├── InputError (ValueError)                the values of a call cannot be used
 │   ├── ShapeError                         count, shape or batch of the values
 │   ├── DtypeError                         complex values for a real parameter, text, objects
+│   ├── DomainError                        values that the attributes of the parameter do not allow
 │   └── DeviceError                        tensors on different devices
 ├── OptionError (ValueError, TypeError)    an unknown or ill-typed solver, option or keyword
 ├── SolverError (RuntimeError)             programs of a batch that no solver solved
@@ -29,6 +30,7 @@ __all__ = [
     "DerivativeError",
     "DerivativeWarning",
     "DeviceError",
+    "DomainError",
     "DtypeError",
     "InputError",
     "MissingDependencyError",
@@ -66,6 +68,10 @@ class ShapeError(InputError):
 
 class DtypeError(InputError):
     """Values of a type that the parameter cannot take."""
+
+
+class DomainError(InputError):
+    """Values that the attributes of their parameter do not allow, as a negative one for `nonneg=True`."""
 
 
 class DeviceError(InputError):

@@ -113,6 +113,8 @@ class Kernel:
         if len(promising) == program.batch:
             return polish(program, x, v, factoriser)
         point = evaluate(program, x, v)
+        if not len(promising):
+            return point
         return point.put(promising, polish(program.item(promising), x[promising], v[promising], factoriser))
 
 

@@ -83,12 +83,14 @@ class Layer:
         kernel: how its programs are solved and differentiated.
         options: what a call asks for unless it says otherwise.
         strict: whether doubtful results raise instead of warning.
+        check: whether values are checked against the attributes of their parameters.
     """
 
     compiled: CompiledProblem
     kernel: Kernel
     options: CallOptions
     strict: bool
+    check: bool = True
 
     def forward(
         self,
@@ -110,6 +112,8 @@ class Layer:
             SolverError: if items are not solved and `options.on_failure` is "raise".
         """
         theta, batch_shape = self.compiled.parameters.flatten(values)
+        if self.check:
+            self.compiled.parameters.check(values)
         if any(self.compiled.parameters.logs):
             # The derivative of a logarithm needs the value of this call, whatever the caller writes to it later.
             values = [value.copy() for value in values]

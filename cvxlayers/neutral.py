@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cvxlayers.arrays import common_dtype, read, written
 from cvxlayers.build import build_layer, call_options
 from cvxlayers.compiled import VariableMap
 from cvxlayers.derivative import DerivativeInfo
-from cvxlayers.errors import DtypeError, ShapeError
+from cvxlayers.describe import describe
+from cvxlayers.errors import ShapeError
 from cvxlayers.layer import Array, Forward
 from cvxlayers.result import LayerResult
+from cvxlayers.spy import spy
 
 
 class CvxpyLayer:
@@ -27,12 +31,15 @@ class CvxpyLayer:
         parameters: its `cvxpy.Parameter`s, in the order in which a call passes their values.
         variables: what a call returns, in order: variables, and dual variables of constraints.
         gp: whether the problem is a geometric program.
+        freeze: parameters that are not listed, and stay at the values that they have when the layer is made.
         solver: a solver by name, in any case; by default chosen from the program's class and size.
         solver_args: options of every call: `eps`, `max_iters`, `time_limit`, `verbose`, and the solver's own names.
         on_failure: what a call does about items that cannot be solved: "raise" `SolverError`; "nan", return NaN for
             them; "mask", return their last finite iterate, or zeros, and an exactly zero gradient.
         strict: whether inaccurate solutions and doubtful derivatives raise instead of warning.
         threads: threads over the items of a batch; by default CVXLAYERS_THREADS, or the processors available.
+        check: whether each call checks its values against the attributes of the parameters: sign, bounds, symmetry,
+            definiteness, support.
 
     Raises:
         ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
@@ -46,22 +53,26 @@ class CvxpyLayer:
         variables: object,
         *,
         gp: bool = False,
+        freeze: object = (),
         solver: str | None = None,
         solver_args: Mapping[str, object] | None = None,
         on_failure: str = "raise",
         strict: bool = False,
         threads: int | None = None,
+        check: bool = True,
     ) -> None:
         self.layer = build_layer(
             problem,
             parameters,
             variables,
             gp=gp,
+            freeze=freeze,
             solver=solver,
             solver_args=solver_args,
             on_failure=on_failure,
             strict=strict,
             threads=threads,
+            check=check,
         )
 
     def __call__(
@@ -70,7 +81,7 @@ class CvxpyLayer:
         solver_args: Mapping[str, object] | None = None,
         on_failure: str | None = None,
         warm_start: LayerResult | None = None,
-    ) -> tuple[Array, ...]:
+    ) -> tuple[np.ndarray, ...]:
         """Solves the problem for each item of the batch.
 
         Args:
@@ -80,15 +91,16 @@ class CvxpyLayer:
             warm_start: a result of `solve` with nearby parameters, for the same batch or for one item.
 
         Returns:
-            One array per variable, of shape (*batch, *variable.shape): float32 where all parameters are, else float64.
+            One array per variable, of shape (*batch, *variable.shape): in single precision where all parameters are,
+            else in double; complex where the variable is.
 
         Raises:
-            InputError: if the number, shapes or dtypes of the arrays are wrong.
+            InputError: if the number, shapes, dtypes or values of the arrays are wrong.
             SolverError: if items cannot be solved; it names them, their status, and the way out.
         """
-        dtype = _common_dtype(parameters)
+        dtype = common_dtype(parameters)
         forward = self._forward(parameters, solver_args, on_failure, warm_start)
-        return tuple(output.astype(dtype, copy=False) for output in forward.outputs)
+        return tuple(written(forward.outputs, forward.map.complexes, dtype))
 
     def solve(
         self,
@@ -105,16 +117,18 @@ class CvxpyLayer:
             on_failure: as in a call.
             warm_start: the result of an earlier call with nearby parameters, for the same batch or for one item.
         """
-        dtype = _common_dtype(parameters)
+        dtype = common_dtype(parameters)
         forward = self._forward(parameters, solver_args, on_failure, warm_start, self.layer.compiled.leaves.map)
-        leaves = [output.astype(dtype, copy=False) for output in forward.outputs]
+        leaves = written(forward.outputs, forward.map.complexes, dtype)
         objective = self.layer.objective(forward).astype(dtype, copy=False)
         return self.layer.result(forward, leaves, objective, np.asarray)
 
     def vjp(
         self, parameters: Sequence[ArrayLike], cotangents: Sequence[ArrayLike | None]
-    ) -> tuple[tuple[Array, ...], DerivativeInfo]:
+    ) -> tuple[tuple[np.ndarray, ...], DerivativeInfo]:
         """Pulls cotangents of the variables back to the parameters.
+
+        A complex cotangent c of z stands for dL = Re(c* dz): it is ∂L/∂Re z + i ∂L/∂Im z, as PyTorch's gradients are.
 
         Args:
             parameters: as in a call.
@@ -124,13 +138,13 @@ class CvxpyLayer:
             One cotangent per parameter, of the shape passed, and per item how far to trust them.
         """
         forward = self._forward(parameters)
-        checked = _matched("cotangent", cotangents, forward.outputs)
+        checked = _matched("cotangent", cotangents, forward.outputs, forward.map.complexes)
         gradients, info = self.layer.vjp(forward, checked)
-        return tuple(gradients), info
+        return tuple(written(gradients, self.layer.compiled.parameters.complexes, np.float64)), info
 
     def jvp(
         self, parameters: Sequence[ArrayLike], tangents: Sequence[ArrayLike | None]
-    ) -> tuple[tuple[Array, ...], DerivativeInfo]:
+    ) -> tuple[tuple[np.ndarray, ...], DerivativeInfo]:
         """Pushes tangents of the parameters forward to the variables: the adjoint of `vjp`.
 
         Args:
@@ -141,8 +155,17 @@ class CvxpyLayer:
             One tangent per variable, of the shape that a call returns, and per item how far to trust them.
         """
         forward = self._forward(parameters)
-        outputs, info = self.layer.jvp(forward, _matched("tangent", tangents, forward.values))
-        return tuple(outputs), info
+        complexes = self.layer.compiled.parameters.complexes
+        outputs, info = self.layer.jvp(forward, _matched("tangent", tangents, forward.values, complexes))
+        return tuple(written(outputs, forward.map.complexes, np.float64)), info
+
+    def describe(self) -> str:
+        """Says what the layer is made of: the program's class, sizes and cones, what parameters change, the methods."""
+        return describe(self.layer)
+
+    def spy(self, axes: Any = None) -> Any:
+        """Draws the sparsity of the KKT system on matplotlib axes, new ones by default, and returns them."""
+        return spy(self.layer, axes)
 
     def _forward(
         self,
@@ -155,31 +178,22 @@ class CvxpyLayer:
         names = self.layer.compiled.parameters.names
         labels = [f"parameter {name!r}" for name in names]
         labels += [f"parameter #{index}" for index in range(len(names), len(parameters))]
-        values = [_real(label, value) for label, value in zip(labels, parameters, strict=False)]
+        values = read(labels, parameters, self.layer.compiled.parameters.complexes)
         options = call_options(self.layer, solver_args, on_failure)
         return self.layer.forward(values, options, None if warm_start is None else warm_start.warm_start, outputs)
 
 
-def _common_dtype(parameters: Sequence[ArrayLike]) -> type[np.floating]:
-    single = bool(parameters) and all(np.asarray(parameter).dtype == np.float32 for parameter in parameters)
-    return np.float32 if single else np.float64
-
-
-def _real(label: str, value: ArrayLike) -> Array:
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
-        raise DtypeError(f"{label} needs real numbers, got an array of {array.dtype}")
-    return array.astype(np.float64, copy=False)
-
-
-def _matched(what: str, arrays: Sequence[ArrayLike | None], like: Sequence[Array]) -> list[Array | None]:
-    """Checks the number and the shapes of tangents or cotangents."""
+def _matched(
+    what: str, arrays: Sequence[ArrayLike | None], like: Sequence[Array], complexes: Sequence[bool]
+) -> list[Array | None]:
+    """Checks the number and the shapes of tangents or cotangents, and returns complex ones as their parts."""
     if len(arrays) != len(like):
         raise ShapeError(f"expected {len(like)} {what}s, one each, got {len(arrays)}")
-    checked = []
-    for index, (array, reference) in enumerate(zip(arrays, like, strict=True)):
-        converted = None if array is None else _real(f"{what} #{index}", array)
-        if converted is not None and converted.shape != reference.shape:
-            raise ShapeError(f"{what} #{index} has shape {converted.shape}, expected {reference.shape}")
-        checked.append(converted)
+    checked: list[Array | None] = []
+    flags = complexes or (False,) * len(like)
+    for index, (array, reference, flag) in enumerate(zip(arrays, like, flags, strict=True)):
+        want = reference.shape[:-1] if flag else reference.shape
+        if array is not None and np.shape(array) != want:
+            raise ShapeError(f"{what} #{index} has shape {np.shape(array)}, expected {want}")
+        checked.append(None if array is None else read([f"{what} #{index}"], [array], [flag])[0])
     return checked

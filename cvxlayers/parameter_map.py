@@ -9,7 +9,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from cvxlayers.errors import InputError, ShapeError
+from cvxlayers.domain import Domain
+from cvxlayers.errors import DomainError, ShapeError
 from cvxlayers.program import Vectors
 
 Array = Float[np.ndarray, "..."]
@@ -31,11 +32,20 @@ class ParameterMap:
         names: the names of the parameters, in the order of a call.
         shapes: their shapes.
         logs: for geometric programs, whether the logarithm of the parameter enters.
+        domains: the values that each allows; None where all are.
+        complexes: whether it is complex: its last axis, of length two, then holds real and imaginary part.
     """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     logs: tuple[bool, ...]
+    domains: tuple[Domain | None, ...] = ()
+    complexes: tuple[bool, ...] = ()
+
+    @cached_property
+    def user_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes as users see them: without the axis of real and imaginary parts."""
+        return user_shapes(self.shapes, self.complexes)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -70,7 +80,7 @@ class ParameterMap:
 
         Raises:
             ShapeError: if the number of values, their shapes or their batch axes do not fit.
-            InputError: if a parameter whose logarithm enters is not positive.
+            DomainError: if a parameter whose logarithm enters is not positive.
         """
         leads = self._leads(values)
         batch_shape = self._batch_shape(leads)
@@ -82,6 +92,18 @@ class ParameterMap:
             if logs is not None:
                 theta[:, logs] = _log(name, theta[:, columns])
         return Theta(theta, tuple(int(np.prod(lead)) == 1 for lead in leads)), batch_shape
+
+    def check(self, values: Sequence[Array]) -> None:
+        """Checks the values of a call, whose shapes fit, against the attributes of the parameters.
+
+        Raises:
+            DomainError: if a value is not allowed.
+        """
+        for index, domain in enumerate(self.domains):
+            if domain is not None:
+                domain.check(
+                    f"parameter {self.names[index]!r} (#{index})", values[index].reshape(-1, self.sizes[index])
+                )
 
     def tangent(
         self, values: Sequence[Array], tangents: Sequence[Array | None], batch_shape: tuple[int, ...]
@@ -120,19 +142,17 @@ class ParameterMap:
                 f"received {len(values)}, expected {len(self.names)} ({', '.join(self.names) or 'none'})"
             )
         leads = []
-        for index, (name, shape, value) in enumerate(zip(self.names, self.shapes, values, strict=True)):
-            lead = value.ndim - len(shape)
+        for index, (value, shape, want) in enumerate(zip(values, self.shapes, self.user_shapes, strict=True)):
+            label, lead = f"parameter {self.names[index]!r} (#{index})", value.ndim - len(shape)
+            got = value.shape[: value.ndim - len(shape) + len(want)]
             if lead < 0:
                 raise ShapeError(
-                    f"Invalid parameter dimensionality for parameter {name!r} (#{index}): got {value.ndim} axes, shape "
-                    f"{value.shape}; expected at least {len(shape)}, shape {_described(shape)}"
+                    f"Invalid parameter dimensionality for {label}: got {len(got)} axes, shape {got}; expected at "
+                    f"least {len(want)}, shape {_described(want)}"
                 )
             if value.shape[lead:] != shape:
-                hint = "; its last two axes look transposed" if _transposed(value.shape[lead:], shape) else ""
-                raise ShapeError(
-                    f"Invalid parameter shape for parameter {name!r} (#{index}): got {value.shape}, expected "
-                    f"{_described(shape)}{hint}"
-                )
+                hint = "; its last two axes look transposed" if _transposed(got[lead:], want) else ""
+                raise ShapeError(f"Invalid parameter shape for {label}: got {got}, expected {_described(want)}{hint}")
             leads.append(value.shape[:lead])
         return leads
 
@@ -144,6 +164,12 @@ class ParameterMap:
             raise ShapeError(
                 f"Inconsistent batch sizes: the leading axes of the parameters do not broadcast ({found})"
             ) from None
+
+
+def user_shapes(shapes: Sequence[tuple[int, ...]], complexes: Sequence[bool]) -> tuple[tuple[int, ...], ...]:
+    """Returns shapes without the axis of real and imaginary parts; no flags stand for nothing complex."""
+    flags = complexes or (False,) * len(shapes)
+    return tuple(shape[:-1] if flag else shape for shape, flag in zip(shapes, flags, strict=True))
 
 
 def _fold(value: Array, lead: tuple[int, ...], batch_shape: tuple[int, ...]) -> Vectors:
@@ -167,7 +193,7 @@ def _sum_to(gradient: Array, shape: tuple[int, ...], batch_axes: int) -> Array:
 def _log(name: str, values: Vectors) -> Vectors:
     bad = np.flatnonzero((values <= 0).any(axis=1))
     if len(bad):
-        raise InputError(
+        raise DomainError(
             f"parameter {name!r} of a geometric program must be positive: {len(bad)} of {len(values)} items have "
             f"entries down to {values[bad].min():.3g} (items {bad[:8].tolist()})"
         )

@@ -30,7 +30,7 @@ class SolveInfo:
         primal: relative primal residual of the returned point, ‖Ax + s − b‖∞ by its largest term.
         dual: relative dual residual, ‖Px + Aᵀy + q‖∞ by its largest term.
         gap: relative duality gap.
-        solver: the name of the solver whose result it is; "WARM START" where none was needed.
+        solver: the name of the solver whose result it is; "" where a warm start made it unnecessary.
         fell_back: whether it is a fallback's, after the layer's own solver had failed.
     """
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
+from cvxlayers import standard
 from cvxlayers.build import build_layer, call_options
 from cvxlayers.compiled import VariableMap
+from cvxlayers.describe import describe
 from cvxlayers.errors import DeviceError, DtypeError, MissingDependencyError
 from cvxlayers.layer import Forward, Layer
-from cvxlayers.result import LayerResult
+from cvxlayers.result import LayerResult, WarmStart
+from cvxlayers.spy import spy
+from cvxlayers.standard import ConicSolution, Keywords, QPSolution, SolveKeywords
 
 try:
     import torch
 except ImportError:
     raise MissingDependencyError("cvxlayers.torch needs PyTorch: pip install 'cvxlayers[torch]'") from None
 
-__all__ = ["CvxpyLayer"]
+__all__ = ["CvxpyLayer", "solve_conic", "solve_qp"]
 
 
 class CvxpyLayer(torch.nn.Module):
@@ -32,12 +36,15 @@ class CvxpyLayer(torch.nn.Module):
         parameters: its `cvxpy.Parameter`s, in the order in which a call passes their values.
         variables: what a call returns, in order: variables, and dual variables of constraints.
         gp: whether the problem is a geometric program.
+        freeze: parameters that are not listed, and stay at the values that they have when the layer is made.
         solver: a solver by name, in any case; by default chosen from the program's class and size.
         solver_args: options of every call: `eps`, `max_iters`, `time_limit`, `verbose`, and the solver's own names.
         on_failure: what a call does about items that cannot be solved: "raise" `SolverError`; "nan", return NaN for
             them; "mask", return their last finite iterate, or zeros, and an exactly zero gradient.
         strict: whether inaccurate solutions and doubtful derivatives raise instead of warning.
         threads: threads over the items of a batch; by default CVXLAYERS_THREADS, or the processors available.
+        check: whether each call checks its values against the attributes of the parameters: sign, bounds, symmetry,
+            definiteness, support.
 
     Raises:
         ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
@@ -51,11 +58,13 @@ class CvxpyLayer(torch.nn.Module):
         variables: object,
         *,
         gp: bool = False,
+        freeze: object = (),
         solver: str | None = None,
         solver_args: Mapping[str, object] | None = None,
         on_failure: str = "raise",
         strict: bool = False,
         threads: int | None = None,
+        check: bool = True,
     ) -> None:
         torch.nn.Module.__init__(self)
         self.layer = build_layer(
@@ -63,11 +72,13 @@ class CvxpyLayer(torch.nn.Module):
             parameters,
             variables,
             gp=gp,
+            freeze=freeze,
             solver=solver,
             solver_args=solver_args,
             on_failure=on_failure,
             strict=strict,
             threads=threads,
+            check=check,
         )
 
     def forward(
@@ -90,11 +101,12 @@ class CvxpyLayer(torch.nn.Module):
             and on their device.
 
         Raises:
-            InputError: if the number, shapes, dtypes or devices of the tensors are wrong.
+            InputError: if the number, shapes, dtypes, devices or values of the tensors are wrong.
             SolverError: if items cannot be solved; it names them, their status, and the way out.
         """
-        forward = self._run(parameters, solver_args, on_failure, warm_start, None)
-        return _tensors(self.layer, forward, parameters, with_objective=False)
+        reals = _parts(self.layer, parameters)
+        forward = self._run(reals, solver_args, on_failure, warm_start, None)
+        return _unparted(_tensors(self.layer, forward, reals, with_objective=False), forward.map.complexes)
 
     def solve(
         self,
@@ -115,10 +127,19 @@ class CvxpyLayer(torch.nn.Module):
             A `LayerResult` of tensors. `variables`, `primal`, `dual` and `objective` are differentiable.
         """
         leaves = self.layer.compiled.leaves.map
-        forward = self._run(parameters, solver_args, on_failure, warm_start, leaves)
-        (*values, objective) = _tensors(self.layer, forward, parameters, with_objective=True)
-        device = values[0].device
+        reals = _parts(self.layer, parameters)
+        forward = self._run(reals, solver_args, on_failure, warm_start, leaves)
+        (*found, objective) = _tensors(self.layer, forward, reals, with_objective=True)
+        values, device = _unparted(found, leaves.complexes), objective.device
         return self.layer.result(forward, values, objective, lambda array: torch.as_tensor(array, device=device))
+
+    def describe(self) -> str:
+        """Says what the layer is made of: the program's class, sizes and cones, what parameters change, the methods."""
+        return describe(self.layer)
+
+    def spy(self, axes: Any = None) -> Any:
+        """Draws the sparsity of the KKT system on matplotlib axes, new ones by default, and returns them."""
+        return spy(self.layer, axes)
 
     def _run(
         self,
@@ -137,12 +158,70 @@ class CvxpyLayer(torch.nn.Module):
         """Names the parameters and variables with their shapes."""
         compiled = self.layer.compiled
         inputs = ", ".join(
-            f"{n}{list(s)}" for n, s in zip(compiled.parameters.names, compiled.parameters.shapes, strict=True)
+            f"{n}{list(s)}" for n, s in zip(compiled.parameters.names, compiled.parameters.user_shapes, strict=True)
         )
         outputs = ", ".join(
-            f"{n}{list(s)}" for n, s in zip(compiled.variables.names, compiled.variables.shapes, strict=True)
+            f"{n}{list(s)}" for n, s in zip(compiled.variables.names, compiled.variables.user_shapes, strict=True)
         )
         return f"{inputs} -> {outputs}, solver={self.layer.options.plan.primary.name}"
+
+
+def solve_qp(
+    P: Any,
+    q: Any,
+    *,
+    A: Any = None,
+    b: Any = None,
+    G: Any = None,
+    h: Any = None,
+    lb: Any = None,
+    ub: Any = None,
+    **keywords: Unpack[SolveKeywords],
+) -> QPSolution:
+    """Solves quadratic programs by their data, differentiable in all of them: `cvxlayers.solve_qp` on tensors.
+
+    x = solve_qp(P, q, G=G, h=h).x
+    """
+    given = {"P": P, "q": q, "A": A, "b": b, "G": G, "h": h, "lb": lb, "ub": ub}
+    return standard.solve_qp(given, Keywords(**keywords), _door(q))
+
+
+def solve_conic(
+    P: Any,
+    q: Any,
+    A: Any,
+    b: Any,
+    cones: Mapping[str, Any],
+    **keywords: Unpack[SolveKeywords],
+) -> ConicSolution:
+    """Solves cone programs by their data, differentiable in all of them: `cvxlayers.solve_conic` on tensors."""
+    return standard.solve_conic({"P": P, "q": q, "A": A, "b": b}, cones, Keywords(**keywords), _door(q))
+
+
+def _door(like: object) -> standard.Door:
+    """Takes part in the solve of a standard form, with plain numbers and sparse data as tensors like one of them."""
+    if not isinstance(like, torch.Tensor):
+        raise DtypeError(f"q needs a torch.Tensor, got {type(like).__name__}; convert it by torch.as_tensor(q)")
+
+    def convert(value: object) -> torch.Tensor:
+        if not isinstance(value, torch.Tensor):
+            return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+        if value.layout != torch.strided:
+            raise DtypeError("sparse tensors are not taken: pass (pattern, values), the pattern as a SciPy matrix")
+        return value
+
+    return standard.Door(convert, _to_numpy, _run_standard)
+
+
+def _run_standard(
+    layer: Layer, values: Sequence[torch.Tensor], warm_start: WarmStart | None
+) -> tuple[LayerResult, None]:
+    _check_tensors(layer.compiled.parameters.names, values)
+    arrays = [_to_numpy(value) for value in values]
+    forward = layer.forward(arrays, layer.options, warm_start, layer.compiled.leaves.map)
+    (*leaves, objective) = _tensors(layer, forward, values, with_objective=True)
+    device = values[0].device
+    return layer.result(forward, leaves, objective, lambda array: torch.as_tensor(array, device=device)), None
 
 
 class _Solution(torch.autograd.Function):
@@ -176,6 +255,29 @@ def _tensors(
     if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
         return _Solution.apply(layer, call, with_objective, *parameters)
     return _outputs(layer, call, parameters, with_objective)
+
+
+def _parts(layer: Layer, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Returns complex parameters as their real and imaginary parts, along a last axis; the others as they are."""
+    flags = [*layer.compiled.parameters.complexes, *(False,) * len(parameters)]
+    found = []
+    for parameter, flag in zip(parameters, flags, strict=False):
+        if not flag or not isinstance(parameter, torch.Tensor):
+            found.append(parameter)
+        elif parameter.is_complex():
+            found.append(torch.view_as_real(parameter.resolve_conj()))
+        else:
+            found.append(torch.stack([parameter, torch.zeros_like(parameter)], dim=-1))
+    return found
+
+
+def _unparted(tensors: Sequence[torch.Tensor], complexes: Sequence[bool]) -> tuple[torch.Tensor, ...]:
+    """Returns those that are complex as complex tensors: the inverse of `_parts`."""
+    flags = complexes or (False,) * len(tensors)
+    return tuple(
+        torch.view_as_complex(tensor.contiguous()) if flag else tensor
+        for tensor, flag in zip(tensors, flags, strict=True)
+    )
 
 
 def _to_numpy(tensor: torch.Tensor) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,7 +11,9 @@ import cvxpy
 import numpy as np
 import pytest
 
+from cvxlayers import CvxpyLayer, explain
 from cvxlayers.canonical import compile_problem
+from cvxlayers.canonical.freeze import freeze_parameters
 from cvxlayers.errors import DPPError, ProblemError, SignatureError
 from tests.cvxpy_problems import normal, positive_definite
 from tests.test_canonical import program_at, solve
@@ -149,17 +152,25 @@ NOT_CONVEX: dict[str, tuple[Make, Sequence[str]]] = {
         lambda v: minimise(cp.sum_squares(v.x), cp.constraints.FiniteSet(v.x, [1, 2])),
         ["mixed-integer (a finite set)"],
     ),
-    "complex_variable": (
-        lambda v: minimise(cp.norm(cp.Variable(2, complex=True, name="z") - 1)),
-        ["complex", "(z)", "real and imaginary parts"],
+    "complex_diagonal": (
+        lambda v: minimise(cp.norm(cp.Variable((2, 2), complex=True, diag=True, name="D") - 1)),
+        ["CVXPY loses the attributes diag", "(D)"],
     ),
-    "complex_parameter": (
-        lambda v: minimise(cp.abs(v.t - cp.Parameter(complex=True, name="c"))),
-        ["complex", "(c)"],
+    "complex_symmetric": (
+        lambda v: minimise(cp.abs(v.t - cp.trace(cp.Parameter((2, 2), complex=True, symmetric=True, name="S")))),
+        ["symmetric of complex leaves", "(S)", "hermitian=True"],
+    ),
+    "imaginary_hermitian": (
+        lambda v: minimise(cp.norm(cp.Variable((2, 2), imag=True, hermitian=True, name="H") - 1)),
+        ["all of imaginary ones", "(H)"],
+    ),
+    "stack_of_hermitian_matrices": (
+        lambda v: minimise(cp.sum_squares(v.t - cp.Parameter((2, 3, 3), hermitian=True, name="H"))),
+        ["Hermitian leaves, of more than two axes", "(H)"],
     ),
     "stack_of_symmetric_matrices": (
         lambda v: minimise(cp.sum_squares(v.t - cp.Parameter((2, 3, 3), symmetric=True, name="S"))),
-        ["symmetric parameters of more than two axes (S)", "one parameter for each matrix"],
+        ["symmetric parameters", "of more than two axes (S)", "one leaf for each matrix"],
     ),
     "no_variables": (lambda v: minimise(cp.sum_squares(v.r)), ["has no variables"]),
     "minus_infinity": (
@@ -278,27 +289,101 @@ def named_argument(v: Leaves):
     return before, minimise(cp.quad_over_lin(v.x, v.t) - cp.sum(v.x), v.t == v.g), {}
 
 
+@rewrite
+def factor_inside_maximum(v: Leaves):
+    L = cp.Parameter((N, N), name="L")
+    before = minimise(cp.maximum(cp.quad_form(v.x, v.P), -1) + cp.sum_squares(v.x - 2))
+    after = minimise(cp.maximum(cp.sum_squares(L.T @ v.x), -1) + cp.sum_squares(v.x - 2))
+    return before, after, {L: lambda P: np.linalg.cholesky(P)}
+
+
+@rewrite
+def nonlinear_coefficient(v: Leaves):
+    exponential = cp.Parameter(name="exponential")
+    before = minimise(cp.sum_squares(v.x) + cp.exp(v.g) * v.x[0])
+    return before, minimise(cp.sum_squares(v.x) + exponential * v.x[0]), {exponential: lambda g: np.exp(g)}
+
+
+@rewrite
+def nonlinear_bound(v: Leaves):
+    size = cp.Parameter(N, name="size")
+    before, after = (minimise(cp.sum_squares(v.x - 2), v.x <= bound) for bound in (cp.abs(v.r), size))
+    return before, after, {size: lambda r: np.abs(r)}
+
+
+@rewrite
+def declared_sign(v: Leaves):
+    weight = cp.Parameter(nonneg=True, name="weight")
+    before, after = (minimise(scale * cp.norm(v.x, 1) + cp.sum_squares(v.x - v.r)) for scale in (v.h, weight))
+    return before, after, {weight: lambda h: h}
+
+
+@rewrite
+def declared_definite(v: Leaves):
+    before, after = (minimise(cp.quad_form(v.x, matrix) + cp.sum(v.x)) for matrix in (v.M, v.P))
+    return before, after, {v.P: lambda M: M}
+
+
+@rewrite
+def scaled_inside(v: Leaves):
+    Q = cp.Parameter((N, N), PSD=True, name="Q")
+    before, after = (minimise(cp.quad_form(v.x, matrix) + cp.sum(v.x)) for matrix in (v.g * v.P, Q))
+    return before, after, {Q: lambda g, P: g * P}
+
+
 @pytest.mark.parametrize("name", list(REWRITES))
 def test_the_advice_works(name: str) -> None:
     leaves = Leaves()
     before, after, computed = REWRITES[name](leaves)
-    values = {"A": np.eye(N) + 0.3 * normal(N, N), "B": normal(N, N), "P": positive_definite(N), "r": normal(N)}
-    values["g"] = np.array(0.7)
-    for parameter in before.parameters():
-        parameter.value = values[parameter.name()]
+    values = {"A": np.eye(N) + 0.3 * normal(N, N), "B": normal(N, N), "r": normal(N), "g": np.array(0.7)}
+    values |= {"P": positive_definite(N), "M": positive_definite(N), "h": np.array(0.4)}
     inputs = {}
     for parameter in after.parameters():
         compute = computed.get(parameter)
         arguments = [] if compute is None else [values[name] for name in compute.__code__.co_varnames]
         inputs[parameter] = values[parameter.name()] if compute is None else np.asarray(compute(*arguments))
+    assert explain(after) == "Nothing stands in the way: the problem can become a layer."
     layer = compile_problem(after, list(inputs), [leaves.x])
     (value,) = layer.variables.recover(*solve(program_at(layer, (after, inputs))))
-    # CVXPY solves what is not DPP by substituting the values.
-    with pytest.warns(UserWarning, match="not DPP"):
-        before.solve(solver=cp.CLARABEL)
+    for parameter in before.parameters():
+        parameter.value = values[parameter.name()]
+    freeze_parameters(before, before.parameters()).solve(solver=cp.CLARABEL)
     np.testing.assert_allclose(value[0], leaves.x.value, atol=1e-5)
-    with pytest.raises(DPPError):
+    with pytest.raises(ProblemError) as raised:
         compile_problem(before, before.parameters(), [leaves.x])
+    assert explain(before) == str(raised.value)
+
+
+def test_the_relaxation_of_an_integral_polytope_has_the_same_solution() -> None:
+    weight = cp.Parameter((N, N), name="weight")
+    choice, relaxed = cp.Variable((N, N), boolean=True), cp.Variable((N, N), bounds=[0, 1])
+    before, after = (
+        cp.Problem(cp.Maximize(cp.sum(cp.multiply(weight, X))), [cp.sum(X, axis=0) == 1, cp.sum(X, axis=1) == 1])
+        for X in (choice, relaxed)
+    )
+    assert "bounds=[0, 1]" in explain(before)
+    (value,) = CvxpyLayer(after, [weight], [relaxed])(normal(N, N))
+    best = max(itertools.permutations(range(N)), key=lambda order: normal(N, N)[range(N), order].sum())
+    np.testing.assert_allclose(value, np.eye(N)[list(best)], atol=1e-7)
+
+
+def test_explain_says_what_freezing_changes() -> None:
+    leaves = Leaves()
+    problem = minimise(cp.sum_squares(leaves.g * (leaves.A @ leaves.x) - 1) + cp.sum_squares(leaves.x))
+    assert "freeze=[...]" in explain(problem)
+    assert "Nothing stands in the way" in explain(problem, freeze=[leaves.g])
+    with pytest.raises(SignatureError, match="A has none"):
+        explain(problem, freeze=[leaves.A])
+    with pytest.raises(SignatureError, match=r"must be a cvxpy\.Problem, got str"):
+        explain("problem")
+
+
+def test_explain_leaves_the_problem_alone() -> None:
+    problem = NOT_DPP["scaled_quad_form"][0](Leaves())
+    before = str(problem)
+    explain(problem)
+    assert str(problem) == before
+    assert [parameter.value for parameter in problem.parameters()] == [0.5, None]
 
 
 SIGNATURES: dict[str, tuple[Callable[[Leaves], tuple[object, object]], str]] = {
@@ -331,11 +416,11 @@ def test_signature(name: str) -> None:
     assert isinstance(raised.value, ValueError)
 
 
-def test_a_missing_parameter_with_a_value_may_be_a_constant() -> None:
+def test_a_missing_parameter_with_a_value_may_be_frozen() -> None:
     leaves = Leaves()
     leaves.w.value = np.ones(N)
     problem = minimise(cp.sum_squares(leaves.x - leaves.r), leaves.x <= leaves.w)
-    with pytest.raises(SignatureError, match=r"missing from the list: w\. A parameter that keeps its value \(w\)"):
+    with pytest.raises(SignatureError, match=r"missing from the list: w\. To fix w .*freeze=\[w\]"):
         compile_problem(problem, [leaves.r], [leaves.x])
 
 

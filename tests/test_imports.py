@@ -20,15 +20,18 @@ PACKAGE = ROOT / "cvxlayers"
 # From the bottom up. A room (a module, or a package) imports from lower floors and from itself, never from a sibling.
 FLOORS = (
     {"errors"},
-    {"cones", "parallel"},
+    {"arrays", "cones", "domain", "memory", "parallel"},
     {"program"},
     {"linear_map", "parameter_map", "report"},
     {"compiled"},
     {"canonical", "derivative", "reduction", "result", "solvers"},
     {"kernel"},
     {"layer"},
-    {"build"},
-    {"neutral", "torch"},
+    {"build", "describe"},
+    {"spy", "standard"},
+    {"forms", "neutral", "torch"},
+    {"cli"},
+    {"__main__"},
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -41,6 +44,8 @@ HOMES = {
     "moreau": "solvers/moreau.py",
     "piqp": "solvers/piqp.py",
     "scs": "solvers/scs.py",
+    "matplotlib": "spy.py",
+    "rich": "cli/screen.py",
     "qdldl": "derivative/sparse.py",
     "torch": "torch.py",
     "jax": "jax.py",
@@ -75,7 +80,7 @@ def test_arrows_point_down(path):
     assert room in FLOOR, f"{room} has no floor yet: name it in FLOORS"
     for name in imports(ast.parse(path.read_text())):
         package, *rest = name.split(".")
-        if package == "cvxlayers" and rest[0] != room:
+        if package == "cvxlayers" and rest[0] not in (room, "__version__"):
             assert FLOOR[rest[0]] < FLOOR[room], f"{room} imports {rest[0]}, which is not below it"
 
 
@@ -120,7 +125,7 @@ def test_solvers_are_imported_on_first_use(path):
 
 @pytest.mark.parametrize("folder", ["examples", "benchmarks"])
 def test_examples_and_benchmarks_use_the_public_face(folder):
-    public = {"cvxlayers.CvxpyLayer", "cvxlayers.errors", "cvxlayers.torch.CvxpyLayer"}
+    public = {"cvxlayers.errors"} | {f"cvxlayers.torch.{name}" for name in ("CvxpyLayer", "solve_conic", "solve_qp")}
     public |= {f"cvxlayers.errors.{name}" for name in errors.__all__} | {
         f"cvxlayers.{name}" for name in cvxlayers.__all__
     }
@@ -135,7 +140,7 @@ def in_fresh_interpreter(code: str) -> str:
     return finished.stdout.strip()
 
 
-WATCHED = sorted({"cvxpy", "torch", "jax", "tensorflow", *SOLVERS})
+WATCHED = sorted({"cvxpy", "matplotlib", "torch", "jax", "tensorflow", *SOLVERS})
 LOADED = f"import sys; print(*[name for name in {WATCHED} if name in sys.modules])"
 
 
@@ -145,6 +150,11 @@ def test_importing_the_package_imports_no_framework_and_no_cvxpy():
 
 def test_the_neutral_layer_imports_no_framework():
     assert in_fresh_interpreter(f"import cvxlayers; cvxlayers.CvxpyLayer; cvxlayers.Status; {LOADED}") == ""
+
+
+def test_programs_by_their_data_need_no_cvxpy():
+    code = "import cvxlayers, numpy as np; cvxlayers.solve_qp(np.eye(2), np.ones(2), lb=-0.5, solver='DAQP')"
+    assert in_fresh_interpreter(f"{code}; {LOADED}") == "daqp"
 
 
 def test_the_torch_door_imports_no_other_framework():
@@ -166,20 +176,22 @@ def test_all_names_the_public_names(module):
         pytest.importorskip("torch")
     loaded = importlib.import_module(module)
     assert loaded.__file__ is not None
-    bound = set(_bound(ast.parse(Path(loaded.__file__).read_text()), reexported=module == "cvxlayers"))
+    bound = set(_bound(ast.parse(Path(loaded.__file__).read_text()), module))
     assert sorted(loaded.__all__) == sorted(bound)
     assert len(set(loaded.__all__)) == len(loaded.__all__)
     for name in loaded.__all__:
         assert getattr(loaded, name) is not None
 
 
-def _bound(tree: ast.Module, *, reexported: bool) -> Iterator[str]:
-    """Public classes, what a package exports by `import name as name`, and its version."""
+def _bound(tree: ast.Module, module: str) -> Iterator[str]:
+    """Public classes, functions of a door, what the package exports by `import name as name`, and its version."""
+    reexported = module == "cvxlayers"
+    kinds = ast.ClassDef if module == "cvxlayers.errors" else ast.ClassDef | ast.FunctionDef
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and reexported:
             yield from (alias.name for alias in node.names if alias.asname == alias.name)
     for node in tree.body:
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+        if isinstance(node, kinds) and not node.name.startswith("_"):
             yield node.name
         elif reexported and isinstance(node, ast.Assign):
             yield from (

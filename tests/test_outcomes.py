@@ -226,3 +226,10 @@ def test_geometric_program_in_its_own_space():
     assert result.primal[h].item() == pytest.approx(h.value, rel=1e-5)
     assert torch.autograd.gradcheck(lambda *v: layer.solve(*v).objective, values, atol=1e-5)
     assert torch.autograd.gradcheck(lambda *v: layer(*v), values, atol=1e-5)
+
+
+def test_all_items_may_fail_where_all_data_are_shared():
+    x, b = cp.Variable(2), cp.Parameter(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x)), [x >= b, x <= -b]), [b], [x], on_failure="nan")
+    (value,) = layer(np.ones(2))
+    assert np.isnan(value).all()

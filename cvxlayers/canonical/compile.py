@@ -9,32 +9,36 @@ import scipy.sparse as sp
 
 from cvxlayers.canonical.conic import Conic, conic_form
 from cvxlayers.canonical.data import read_data
-from cvxlayers.canonical.leaves import Output, dual_ids, parameter_matrix, variable_matrices
-from cvxlayers.canonical.signature import check_problem, check_signature
+from cvxlayers.canonical.domains import domain_of
+from cvxlayers.canonical.leaves import Output, dual_ids, parameter_matrix, real_shape, variable_matrices
+from cvxlayers.canonical.signature import Signature, check_problem, check_signature
 from cvxlayers.compiled import CompiledProblem, Leaves, LinearMap, ParameterMap, VariableMap
 from cvxlayers.errors import ProblemError
 
 
-def compile_problem(problem: object, parameters: object, variables: object, *, gp: bool = False) -> CompiledProblem:
+def compile_problem(
+    problem: object, parameters: object, variables: object, *, gp: bool = False, freeze: object = ()
+) -> CompiledProblem:
     """Compiles a problem into plain arrays.
 
     Args:
         problem: a DPP `cvxpy.Problem` (log-log convex with `gp`).
-        parameters: all its parameters, in the order of a call.
+        parameters: all its parameters but the frozen ones, in the order of a call.
         variables: what a call returns: variables, dual variables of constraints, or constraints that have exactly one.
         gp: whether the problem is a geometric program.
+        freeze: parameters that are not listed, and keep the values that they have now.
 
     Raises:
         SignatureError: if the lists do not fit the problem.
         DPPError: if the problem is not DPP; the message names the expression, its parameters, and the way out.
         ProblemError: if the problem is not convex, mixed-integer or complex, or has no variables.
     """
-    signature = check_signature(problem, parameters, variables)
-    check_problem(signature.problem, gp)
-    conic = conic_form(signature.problem, gp)
+    signature = check_signature(problem, parameters, variables, freeze)
+    check_problem(signature.fixed, gp)
+    conic = conic_form(signature.fixed, gp)
     layout = _parameter_map(conic, signature.parameters)
     data = read_data(conic, parameter_matrix(conic, signature.parameters, layout), layout)
-    every, listed = _all_outputs(conic, signature.outputs)
+    every, listed = _all_outputs(conic, signature)
     x, y = variable_matrices(conic, every)
     leaves = _variable_map(conic, every, x, sp.csr_array(y[:, data.kept_rows]))
     return CompiledProblem(
@@ -52,11 +56,12 @@ def compile_problem(problem: object, parameters: object, variables: object, *, g
     )
 
 
-def _all_outputs(conic: Conic, listed: Sequence[Output]) -> tuple[list[Output], tuple[int, ...]]:
+def _all_outputs(conic: Conic, signature: Signature) -> tuple[list[Output], tuple[int, ...]]:
     """Returns every variable and dual variable that CVXPY can carry back, and the positions of the listed ones."""
-    every = [Output(variable) for variable in conic.problem.variables()]
+    problem, listed = signature.problem, signature.outputs
+    every = [Output(variable) for variable in problem.variables()]
     carried = dual_ids(conic)
-    for constraint in conic.problem.constraints:
+    for constraint in problem.constraints:
         if constraint.id in carried:
             every += [Output(dual, constraint, index) for index, dual in enumerate(constraint.dual_variables)]
     positions = {output.leaf.id: position for position, output in enumerate(every)}
@@ -70,8 +75,10 @@ def _parameter_map(conic: Conic, parameters: Sequence[cp.Parameter]) -> Paramete
     used = conic.program.param_id_to_col
     return ParameterMap(
         names=tuple(parameter.name() for parameter in parameters),
-        shapes=tuple(parameter.shape for parameter in parameters),
+        shapes=tuple(real_shape(parameter.shape, parameter.is_complex()) for parameter in parameters),
         logs=tuple(conic.logarithms.get(parameter.id) in used for parameter in parameters),
+        domains=tuple(domain_of(parameter) for parameter in parameters),
+        complexes=tuple(parameter.is_complex() for parameter in parameters),
     )
 
 
@@ -82,4 +89,5 @@ def _variable_map(conic: Conic, outputs: Sequence[Output], x: sp.csr_array, y: s
         x=LinearMap(x),
         y=LinearMap(y),
         exps=tuple(output.exp(conic) for output in outputs),
+        complexes=tuple(output.complex for output in outputs),
     )

@@ -127,6 +127,14 @@ def conic_form(problem: cp.Problem, gp: bool) -> Conic:
             )
     except (error.DCPError, error.DGPError, error.DPPError, error.SolverError) as failure:
         raise ProblemError(f"CVXPY cannot reduce the problem to a cone program: {failure}") from failure
+    except (AssertionError, AttributeError, NotImplementedError, TypeError) as failure:
+        # What CVXPY raises where it knows no real form of an atom is not documented.
+        if not any(leaf.is_complex() for leaf in (*problem.variables(), *problem.parameters(), *problem.constants())):
+            raise
+        raise ProblemError(
+            "CVXPY cannot write one of the problem's atoms with complex arguments in real numbers. Write that part of "
+            f"the problem with cp.real and cp.imag of them ({type(failure).__name__}: {failure})"
+        ) from failure
     program = data[settings.PARAM_PROB]
     bounds = (program.lower_bounds, program.upper_bounds, program.lb_tensor, program.ub_tensor)
     # CVXPY 1.9.0 does not know cones on bare variables yet.

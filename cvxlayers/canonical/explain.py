@@ -29,12 +29,13 @@ _PRODUCT = (
     "and pass it as one parameter; or name the factor that also holds variables by a new variable and an equality "
     "constraint"
 )
+_FREEZE = "Parameters that need not change may be fixed at their values instead, by freeze=[...]"
 
 
 def explain_dpp(problem: Problem, gp: bool) -> str:
     """Returns why a convex problem is not disciplined parametrised, and the way out; empty where it is."""
     trouble = _geometric(problem) if gp else _trapped(problem) or _undisciplined(problem)
-    return f"{RULE} {trouble}" if trouble else ""
+    return f"{RULE} {trouble}. {_FREEZE}" if trouble else ""
 
 
 def explain_frozen(problem: Problem, gp: bool) -> str:
@@ -43,7 +44,8 @@ def explain_frozen(problem: Problem, gp: bool) -> str:
         if isinstance(constraint, cp.PowCone3D | cp.PowConeND) and constraint.alpha.parameters():
             return (
                 f"In {place(problem, constraint)}, the parameter {names(constraint.alpha)} is the exponent of a power "
-                "cone. Exponents must be constants: build one layer for each value that is needed"
+                "cone. Exponents must be constants: give it a value and pass "
+                f"freeze=[{names(constraint.alpha)}], one layer for each value that is needed"
             )
     for part, expression in () if gp else parts(problem):
         for node in nodes(expression):
@@ -51,8 +53,8 @@ def explain_frozen(problem: Problem, gp: bool) -> str:
             if isinstance(exponent, cp.Expression) and exponent.parameters():
                 return (
                     f"In {place(problem, part)}, `{shown(node)}` has the parameter {names(exponent)} as its exponent. "
-                    "Exponents must be constants, except in geometric programs (gp=True): build one layer for each "
-                    "value that is needed"
+                    "Exponents must be constants, except in geometric programs (gp=True): give it a value and pass "
+                    f"freeze=[{names(exponent)}], one layer for each value that is needed"
                 )
     return ""
 

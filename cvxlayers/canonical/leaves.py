@@ -13,12 +13,13 @@ import scipy.sparse as sp
 from cvxpy.reductions.dgp2dcp.dgp2dcp import Dgp2Dcp
 
 from cvxlayers.canonical.conic import Conic
+from cvxlayers.canonical.dilation import mean_dual
 from cvxlayers.canonical.probe import matrix_of
 from cvxlayers.compiled import Owner, ParameterMap
 
 _NOTHING = (np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros(0))
-# The attributes that make a matrix symmetric.
-SYMMETRIC = ("symmetric", "PSD", "NSD")
+# The attributes that make a matrix symmetric, or Hermitian.
+SYMMETRIC = ("symmetric", "PSD", "NSD", "hermitian")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +37,13 @@ class Output:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape."""
-        return self.leaf.shape
+        """Its shape, with a last axis of real and imaginary part where it is complex."""
+        return real_shape(self.leaf.shape, self.complex)
+
+    @property
+    def complex(self) -> bool:
+        """Whether it is complex: a dual variable where its constraint is."""
+        return bool((self.leaf if self.constraint is None else self.constraint).is_complex())
 
     @property
     def owner(self) -> Owner:
@@ -49,6 +55,11 @@ class Output:
     def exp(self, conic: Conic) -> bool:
         """Whether the program holds its logarithm."""
         return self.constraint is None and self.leaf.id in conic.exponentials
+
+
+def real_shape(shape: tuple[int, ...], is_complex: bool) -> tuple[int, ...]:
+    """Returns the shape of real numbers that hold an array: complex ones have a last axis of length two."""
+    return (*shape, 2) if is_complex else shape
 
 
 def parameter_matrix(conic: Conic, parameters: Sequence[cp.Parameter], layout: ParameterMap) -> sp.csr_array:
@@ -66,19 +77,19 @@ def _parameter_block(
     conic: Conic, parameter: cp.Parameter, identity: int, start: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the entries of the map whose columns from `start` on hold a leaf raveled in C order."""
-    block = _leaf_matrix(conic, identity, parameter.shape)
+    block = _leaf_matrix(conic, identity, parameter.shape, parameter.is_complex())
     if any(parameter.attributes[attribute] for attribute in SYMMETRIC):
-        block = block @ _symmetriser(parameter.shape)
+        block = block @ _symmetriser(parameter.shape, parameter.is_complex())
     entries = sp.coo_array(block)
     return entries.row, entries.col + start, entries.data
 
 
-def _leaf_matrix(conic: Conic, identity: int, shape: tuple[int, ...]) -> sp.csr_array:
+def _leaf_matrix(conic: Conic, identity: int, shape: tuple[int, ...], is_complex: bool) -> sp.csr_array:
     """Returns the map from one leaf, raveled in C order, to CVXPY's vector of parameters."""
     program = conic.program
 
     def evaluate(v: np.ndarray) -> np.ndarray:
-        deltas: dict[int, Any] = {identity: v.reshape(shape)}
+        deltas: dict[int, Any] = {identity: (v[::2] + 1j * v[1::2] if is_complex else v).reshape(shape)}
         for reduction in conic.chain.reductions:
             if not isinstance(reduction, Dgp2Dcp):
                 deltas = reduction.param_forward(deltas)
@@ -89,15 +100,23 @@ def _leaf_matrix(conic: Conic, identity: int, shape: tuple[int, ...]) -> sp.csr_
                 vector[column : column + len(value)] = value
         return vector
 
-    return matrix_of(evaluate, int(np.prod(shape)))
+    return matrix_of(evaluate, int(np.prod(real_shape(shape, is_complex))))
 
 
-def _symmetriser(shape: tuple[int, ...]) -> sp.csr_array:
-    """Returns the matrix of X ↦ ½(X + Xᵀ) on matrices (the last two axes) raveled in C order."""
+def _symmetriser(shape: tuple[int, ...], is_complex: bool) -> sp.csr_array:
+    """Returns the matrix of X ↦ ½(X + Xᴴ) on matrices (the last two axes) raveled in C order."""
     size = int(np.prod(shape))
     swapped = np.swapaxes(np.arange(size).reshape(shape), -1, -2).ravel()
     both = np.concatenate([np.arange(size), swapped])
-    return sp.csr_array((np.full(2 * size, 0.5), (np.tile(np.arange(size), 2), both)), shape=(size, size))
+    # The signs of the transposed real and imaginary parts.
+    signs = (1.0, -1.0) if is_complex else (1.0,)
+    rows, columns, entries = [], [], []
+    for part, sign in enumerate(signs):
+        rows.append(len(signs) * np.tile(np.arange(size), 2) + part)
+        columns.append(len(signs) * both + part)
+        entries.append(0.5 * np.repeat([1.0, sign], size))
+    place = (np.concatenate(rows), np.concatenate(columns))
+    return sp.csr_array((np.concatenate(entries), place), shape=(len(signs) * size, len(signs) * size))
 
 
 def variable_matrices(conic: Conic, outputs: Sequence[Output]) -> tuple[sp.csr_array, sp.csr_array]:
@@ -127,14 +146,20 @@ def _primal(conic: Conic, values: dict[int, Any], output: Output) -> np.ndarray:
     size = int(np.prod(output.shape))
     if output.constraint is not None or not size:
         return np.zeros(size)
-    value = values[conic.exponentials.get(output.leaf.id, output.leaf.id)]
-    dense = value.toarray() if sp.issparse(value) else np.asarray(value)
-    return dense.reshape(output.shape).ravel()
+    identity = conic.exponentials.get(output.leaf.id, output.leaf.id)
+    # CVXPY leaves out a complex scalar that is zero.
+    value = values.get(identity, 0.0) if output.complex else values[identity]
+    return _parts(value, output)
 
 
 def _duals(conic: Conic, y: np.ndarray, outputs: Sequence[Output]) -> np.ndarray:
     duals = _dual_values(conic, y)
-    return _stack([_dual(duals, output) for output in outputs])
+    means = _dual_values(conic, mean_dual(y, conic.cone)) if any(map(_dilated, outputs)) else duals
+    return _stack([_dual(means if _dilated(output) else duals, output) for output in outputs])
+
+
+def _dilated(output: Output) -> bool:
+    return output.complex and isinstance(output.constraint, cp.constraints.PSD)
 
 
 def _dual_values(conic: Conic, y: np.ndarray) -> dict[int, Any]:
@@ -156,7 +181,16 @@ def _dual(duals: dict[int, Any], output: Output) -> np.ndarray:
     # A twin takes the value in, so that the user's constraint keeps its own.
     twin = output.constraint.copy(output.constraint.args)
     twin.save_dual_value(value)
-    return np.asarray(twin.dual_variables[output.index].value, dtype=float).reshape(output.shape).ravel()
+    return _parts(twin.dual_variables[output.index].value, output)
+
+
+def _parts(value: Any, output: Output) -> np.ndarray:
+    """Returns the real numbers that a value consists of, raveled in C order."""
+    dense = value.toarray() if sp.issparse(value) else np.asarray(value)
+    if not output.complex:
+        return np.asarray(dense, dtype=float).reshape(output.shape).ravel()
+    full = np.broadcast_to(np.asarray(dense, dtype=complex), output.leaf.shape)
+    return np.stack([full.real, full.imag], axis=-1).ravel()
 
 
 def _stack(parts: list[np.ndarray]) -> np.ndarray:

@@ -11,20 +11,30 @@ from cvxpy.constraints.finite_set import FiniteSet
 from cvxlayers.canonical.convexity import explain_not_convex
 from cvxlayers.canonical.explain import RULE, explain_dpp, explain_frozen
 from cvxlayers.canonical.expressions import Problem, shown
+from cvxlayers.canonical.freeze import freezable, freeze_parameters
 from cvxlayers.canonical.leaves import SYMMETRIC, Output
+from cvxlayers.canonical.size import check_size
 from cvxlayers.errors import DPPError, ProblemError, SignatureError
 
 
 @dataclass(frozen=True, eq=False)
 class Signature:
-    """A problem with what goes in and what comes out, in order."""
+    """A problem with what goes in and what comes out, in order.
+
+    Attributes:
+        problem: the user's problem.
+        fixed: the same problem with its frozen parameters replaced by constants.
+        parameters: what goes in.
+        outputs: what comes out.
+    """
 
     problem: Problem
+    fixed: Problem
     parameters: Sequence[cp.Parameter]
     outputs: Sequence[Output]
 
 
-def check_signature(problem: object, parameters: object, variables: object) -> Signature:
+def check_signature(problem: object, parameters: object, variables: object, freeze: object) -> Signature:
     """Returns the problem, its parameters in the order listed, and what each entry of `variables` means.
 
     Raises:
@@ -35,18 +45,20 @@ def check_signature(problem: object, parameters: object, variables: object) -> S
         raise SignatureError(f"problem must be a cvxpy.Problem, got {type(problem).__name__}")
     if not problem.variables():
         raise ProblemError("the problem has no variables: there is nothing to solve for")
-    ordered = _checked_parameters(problem, parameters)
+    frozen = _checked_frozen(problem, freeze)
+    ordered = _checked_parameters(problem, parameters, frozen)
     if not isinstance(variables, list | tuple):
         raise SignatureError(
             f"The layer's variables must be provided as a list or tuple, got {type(variables).__name__}"
         )
     if not variables:
         raise SignatureError("The layer's variables are empty: list at least one variable, so that there is an output")
-    return Signature(problem, ordered, [_output(problem, variable, index) for index, variable in enumerate(variables)])
+    outputs = [_output(problem, variable, index) for index, variable in enumerate(variables)]
+    return Signature(problem, freeze_parameters(problem, frozen), ordered, outputs)
 
 
 def check_problem(problem: Problem, gp: bool) -> None:
-    """Raises unless the problem is continuous, real, convex and DPP.
+    """Raises unless the problem is continuous, real, convex, DPP, and not too large.
 
     Raises:
         DPPError: if it is not DPP.
@@ -66,6 +78,7 @@ def check_problem(problem: Problem, gp: bool) -> None:
     trouble = explain_dpp(problem, gp)
     if trouble:
         raise DPPError(trouble)
+    check_size(problem)
 
 
 def _check_leaves(problem: Problem) -> None:
@@ -78,38 +91,60 @@ def _check_leaves(problem: Problem) -> None:
             "variables"
         )
     leaves = [*problem.variables(), *problem.parameters()]
-    complex_leaves = [leaf.name() for leaf in leaves if leaf.is_complex()]
-    if complex_leaves:
+    loose = [leaf.name() for leaf in leaves if leaf.is_complex() and any(leaf.attributes[a] for a in _dropped(leaf))]
+    if loose:
         raise ProblemError(
-            f"complex variables and parameters are not supported ({', '.join(complex_leaves)}): write their real and "
-            "imaginary parts as leaves of their own"
+            f"CVXPY loses the attributes diag, sparsity and symmetric of complex leaves, and all of imaginary ones "
+            f"({', '.join(loose)}): leave them out, and write them as constraints, or use hermitian=True"
         )
-    stacks = [p.name() for p in problem.parameters() if p.ndim > 2 and any(p.attributes[a] for a in SYMMETRIC)]
+    stacks = [
+        leaf.name()
+        for leaf in leaves
+        if leaf.ndim > 2 and (leaf.is_complex() or leaf.parameters()) and any(leaf.attributes[a] for a in SYMMETRIC)
+    ]
     if stacks:
         raise ProblemError(
-            f"CVXPY cannot reduce symmetric parameters of more than two axes ({', '.join(stacks)}): leave the "
-            "attribute out, or use one parameter for each matrix"
+            "CVXPY cannot reduce symmetric parameters, or Hermitian leaves, of more than two axes "
+            f"({', '.join(stacks)}): leave the attribute out, or use one leaf for each matrix"
         )
 
 
-def _checked_parameters(problem: Problem, parameters: object) -> list[cp.Parameter]:
+def _dropped(leaf: cp.Variable | cp.Parameter) -> tuple[str, ...]:
+    """The attributes that CVXPY drops where it replaces a complex leaf by its parts."""
+    return ("diag", "sparsity", *SYMMETRIC) if leaf.is_imag() else ("diag", "sparsity", "symmetric")
+
+
+def _checked_frozen(problem: Problem, freeze: object) -> list[cp.Parameter]:
+    if not isinstance(freeze, list | tuple):
+        raise SignatureError(f"freeze must be a list or tuple of parameters, got {type(freeze).__name__}")
+    own = freezable(problem)
+    foreign = [_named(entry) for entry in freeze if getattr(entry, "id", None) not in own]
+    if foreign:
+        raise SignatureError(
+            f"freeze may hold parameters of the problem only; not in the problem: {', '.join(foreign)}"
+        )
+    return [own[entry.id] for entry in freeze]
+
+
+def _checked_parameters(problem: Problem, parameters: object, frozen: list[cp.Parameter]) -> list[cp.Parameter]:
     if not isinstance(parameters, list | tuple):
         raise SignatureError(
             f"The layer's parameters must be provided as a list or tuple, got {type(parameters).__name__}"
         )
     own = {parameter.id: parameter for parameter in problem.parameters()}
     listed = [getattr(parameter, "id", None) for parameter in parameters]
-    missing = [parameter for identity, parameter in own.items() if identity not in listed]
+    fixed = {parameter.id for parameter in frozen}
+    missing = [parameter for identity, parameter in own.items() if identity not in listed and identity not in fixed]
     foreign = [_named(parameter) for parameter, identity in zip(parameters, listed, strict=True) if identity not in own]
     twice = [own[identity].name() for identity in own if listed.count(identity) > 1]
-    if missing or foreign or twice:
+    both = [own[identity].name() for identity in own if identity in listed and identity in fixed]
+    if missing or foreign or twice or both:
         what = [f"missing from the list: {', '.join(parameter.name() for parameter in missing)}"] if missing else []
         what += [f"not in the problem: {', '.join(foreign)}"] if foreign else []
         what += [f"listed twice: {', '.join(twice)}"] if twice else []
+        what += [f"both listed and frozen: {', '.join(both)}"] if both else []
         valued = [parameter.name() for parameter in missing if parameter.value is not None]
-        hint = (
-            f". A parameter that keeps its value ({', '.join(valued)}) can be a cp.Constant instead" if valued else ""
-        )
+        hint = f". To fix {', '.join(valued)} at compile time, pass freeze=[{', '.join(valued)}]" if valued else ""
         raise SignatureError(f"The layer's parameters must exactly match problem.parameters; {'; '.join(what)}{hint}")
     return [own[identity] for identity in listed if identity is not None]
 

@@ -1,0 +1,5 @@
+"""`python -m cvxlayers`."""
+
+from cvxlayers.cli.command import main
+
+raise SystemExit(main())

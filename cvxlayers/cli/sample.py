@@ -1,0 +1,62 @@
+"""Values and directions that the attributes of parameters allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Complex, Float
+
+from cvxlayers.domain import Domain
+from cvxlayers.parameter_map import ParameterMap
+
+Array = Float[np.ndarray, "..."]
+Numbers = Float[np.ndarray, "..."] | Complex[np.ndarray, "..."]
+
+
+def sample(parameters: ParameterMap, given: Sequence[object], rng: np.random.Generator) -> list[Numbers]:
+    """Returns the value that each parameter has, and random numbers of order one where it has none."""
+    directions = random_directions(parameters, rng)
+    return [
+        _inside(along, domain) if value is None else np.asarray(value, dtype=along.dtype)
+        for value, along, domain in zip(given, directions, parameters.domains, strict=True)
+    ]
+
+
+def random_directions(parameters: ParameterMap, rng: np.random.Generator) -> list[Numbers]:
+    """Returns for each parameter a random direction along which it keeps its symmetry and its zeros."""
+    rows = zip(parameters.user_shapes, parameters.complexes, parameters.domains, strict=True)
+    return [_direction(shape, is_complex, domain, rng) for shape, is_complex, domain in rows]
+
+
+def _direction(shape: tuple[int, ...], is_complex: bool, domain: Domain | None, rng: np.random.Generator) -> Numbers:
+    draw = np.asarray(rng.normal(size=shape) + (1j * rng.normal(size=shape) if is_complex else 0.0))
+    if domain is None:
+        return draw
+    if domain.imaginary:
+        draw = 1j * draw.imag
+    if domain.symmetric:
+        draw = 0.5 * (draw + draw.swapaxes(-1, -2).conj())
+    return draw if domain.support is None else np.where(domain.support.reshape(shape), draw, 0.0)
+
+
+def _inside(draw: Numbers, domain: Domain | None) -> Numbers:
+    """Returns an allowed value made of a direction."""
+    if domain is None or (domain.complex and not domain.definite):
+        return draw
+    if domain.definite:
+        order = draw.shape[-1]
+        return domain.definite * (draw @ draw.swapaxes(-1, -2).conj() / order + 0.5 * np.eye(order))
+    lower = np.full(draw.size, -np.inf) if domain.lower is None else domain.lower
+    upper = np.full(draw.size, np.inf) if domain.upper is None else domain.upper
+    inside = _between(np.abs(draw).ravel() + 0.5, draw.ravel(), lower, upper)
+    return (inside if domain.support is None else np.where(domain.support, inside, 0.0)).reshape(draw.shape)
+
+
+def _between(size: Array, draw: Array, lower: Array, upper: Array) -> Array:
+    """Returns `size` away from a bound that stands alone, in the middle half between two, and `draw` without any."""
+    share = 0.25 + 0.5 / (1 + size)
+    both, below, above = np.isfinite(lower) & np.isfinite(upper), np.isfinite(lower), np.isfinite(upper)
+    start, stop = np.where(below, lower, 0.0), np.where(above, upper, 0.0)
+    choices = [start + share * (stop - start), start + size, stop - size]
+    return np.select([both, below, above], choices, draw)

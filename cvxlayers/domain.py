@@ -1,0 +1,135 @@
+"""Which values a parameter allows by its attributes: sign, bounds, symmetry, definiteness, support."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Complex, Float
+
+from cvxlayers.errors import DomainError
+
+Array = Float[np.ndarray, "..."]
+Flat = Float[np.ndarray, "items size"]
+Entries = Float[np.ndarray, "items size"] | Complex[np.ndarray, "items size"]
+Matrices = Float[np.ndarray, "items count order order"] | Complex[np.ndarray, "items count order order"]
+Excess = Float[np.ndarray, " items"]
+
+# How far entries may lie outside of bounds: rounding of single precision, also where the bound is zero. What must be
+# zero, symmetric or definite may be off by this part of the largest entry.
+_BOUND, _STRUCTURE = 1e-6, 1e-5
+# Bytes of values that are checked at a time.
+_CACHE = 2**18
+_WAY_OUT = "Pass values that are allowed, or check=False where this is meant"
+
+
+@dataclass(frozen=True, eq=False)
+class Domain:
+    """The values that one parameter allows.
+
+    Attributes:
+        words: the attribute by which each of the following is declared, as a user writes it.
+        lower: the smallest allowed entries, raveled in C order; None without any.
+        upper: the largest allowed entries.
+        support: which entries may differ from zero; None for all.
+        symmetric: whether matrices (the last two axes) are symmetric.
+        definite: 1 where they are positive semidefinite, -1 negative, 0 neither.
+        order: the number of rows of these matrices.
+        complex: whether rows hold real and imaginary parts in turn; symmetric then means Hermitian.
+        imaginary: whether the real parts are zero.
+    """
+
+    words: dict[str, str]
+    lower: Float[np.ndarray, " size"] | None = None
+    upper: Float[np.ndarray, " size"] | None = None
+    support: Bool[np.ndarray, " size"] | None = None
+    symmetric: bool = False
+    definite: int = 0
+    order: int = 0
+    complex: bool = False
+    imaginary: bool = False
+
+    def check(self, label: str, flat: Flat) -> None:
+        """Checks the values of all items. Items that are not finite are left to the solve, which reports them.
+
+        Args:
+            label: how a message names the parameter.
+            flat: one row per item, raveled in C order.
+
+        Raises:
+            DomainError: if any value is not allowed; it names the items.
+        """
+        finite = np.flatnonzero(np.isfinite(flat).all(axis=1))
+        values = flat if len(finite) == len(flat) else flat[finite]
+        values = values[:, ::2] + 1j * values[:, 1::2] if self.complex else values
+        if not values.size:
+            return
+        for (kind, what), excess in self._excesses(values).items():
+            bad = np.flatnonzero(excess)
+            if len(bad):
+                which = _items(finite[bad], len(flat))
+                raise DomainError(
+                    f"{label} is declared {self.words[kind]}, but {which} {what} {excess[bad].max():.3g}. {_WAY_OUT}"
+                )
+
+    def _excesses(self, values: Entries) -> dict[tuple[str, str], Excess]:
+        """Returns, by kind and words, how far each item is off, zero where that is allowed, piece by piece."""
+        count = max(1, _CACHE // (values.itemsize * values.shape[1]))
+        found: dict[tuple[str, str], list[Excess]] = {}
+        for start in range(0, len(values), count):
+            for kind, what, excess, allowed in self._checks(values[start : start + count]):
+                found.setdefault((kind, what), []).append(np.where(excess > allowed, excess, 0.0))
+        return {key: np.concatenate(parts) for key, parts in found.items()}
+
+    def _checks(self, values: Entries) -> Iterator[tuple[str, str, Excess, Excess]]:
+        """Yields the kind of each check, its words, how far each item is off, and how far it may be."""
+        size = np.abs(values).max(axis=1)
+        slack = _BOUND * np.maximum(1.0, size)
+        if self.lower is not None:
+            yield "lower", "below the lowest allowed value by up to", (self.lower - values).max(axis=1), slack
+        if self.upper is not None:
+            yield "upper", "above the highest allowed value by up to", (values - self.upper).max(axis=1), slack
+        if self.support is not None and not self.support.all():
+            outside = np.abs(values[:, ~self.support]).max(axis=1)
+            yield "support", "with entries where it must be zero, up to", outside, _STRUCTURE * size
+        if self.imaginary:
+            yield "imaginary", "with a real part, up to", np.abs(values.real).max(axis=1), _STRUCTURE * size
+        if self.symmetric:
+            matrices = values.reshape((len(values), -1, self.order, self.order))
+            yield (
+                "symmetric",
+                f"not {'Hermitian' if self.complex else 'symmetric'}, off by up to",
+                _asymmetry(matrices),
+                _STRUCTURE * size,
+            )
+            if self.definite:
+                word = "negative" if self.definite > 0 else "positive"
+                found = _worst_eigenvalues(self.definite * matrices, _STRUCTURE * size)
+                yield "definite", f"indefinite, with {word} eigenvalues of size up to", found, _STRUCTURE * size
+
+
+def _asymmetry(matrices: Matrices) -> Excess:
+    return np.abs(matrices - matrices.swapaxes(-1, -2).conj()).max(axis=(1, 2, 3))
+
+
+def _worst_eigenvalues(matrices: Matrices, allowed: Excess) -> Excess:
+    """Returns minus the smallest eigenvalue of each item, or zero where all items are known to be definite enough.
+
+    Only the lower triangles are read.
+    """
+    # A shift that is positive also where the matrix is zero.
+    shift = np.maximum(allowed, np.finfo(float).tiny)[:, None, None, None]
+    try:
+        np.linalg.cholesky(matrices + shift * np.eye(matrices.shape[-1]))
+    except np.linalg.LinAlgError:
+        return -np.linalg.eigvalsh(matrices).min(axis=(1, 2))
+    return np.zeros(len(matrices))
+
+
+def _items(bad: np.ndarray, count: int) -> str:
+    if count == 1:
+        return "its value is"
+    shown = ", ".join(str(item) for item in bad[:8].tolist())
+    more = ", ..." if len(bad) > 8 else ""
+    return f"{len(bad)} of {count} items ([{shown}{more}]) are"

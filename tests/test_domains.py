@@ -1,0 +1,105 @@
+"""Values that the attributes of a parameter do not allow are refused, by name and by item."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cvxpy
+import numpy as np
+import pytest
+
+from cvxlayers import CvxpyLayer
+from cvxlayers.errors import DomainError, InputError
+from tests.problems import CASES, Case
+
+cp: Any = cvxpy
+
+# Attributes, an allowed value, and one that is not with what is said of it.
+VALUES: dict[str, tuple[dict[str, object], object, object, str]] = {
+    "nonneg": ({"nonneg": True}, [[1, 0], [0, 2]], [[1, 0], [-0.5, 2]], "nonneg=True.*by up to 0.5"),
+    "pos": ({"pos": True}, np.ones((2, 2)), [[1, 1], [1, -1e-3]], "pos=True"),
+    "nonpos": ({"nonpos": True}, np.zeros((2, 2)), [[-1, 0], [0, 0.25]], "nonpos=True.*by up to 0.25"),
+    "neg": ({"neg": True}, -np.ones((2, 2)), np.ones((2, 2)), "neg=True.*by up to 1"),
+    "bounds": ({"bounds": [-1, [[0, 1], [2, np.inf]]]}, [[0, 1], [2, 9]], [[0, 1], [3, 9]], "bounds=.*by up to 1"),
+    "symmetric": ({"symmetric": True}, [[1, 2], [2, -1]], [[1, 2], [2.1, -1]], "symmetric=True.*not symmetric.*0.1"),
+    "PSD": ({"PSD": True}, [[1, 1], [1, 1]], [[1, 2], [2, 1]], "PSD=True.*indefinite.*negative eigenvalues.*up to 1"),
+    "PSD_symmetric": ({"PSD": True}, np.zeros((2, 2)), [[1, 1], [0, 1]], "PSD=True.*not symmetric"),
+    "NSD": ({"NSD": True}, [[-1, 1], [1, -1]], [[-1, 2], [2, -1]], "NSD=True.*indefinite.*positive eigenvalues"),
+    "diag": ({"diag": True}, np.diag([1, -2]), [[1, 0.5], [0, 1]], "diag=True.*must be zero, up to 0.5"),
+    "sparsity": ({"sparsity": ([0, 1], [1, 1])}, [[0, 1], [0, 2]], [[3, 1], [0, 2]], "sparsity=.*up to 3"),
+}
+NAMES = pytest.mark.parametrize("name", list(VALUES))
+pytestmark = pytest.mark.filterwarnings("ignore:.*sparse CVXPY expression")
+
+
+def layer_of(attributes: dict[str, object], **keywords: Any) -> CvxpyLayer:
+    parameter, x = cp.Parameter((2, 2), name="B", **attributes), cp.Variable((2, 2))
+    return CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - parameter))), [parameter], [x], **keywords)
+
+
+@NAMES
+def test_what_is_allowed_passes(name):
+    attributes, allowed, _, _ = VALUES[name]
+    value = np.asarray(allowed, dtype=float)
+    np.testing.assert_allclose(layer_of(attributes)(value)[0], value, atol=1e-9)
+
+
+@NAMES
+def test_what_is_not_is_refused_by_item(name):
+    attributes, allowed, refused, words = VALUES[name]
+    batch = np.stack([np.asarray(value, dtype=float) for value in (allowed, refused, allowed, refused)])
+    layer = layer_of(attributes)
+    with pytest.raises(DomainError, match=rf"'B' \(#0\) is declared {words}.*check=False") as raised:
+        layer(batch)
+    assert isinstance(raised.value, InputError)
+    assert r"2 of 4 items ([1, 3])" in str(raised.value)
+    with pytest.raises(DomainError, match="but its value is"):
+        layer(batch[1])
+
+
+@NAMES
+def test_the_check_can_be_turned_off(name):
+    attributes, _, refused, _ = VALUES[name]
+    (value,) = layer_of(attributes, check=False)(np.asarray(refused, dtype=float))
+    assert np.isfinite(value).all()
+
+
+@NAMES
+def test_rounding_of_single_precision_passes(name, rng):
+    attributes, allowed, _, _ = VALUES[name]
+    value = np.asarray(allowed, dtype=float)
+    layer_of(attributes)(value + 1e-7 * np.abs(value).max() * rng.uniform(-1, 1, size=(5, 2, 2)))
+
+
+def test_items_keep_their_numbers_in_large_batches():
+    values = np.tile(np.eye(20), (300, 1, 1))
+    values[[3, 150, 299], 0, 0] = -1.0
+    P, x = cp.Parameter((20, 20), PSD=True), cp.Variable(20)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.quad_form(x, P) + cp.sum_squares(x - 1))), [P], [x])
+    with pytest.raises(DomainError, match=r"3 of 300 items \(\[3, 150, 299\]\)"):
+        layer(values)
+
+
+def test_single_precision_products_are_definite_enough(rng):
+    factor = rng.normal(size=(20, 30, 3)).astype(np.float32)
+    P, x = cp.Parameter((30, 30), PSD=True), cp.Variable(30)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.quad_form(x, P) + cp.sum_squares(x - 1))), [P], [x])
+    layer(factor @ factor.swapaxes(1, 2))
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=str)
+def test_the_values_of_the_catalogue_are_allowed(case: Case, rng):
+    problem, parameters, variables = case.build()
+    layer = CvxpyLayer(problem, parameters, variables, gp=case.gp).layer
+    layer.compiled.parameters.check(case.sample(rng, (3,)))
+
+
+def test_values_that_are_not_finite_are_left_to_the_solve():
+    layer = layer_of({"PSD": True}, on_failure="nan")
+    values = np.stack([np.eye(2), np.full((2, 2), np.nan), np.diag([np.inf, 1.0])])
+    (x,) = layer(values)
+    assert np.isfinite(x).all(axis=(1, 2)).tolist() == [True, False, False]
+
+
+def test_an_empty_batch_passes():
+    layer_of({"PSD": True}).layer.compiled.parameters.check([np.zeros((0, 2, 2))])
