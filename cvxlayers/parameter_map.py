@@ -95,8 +95,31 @@ class ParameterMap:
             lead = tangent.shape[: tangent.ndim - len(shape)]
             dtheta[:, columns] = _fold(tangent, lead, batch_shape)
             if logs is not None:
-                dtheta[:, logs] = dtheta[:, columns] / _fold(value, lead, batch_shape)
+                dtheta[:, logs] = dtheta[:, columns] / self._flat(value, shape, batch_shape)
         return dtheta
+
+    def second_tangent(
+        self, values: Sequence[Array], first: Vectors, second: Vectors, batch_shape: tuple[int, ...]
+    ) -> Vectors:
+        """Returns the second derivative of theta along two tangents of the values, given as tangents of theta."""
+        curvature = np.zeros(first.shape)
+        for value, shape, columns, logs in zip(values, self.shapes, self.columns, self.log_columns, strict=True):
+            if logs is not None:
+                flat = self._flat(value, shape, batch_shape)
+                curvature[:, logs] = -first[:, columns] * second[:, columns] / flat**2
+        return curvature
+
+    def adjoint_tangent(
+        self, values: Sequence[Array], motion: Vectors, dtheta: Vectors, batch_shape: tuple[int, ...]
+    ) -> Vectors:
+        """Returns how the cotangents of the values change as theta moves and its cotangent stays, as columns."""
+        change = np.zeros(dtheta.shape)
+        for value, shape, columns, logs in zip(values, self.shapes, self.columns, self.log_columns, strict=True):
+            if logs is not None:
+                masked = dtheta[:, logs] == 0
+                flat = np.where(masked, 1.0, self._flat(value, shape, batch_shape))
+                change[:, columns] = np.where(masked, 0.0, -dtheta[:, logs] * motion[:, columns] / flat**2)
+        return change
 
     def adjoint(self, values: Sequence[Array], dtheta: Vectors, batch_shape: tuple[int, ...]) -> list[Array]:
         """Returns the cotangent of each value, of its shape: summed over the axes along which it was broadcast."""
@@ -106,12 +129,15 @@ class ParameterMap:
             lead = value.shape[: value.ndim - len(shape)]
             gradient = dtheta[:, columns]
             if logs is not None:
-                flat = _fold(value, lead, batch_shape)
+                flat = self._flat(value, shape, batch_shape)
                 # A masked item's cotangent is exactly zero, also where its parameter is zero or NaN.
                 masked = dtheta[:, logs] == 0
                 gradient = gradient + np.where(masked, 0.0, dtheta[:, logs] / np.where(masked, 1.0, flat))
             gradients.append(_sum_to(gradient.reshape(batch_shape + shape), lead + shape, len(batch_shape)))
         return gradients
+
+    def _flat(self, value: Array, shape: tuple[int, ...], batch_shape: tuple[int, ...]) -> Vectors:
+        return _fold(value, value.shape[: value.ndim - len(shape)], batch_shape)
 
     def _leads(self, values: Sequence[Array]) -> list[tuple[int, ...]]:
         if len(values) != len(self.names):

@@ -26,8 +26,10 @@ FLOORS = (
     {"compiled"},
     {"canonical", "derivative", "reduction", "result", "solvers"},
     {"kernel"},
+    {"forward"},
+    {"envelope"},
     {"layer"},
-    {"build"},
+    {"build", "second"},
     {"neutral", "torch"},
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
