@@ -72,8 +72,8 @@ class ParameterMap:
             ShapeError: if the number of values, their shapes or their batch axes do not fit.
             InputError: if a parameter whose logarithm enters is not positive.
         """
-        leads = self._leads(values)
-        batch_shape = self._batch_shape(leads)
+        leads = self.leads([value.shape for value in values])
+        batch_shape = self.batch_shape(leads)
         batch = int(np.prod(batch_shape))
         theta = np.empty((batch, self.width))
         for value, lead, columns in zip(values, leads, self.columns, strict=True):
@@ -139,30 +139,40 @@ class ParameterMap:
     def _flat(self, value: Array, shape: tuple[int, ...], batch_shape: tuple[int, ...]) -> Vectors:
         return _fold(value, value.shape[: value.ndim - len(shape)], batch_shape)
 
-    def _leads(self, values: Sequence[Array]) -> list[tuple[int, ...]]:
-        if len(values) != len(self.names):
+    def leads(self, shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """Returns the batch axes of values of these shapes.
+
+        Raises:
+            ShapeError: if their number or the shapes do not fit the parameters.
+        """
+        if len(shapes) != len(self.names):
             raise ShapeError(
                 "A tensor must be provided for each CVXPY parameter: "
-                f"received {len(values)}, expected {len(self.names)} ({', '.join(self.names) or 'none'})"
+                f"received {len(shapes)}, expected {len(self.names)} ({', '.join(self.names) or 'none'})"
             )
         leads = []
-        for index, (name, shape, value) in enumerate(zip(self.names, self.shapes, values, strict=True)):
-            lead = value.ndim - len(shape)
+        for index, (name, want, got) in enumerate(zip(self.names, self.shapes, shapes, strict=True)):
+            lead = len(got) - len(want)
             if lead < 0:
                 raise ShapeError(
-                    f"Invalid parameter dimensionality for parameter {name!r} (#{index}): got {value.ndim} axes, shape "
-                    f"{value.shape}; expected at least {len(shape)}, shape {_described(shape)}"
+                    f"Invalid parameter dimensionality for parameter {name!r} (#{index}): got {len(got)} axes, shape "
+                    f"{got}; expected at least {len(want)}, shape {_described(want)}"
                 )
-            if value.shape[lead:] != shape:
-                hint = "; its last two axes look transposed" if _transposed(value.shape[lead:], shape) else ""
+            if got[lead:] != want:
+                hint = "; its last two axes look transposed" if _transposed(got[lead:], want) else ""
                 raise ShapeError(
-                    f"Invalid parameter shape for parameter {name!r} (#{index}): got {value.shape}, expected "
-                    f"{_described(shape)}{hint}"
+                    f"Invalid parameter shape for parameter {name!r} (#{index}): got {got}, expected "
+                    f"{_described(want)}{hint}"
                 )
-            leads.append(value.shape[:lead])
+            leads.append(got[:lead])
         return leads
 
-    def _batch_shape(self, leads: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    def batch_shape(self, leads: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """Returns the batch axes of a call: those of its values, broadcast.
+
+        Raises:
+            ShapeError: if they do not broadcast.
+        """
         try:
             return np.broadcast_shapes(*leads)
         except ValueError:

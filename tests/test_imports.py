@@ -30,7 +30,9 @@ FLOORS = (
     {"envelope"},
     {"layer"},
     {"build", "second"},
-    {"neutral", "torch"},
+    {"host"},
+    {"jax_primitives"},
+    {"jax", "neutral", "torch"},
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
 
@@ -45,9 +47,11 @@ HOMES = {
     "scs": "solvers/scs.py",
     "qdldl": "derivative/sparse.py",
     "torch": "torch.py",
-    "jax": "jax.py",
+    "jax": "jax",
     "tensorflow": "tensorflow.py",
 }
+# The doors, and what their frameworks call themselves.
+DOORS = {"jax": "JAX", "torch": "PyTorch"}
 EVERYWHERE = {"numpy", "scipy", "jaxtyping", *sys.stdlib_module_names}
 SOLVERS = {package for package, home in HOMES.items() if home.startswith("solvers/")}
 
@@ -122,7 +126,7 @@ def test_solvers_are_imported_on_first_use(path):
 
 @pytest.mark.parametrize("folder", ["examples", "benchmarks"])
 def test_examples_and_benchmarks_use_the_public_face(folder):
-    public = {"cvxlayers.CvxpyLayer", "cvxlayers.errors", "cvxlayers.torch.CvxpyLayer"}
+    public = {"cvxlayers.CvxpyLayer", "cvxlayers.errors", *(f"cvxlayers.{door}.CvxpyLayer" for door in DOORS)}
     public |= {f"cvxlayers.errors.{name}" for name in errors.__all__} | {
         f"cvxlayers.{name}" for name in cvxlayers.__all__
     }
@@ -149,11 +153,12 @@ def test_the_neutral_layer_imports_no_framework():
     assert in_fresh_interpreter(f"import cvxlayers; cvxlayers.CvxpyLayer; cvxlayers.Status; {LOADED}") == ""
 
 
-def test_the_torch_door_imports_no_other_framework():
-    pytest.importorskip("torch")
-    loaded = in_fresh_interpreter(f"import cvxlayers.torch; {LOADED}").split()
-    assert "torch" in loaded
-    assert not {"cvxpy", "jax", "tensorflow"} & set(loaded)
+@pytest.mark.parametrize("door", DOORS)
+def test_a_door_imports_no_other_framework(door):
+    pytest.importorskip(door)
+    loaded = in_fresh_interpreter(f"import cvxlayers.{door}; {LOADED}").split()
+    assert door in loaded
+    assert not ({"cvxpy", *DOORS} - {door}) & set(loaded)
 
 
 def test_importing_the_package_is_quick():
@@ -162,10 +167,10 @@ def test_importing_the_package_is_quick():
     assert min(float(in_fresh_interpreter(clock)) for _ in range(5)) < 0.3
 
 
-@pytest.mark.parametrize("module", ["cvxlayers", "cvxlayers.errors", "cvxlayers.torch"])
+@pytest.mark.parametrize("module", ["cvxlayers", "cvxlayers.errors", *(f"cvxlayers.{door}" for door in DOORS)])
 def test_all_names_the_public_names(module):
-    if module == "cvxlayers.torch":
-        pytest.importorskip("torch")
+    if module.removeprefix("cvxlayers.") in DOORS:
+        pytest.importorskip(module.removeprefix("cvxlayers."))
     loaded = importlib.import_module(module)
     assert loaded.__file__ is not None
     bound = set(_bound(ast.parse(Path(loaded.__file__).read_text()), reexported=module == "cvxlayers"))
@@ -194,14 +199,15 @@ def test_unknown_name_is_refused():
         cvxlayers.CvxpyLayers  # noqa: B018
 
 
-def test_a_door_without_its_framework_says_what_to_install():
+@pytest.mark.parametrize(("door", "framework"), DOORS.items())
+def test_a_door_without_its_framework_says_what_to_install(door, framework):
     code = (
-        "import sys; sys.modules['torch'] = None\n"
+        f"import sys; sys.modules['{door}'] = None\n"
         "from cvxlayers.errors import MissingDependencyError\n"
-        "try:\n    import cvxlayers.torch\n"
+        f"try:\n    import cvxlayers.{door}\n"
         "except MissingDependencyError as error:\n    print(error)"
     )
-    assert in_fresh_interpreter(code) == "cvxlayers.torch needs PyTorch: pip install 'cvxlayers[torch]'"
+    assert in_fresh_interpreter(code) == f"cvxlayers.{door} needs {framework}: pip install 'cvxlayers[{door}]'"
 
 
 def test_the_package_is_marked_as_typed():

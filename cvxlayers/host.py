@@ -1,0 +1,111 @@
+"""A layer as pure functions of arrays: what the doors call from compiled programs of their frameworks.
+
+What the derivatives need of a call travels as an array, its *state*: x, v and the status of each item, in float64.
+From it and from the parameters' values the call is put together again, to the bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from cvxlayers.cones import project_dual
+from cvxlayers.derivative import Point
+from cvxlayers.forward import Array, Forward
+from cvxlayers.kernel import CallOptions
+from cvxlayers.layer import Layer
+from cvxlayers.program import Solution
+from cvxlayers.result import WarmStart
+from cvxlayers.second import hvp, second_jvp
+from cvxlayers.solvers import Outcome
+
+State = Float[np.ndarray, "..."]
+
+
+@dataclass(frozen=True, eq=False)
+class Host:
+    """A layer with the options of a call.
+
+    Attributes:
+        layer: what is called.
+        options: what the call asks for.
+        warm_start: where it starts from.
+    """
+
+    layer: Layer
+    options: CallOptions
+    warm_start: WarmStart | None = None
+
+    @property
+    def width(self) -> int:
+        """The number of entries of an item's state."""
+        return self.layer.compiled.structure.n + self.layer.compiled.structure.m + 1
+
+    def require_second_derivatives(self) -> None:
+        """Raises DerivativeError, naming the cone, if the program has one that offers no second derivative."""
+        cone = self.layer.compiled.structure.cone
+        if not cone.twice_differentiable:
+            nothing = np.zeros((0, cone.dim))
+            cone.second_derivative(nothing, nothing, nothing)
+
+    def solve(self, values: Sequence[Array]) -> tuple[list[Array], State]:
+        """Returns the variables and the state, of shape (*batch, width)."""
+        forward = self.layer.forward(values, self.options, self.warm_start)
+        return list(forward.outputs), self.state(forward)
+
+    def state(self, forward: Forward) -> State:
+        """Returns the state of a call."""
+        columns = [forward.point.x, forward.point.v, forward.status[:, None].astype(np.float64)]
+        return np.concatenate(columns, axis=1).reshape((*forward.batch_shape, self.width))
+
+    def resume(self, values: Sequence[Array], state: State) -> Forward:
+        """Returns the call that had this state, without its outputs."""
+        layer, structure = self.layer, self.layer.compiled.structure
+        theta, batch_shape = layer.compiled.parameters.flatten(values)
+        rows = state.reshape((-1, self.width))
+        x, v, status = rows[:, : structure.n], rows[:, structure.n : -1], rows[:, -1].astype(np.int64)
+        y = project_dual(structure.cone, v)
+        none, scale = np.zeros((len(rows), 0)), np.ones(len(rows))
+        point = Point(x, v, y, y - v, none, none, scale, scale)
+        iterations = np.zeros(len(rows), dtype=np.int64)
+        outcome = Outcome(Solution(x, y, y - v, status, iterations), (), iterations - 1)
+        program = layer.compiled.program(theta)
+        variables = layer.compiled.variables
+        return Forward(values, batch_shape, theta, program, point, outcome, status, [], variables, self.options)
+
+    def push(
+        self, values: Sequence[Array], state: State, tangents: Sequence[Array | None], directions: int
+    ) -> list[Array]:
+        """Returns the tangents of the variables: `Layer.jvp`."""
+        return self.layer.jvp(self.resume(values, state), tangents, directions)[0]
+
+    def pull(
+        self, values: Sequence[Array], state: State, cotangents: Sequence[Array | None], directions: int
+    ) -> list[Array]:
+        """Returns the cotangents of the parameters: `Layer.vjp`."""
+        return self.layer.vjp(self.resume(values, state), cotangents, None, directions)[0]
+
+    def push_push(
+        self,
+        values: Sequence[Array],
+        state: State,
+        first: Sequence[Array | None],
+        others: Sequence[Array | None],
+        directions: int,
+    ) -> list[Array]:
+        """Returns the second derivative of the variables along two tangents of the parameters."""
+        return second_jvp(self.layer, self.resume(values, state), first, others, directions)[0]
+
+    def push_pull(
+        self,
+        values: Sequence[Array],
+        state: State,
+        cotangents: Sequence[Array | None],
+        tangents: Sequence[Array | None],
+        directions: int,
+    ) -> list[Array]:
+        """Returns the Hessian of ⟨cotangents, variables⟩ times the tangents of the parameters."""
+        return hvp(self.layer, self.resume(values, state), cotangents, tangents, directions)[0]
