@@ -9,12 +9,13 @@ from cvxlayers.errors import SolverError as SolverError
 
 if TYPE_CHECKING:
     from cvxlayers.neutral import CvxpyLayer as CvxpyLayer
+    from cvxlayers.neutral import load as load
     from cvxlayers.program import Status as Status
     from cvxlayers.result import LayerResult as LayerResult
 
 __version__ = "0.1.0"
 
-__all__ = ["CvxpyLayer", "LayerResult", "SolverError", "Status", "__version__", "errors"]
+__all__ = ["CvxpyLayer", "LayerResult", "SolverError", "Status", "__version__", "errors", "load"]
 
 
 def __getattr__(name: str) -> object:
@@ -23,6 +24,10 @@ def __getattr__(name: str) -> object:
         from cvxlayers.neutral import CvxpyLayer
 
         return CvxpyLayer
+    if name == "load":
+        from cvxlayers.neutral import load
+
+        return load
     if name == "Status":
         from cvxlayers.program import Status
 

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from cvxlayers.compiled import CompiledProblem
 from cvxlayers.derivative import choose_method
 from cvxlayers.errors import OptionError, did_you_mean
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.layer import Layer
 from cvxlayers.parallel import default_threads
 from cvxlayers.reduction import find_reduction
-from cvxlayers.solvers import Options, parse_options, select
+from cvxlayers.solvers import Options, Plan, parse_options, select
 
 ON_FAILURE = ("raise", "nan", "mask")
 
@@ -33,14 +34,21 @@ def build_layer(
     """Compiles a problem and chooses the methods for it; the arguments are those of every `CvxpyLayer`."""
     from cvxlayers.canonical import compile_problem
 
-    compiled = compile_problem(problem, parameters, variables, gp=gp)
+    layer = assemble(compile_problem(problem, parameters, variables, gp=gp), solver, strict=strict, threads=threads)
+    return replace(layer, options=call_options(layer, solver_args, on_failure))
+
+
+def assemble(
+    compiled: CompiledProblem, solver: str | Plan | None = None, *, strict: bool = False, threads: int | None = None
+) -> Layer:
+    """Chooses the methods for a compiled problem."""
     reduction = find_reduction(compiled)
     structure = compiled.structure if reduction is None else reduction.structure
     kernel = Kernel(compiled.structure, reduction, choose_method(structure))
-    plan = select(structure, solver, P_values=compiled.P.constant_values if reduction is None else None)
+    P_values = compiled.P.constant_values if reduction is None else None
+    plan = solver if isinstance(solver, Plan) else select(structure, solver, P_values=P_values)
     options = CallOptions(Options(), plan, "raise", default_threads() if threads is None else _threads(threads))
-    layer = Layer(compiled, kernel, options, strict)
-    return replace(layer, options=call_options(layer, solver_args, on_failure))
+    return Layer(compiled, kernel, options, strict)
 
 
 def call_options(layer: Layer, solver_args: Mapping[str, object] | None, on_failure: str | None) -> CallOptions:

@@ -56,6 +56,11 @@ class Host:
         forward = self.layer.forward(values, self.options, self.warm_start)
         return list(forward.outputs), self.state(forward)
 
+    def solve_flat(self, *values: Array) -> list[Array]:
+        """Returns the variables, and behind them the state."""
+        outputs, state = self.solve(values)
+        return [*outputs, state]
+
     def state(self, forward: Forward) -> State:
         """Returns the state of a call."""
         columns = [forward.point.x, forward.point.v, forward.status[:, None].astype(np.float64)]

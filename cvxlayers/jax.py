@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from cvxlayers import artifact
 from cvxlayers.build import build_layer, call_options
 from cvxlayers.errors import DtypeError, InputError, MissingDependencyError
 from cvxlayers.host import Host
+from cvxlayers.layer import Layer
 from cvxlayers.result import LayerResult
 
 try:
@@ -76,6 +78,13 @@ class CvxpyLayer:
             threads=threads,
         )
 
+    @classmethod
+    def from_layer(cls, layer: Layer) -> CvxpyLayer:
+        """Returns the door over a layer that is compiled already."""
+        made = cls.__new__(cls)
+        made.layer = layer
+        return made
+
     def __call__(
         self,
         *parameters: Any,
@@ -132,6 +141,14 @@ class CvxpyLayer:
         forward = self.layer.forward([np.asarray(v).astype(np.float64) for v in values], options, start, leaves)
         outputs = [jnp.asarray(output, dtype) for output in forward.outputs]
         return self.layer.result(forward, outputs, jnp.asarray(self.layer.objective(forward), dtype), jnp.asarray)
+
+    def save(self, path: object) -> None:
+        """Writes the compiled layer to a file that `cvxlayers.load` reads, also where CVXPY is not installed.
+
+        Raises:
+            ArtifactError: if an option of the layer is neither a number nor a text.
+        """
+        artifact.save(self.layer, path)
 
     def _values(self, parameters: Sequence[Any]) -> list[jax.Array]:
         names = self.layer.compiled.parameters.names

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cvxlayers import artifact
 from cvxlayers.build import build_layer, call_options
 from cvxlayers.compiled import VariableMap
 from cvxlayers.errors import DeviceError, DtypeError, MissingDependencyError
@@ -70,6 +71,14 @@ class CvxpyLayer(torch.nn.Module):
             threads=threads,
         )
 
+    @classmethod
+    def from_layer(cls, layer: Layer) -> CvxpyLayer:
+        """Returns the module over a layer that is compiled already."""
+        module = cls.__new__(cls)
+        torch.nn.Module.__init__(module)
+        module.layer = layer
+        return module
+
     def forward(
         self,
         *parameters: torch.Tensor,
@@ -132,6 +141,14 @@ class CvxpyLayer(torch.nn.Module):
         _check_tensors(self.layer.compiled.parameters.names, parameters)
         values = [_to_numpy(parameter) for parameter in parameters]
         return self.layer.forward(values, options, None if warm_start is None else warm_start.warm_start, outputs)
+
+    def save(self, path: object) -> None:
+        """Writes the compiled layer to a file that `cvxlayers.load` reads, also where CVXPY is not installed.
+
+        Raises:
+            ArtifactError: if an option of the layer is neither a number nor a text.
+        """
+        artifact.save(self.layer, path)
 
     def extra_repr(self) -> str:
         """Names the parameters and variables with their shapes."""
