@@ -19,7 +19,7 @@ from cvxlayers.kernel import CallOptions
 from cvxlayers.layer import Layer
 from cvxlayers.program import Solution
 from cvxlayers.result import WarmStart
-from cvxlayers.second import hvp, second_jvp
+from cvxlayers.rules import derive
 from cvxlayers.solvers import Outcome
 
 State = Float[np.ndarray, "..."]
@@ -43,13 +43,6 @@ class Host:
     def width(self) -> int:
         """The number of entries of an item's state."""
         return self.layer.compiled.structure.n + self.layer.compiled.structure.m + 1
-
-    def require_second_derivatives(self) -> None:
-        """Raises DerivativeError, naming the cone, if the program has one that offers no second derivative."""
-        cone = self.layer.compiled.structure.cone
-        if not cone.twice_differentiable:
-            nothing = np.zeros((0, cone.dim))
-            cone.second_derivative(nothing, nothing, nothing)
 
     def solve(self, values: Sequence[Array]) -> tuple[list[Array], State]:
         """Returns the variables and the state, of shape (*batch, width)."""
@@ -81,36 +74,13 @@ class Host:
         variables = layer.compiled.variables
         return Forward(values, batch_shape, theta, program, point, outcome, status, [], variables, self.options)
 
-    def push(
-        self, values: Sequence[Array], state: State, tangents: Sequence[Array | None], directions: int
-    ) -> list[Array]:
-        """Returns the tangents of the variables: `Layer.jvp`."""
-        return self.layer.jvp(self.resume(values, state), tangents, directions)[0]
-
-    def pull(
-        self, values: Sequence[Array], state: State, cotangents: Sequence[Array | None], directions: int
-    ) -> list[Array]:
-        """Returns the cotangents of the parameters: `Layer.vjp`."""
-        return self.layer.vjp(self.resume(values, state), cotangents, None, directions)[0]
-
-    def push_push(
+    def derive(
         self,
+        kind: str,
         values: Sequence[Array],
         state: State,
-        first: Sequence[Array | None],
-        others: Sequence[Array | None],
-        directions: int,
+        groups: Sequence[Sequence[Array | None]],
+        directions: int = 0,
     ) -> list[Array]:
-        """Returns the second derivative of the variables along two tangents of the parameters."""
-        return second_jvp(self.layer, self.resume(values, state), first, others, directions)[0]
-
-    def push_pull(
-        self,
-        values: Sequence[Array],
-        state: State,
-        cotangents: Sequence[Array | None],
-        tangents: Sequence[Array | None],
-        directions: int,
-    ) -> list[Array]:
-        """Returns the Hessian of ⟨cotangents, variables⟩ times the tangents of the parameters."""
-        return hvp(self.layer, self.resume(values, state), cotangents, tangents, directions)[0]
+        """Computes a derivative: see `cvxlayers.rules`."""
+        return derive(self.layer, self.resume(values, state), kind, groups, directions)

@@ -1,15 +1,7 @@
-"""A layer as JAX primitives: one that solves, and one for its derivatives, which are closed under transformations.
+"""A layer as JAX primitives: one that solves, and one for its derivatives, with the rules of `cvxlayers.rules`.
 
-The derivatives of a layer at parameters θ are four maps, linear in their tangents u, w and cotangents c:
-
-    push(u)         tangents of the variables              transposed: pull
-    pull(c)         cotangents of the parameters           transposed: push
-    push_push(u, w) second derivative of the variables     transposed: push_pull
-    push_pull(c, u) Hessian of ⟨c, variables⟩ times u      transposed: push_push in c, push_pull in u
-
-and the derivatives of the first two in θ are the last two. So the rules below give every mode and order that the core
-offers. All is computed on the host in float64; the state of a call (see `cvxlayers.host`) crosses as pairs of uint32,
-so that nothing of it is lost where JAX has no float64.
+All is computed on the host in float64; the state of a call (see `cvxlayers.host`) crosses as pairs of uint32, so that
+nothing of it is lost where JAX has no float64.
 """
 
 from __future__ import annotations
@@ -24,15 +16,10 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from cvxlayers.errors import DerivativeError
+from cvxlayers import rules
 from cvxlayers.host import Host
 
 Group = list[Any]
-
-# What each derivative takes besides the parameters and the state, and what it returns: tangents or cotangents of
-# parameters ("p") or of variables ("v").
-_TAKES = {"push": "p", "pull": "v", "push_push": "pp", "push_pull": "vp"}
-_RETURNS = {"push": "v", "pull": "p", "push_push": "v", "push_pull": "p"}
 
 solve_p = Primitive("cvxlayers_solve")
 solve_p.multiple_results = True
@@ -45,7 +32,9 @@ def solve(host: Host, values: Sequence[jax.Array]) -> list[jax.Array]:
     return solve_p.bind(*values, host=host)[:-1]
 
 
-def derive(kind: str, host: Host, values: Group, state: Any, groups: Sequence[Group], directions: int) -> Group:
+def derive(
+    kind: str, host: Host, values: Group, state: Any, groups: Sequence[rules.Group], directions: int
+) -> list[Any]:
     """Returns a derivative of a layer; None in a group is zero."""
     given = tuple(tuple(array is not None for array in group) for group in groups)
     arrays = [array for group in groups for array in group if array is not None]
@@ -78,7 +67,7 @@ def _solve_avals(*values: Any, host: Host) -> list[jax.ShapeDtypeStruct]:
 def _derive_avals(*arguments: Any, kind: str, host: Host, directions: int, given: Any) -> list[jax.ShapeDtypeStruct]:
     values, _, groups = _split(arguments, host, given)
     lead = next(array.shape[:directions] for group in groups for array in group if array is not None)
-    if _RETURNS[kind] == "v":
+    if rules.RETURNS[kind] == "v":
         return _variable_avals(host, values, lead)
     return [jax.ShapeDtypeStruct(lead + value.shape, value.dtype) for value in values]
 
@@ -91,14 +80,8 @@ def _solve_numpy(host: Host, *arrays: Any) -> list[np.ndarray]:
 def _derive_numpy(kind: str, host: Host, directions: int, given: Any, *arrays: Any) -> list[np.ndarray]:
     values, state, groups = _split(arrays, host, given)
     bits = np.ascontiguousarray(state).view(np.float64)
-    method = {
-        "push": host.push,
-        "pull": host.pull,
-        "push_push": host.push_push,
-        "push_pull": host.push_pull,
-    }[kind]
     converted = [[None if array is None else _float64(array) for array in group] for group in groups]
-    results = method([_float64(value) for value in values], bits, *converted, directions)
+    results = host.derive(kind, [_float64(value) for value in values], bits, converted, directions)
     return _cast(results, _derive_avals(*arrays, kind=kind, host=host, directions=directions, given=given))
 
 
@@ -170,17 +153,9 @@ def _derive_jvp(
     if not all(_is_zero(tangent) for tangent in dvalues):
         lead = next(array.shape[:directions] for group in groups for array in group if array is not None)
         spread = [None if _is_zero(d) else jnp.broadcast_to(d, lead + d.shape) for d in dvalues]
-        parts.append(_second(kind, host, values, state, groups, spread, directions))
+        second, taken = rules.moving(host.layer, kind, groups, spread)
+        parts.append(derive(second, host, values, state, taken, directions))
     return primal, [sum(column[1:], start=column[0]) for column in zip(*parts, strict=True)]
-
-
-def _second(
-    kind: str, host: Host, values: Group, state: Any, groups: Sequence[Group], dvalues: Group, directions: int
-) -> Group:
-    if kind not in ("push", "pull"):
-        raise DerivativeError("third derivatives of a layer are not offered")
-    host.require_second_derivatives()
-    return derive("push_" + kind, host, values, state, [*groups, dvalues], directions)
 
 
 def _derive_transpose(
@@ -189,15 +164,7 @@ def _derive_transpose(
     values, state, groups = _split(arguments, host, given)
     back = [None if _is_zero(result) else result for result in results]
     linear = next(i for i, group in enumerate(groups) if any(ad.is_undefined_primal(array) for array in group))
-    others = [group for index, group in enumerate(groups) if index != linear]
-    opposite, order = {
-        ("push", 0): ("pull", [back]),
-        ("pull", 0): ("push", [back]),
-        ("push_push", 0): ("push_pull", [back, *others]),
-        ("push_push", 1): ("push_pull", [back, *others]),
-        ("push_pull", 0): ("push_push", [back, *others]),
-        ("push_pull", 1): ("push_pull", [*others, back]),
-    }[kind, linear]
+    opposite, order = rules.transpose(kind, linear, groups, back)
     pulled = derive(opposite, host, values, state, order, directions)
     blank: list[Any] = [None] * (len(values) + 1)
     for index, group in enumerate(groups):
@@ -240,10 +207,10 @@ def _derive_batch(
     aligned = [align(a, axis, 0, pad) for a, axis, pad in zip(values, value_axes, pads["p"], strict=True)]
     moved = [
         [align(a, axis, directions, pad) for a, axis, pad in zip(group, group_axis, pads[letter], strict=True)]
-        for group, group_axis, letter in zip(groups, group_axes, _TAKES[kind], strict=True)
+        for group, group_axis, letter in zip(groups, group_axes, rules.TAKES[kind], strict=True)
     ]
     results = derive(kind, host, aligned, _front(state, state_axis, 0, size), moved, directions)
-    pad_of = pads[_RETURNS[kind]]
+    pad_of = pads[rules.RETURNS[kind]]
     squeezed = [
         jnp.squeeze(result, tuple(range(directions + 1, directions + 1 + pad)))
         for result, pad in zip(results, pad_of, strict=True)

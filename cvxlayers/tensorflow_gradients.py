@@ -1,9 +1,8 @@
 """A layer as TensorFlow functions with gradients, which call one another: so nested tapes have them too.
 
-The derivatives of a layer at parameters θ are four maps, linear in their tangents u, w and cotangents c: push(u), its
-transpose pull(c), and the derivatives of these in θ, push_push(u, w) and push_pull(c, u). A map's dependence on θ is
-kept apart from its linear part, as a term that is zero: a gradient is computed for all inputs of a function at once,
-and the one in θ must not be where nobody asked for it, since some cones do not offer it.
+They are the maps of `cvxlayers.rules`. A map's dependence on the parameters is kept apart from its linear part, as a
+term that is zero: a gradient is computed for all inputs of a function at once, and the one in the parameters must not
+be where nobody asked for it, since some cones do not offer it.
 """
 
 from __future__ import annotations
@@ -53,35 +52,35 @@ class _Derivatives:
     variables: Specs
 
     def push(self, at: Tensors, tangents: Tensors) -> list[tf.Tensor]:
-        linear = self._linear(self.host.push, at, tangents, self.variables, self.pull)
+        linear = self._linear("push", at, tangents, self.variables, self.pull)
         return self._curved(linear, at, [tangents], lambda at, groups, back: self.push_pull(at, back, groups[0]))
 
     def pull(self, at: Tensors, cotangents: Tensors) -> list[tf.Tensor]:
-        linear = self._linear(self.host.pull, at, cotangents, _specs(at[:-1]), self.push)
+        linear = self._linear("pull", at, cotangents, _specs(at[:-1]), self.push)
         return self._curved(linear, at, [cotangents], lambda at, groups, back: self.push_pull(at, groups[0], back))
 
     def push_push(self, at: Tensors, first: Tensors, others: Tensors) -> list[tf.Tensor]:
         def gradient(at: Tensors, first: Tensors, others: Tensors, back: Tensors) -> list[tf.Tensor]:
             return [*self.push_pull(at, back, others), *self.push_pull(at, back, first)]
 
-        return self._bilinear(self.host.push_push, at, first, others, self.variables, gradient)
+        return self._bilinear("push_push", at, first, others, self.variables, gradient)
 
     def push_pull(self, at: Tensors, cotangents: Tensors, tangents: Tensors) -> list[tf.Tensor]:
         def gradient(at: Tensors, cotangents: Tensors, tangents: Tensors, back: Tensors) -> list[tf.Tensor]:
             return [*self.push_push(at, back, tangents), *self.push_pull(at, cotangents, back)]
 
-        return self._bilinear(self.host.push_pull, at, cotangents, tangents, _specs(at[:-1]), gradient)
+        return self._bilinear("push_pull", at, cotangents, tangents, _specs(at[:-1]), gradient)
 
     def _linear(
         self,
-        method: Callable[..., Any],
+        kind: str,
         at: Tensors,
         group: Tensors,
         specs: Specs,
         transposed: Callable[[Tensors, Tensors], list[tf.Tensor]],
     ) -> list[tf.Tensor]:
         return _with_gradient(
-            lambda group, at: _evaluate(method, at, [group], specs),
+            lambda group, at: _evaluate(self.host, kind, at, [group], specs),
             lambda group, at, results, back: transposed(at, back),
             group,
             at,
@@ -89,7 +88,7 @@ class _Derivatives:
 
     def _bilinear(
         self,
-        method: Callable[..., Any],
+        kind: str,
         at: Tensors,
         first: Tensors,
         others: Tensors,
@@ -98,7 +97,7 @@ class _Derivatives:
     ) -> list[tf.Tensor]:
         width = len(first)
         results = _with_gradient(
-            lambda both, at: _evaluate(method, at, [both[:width], both[width:]], specs),
+            lambda both, at: _evaluate(self.host, kind, at, [both[:width], both[width:]], specs),
             lambda both, at, results, back: gradient(at, both[:width], both[width:], back),
             [*first, *others],
             at,
@@ -168,13 +167,13 @@ def _with_gradient(
     return passed
 
 
-def _evaluate(method: Callable[..., Any], at: Tensors, groups: Sequence[Tensors], specs: Specs) -> list[tf.Tensor]:
+def _evaluate(host: Host, kind: str, at: Tensors, groups: Sequence[Tensors], specs: Specs) -> list[tf.Tensor]:
     """Calls a derivative of the host."""
     size, width = len(at), len(groups[0])
 
     def compute(*arrays: np.ndarray) -> list[np.ndarray]:
         cut = [arrays[size : size + width], arrays[size + width :]][: len(groups)]
-        return method(arrays[: size - 1], arrays[size - 1], *cut, 0)
+        return host.derive(kind, arrays[: size - 1], arrays[size - 1], cut)
 
     return _on_host(compute, [*at, *(tensor for group in groups for tensor in group)], specs)
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from dataclasses import replace
 
 from cvxlayers import artifact
 from cvxlayers.build import build_layer, call_options
-from cvxlayers.compiled import VariableMap
-from cvxlayers.errors import DeviceError, DtypeError, MissingDependencyError
-from cvxlayers.layer import Forward, Layer
-from cvxlayers.result import LayerResult
+from cvxlayers.errors import DeviceError, DtypeError, MissingDependencyError, OptionError
+from cvxlayers.layer import Layer
+from cvxlayers.result import LayerResult, WarmStart
 
 try:
     import torch
 except ImportError:
     raise MissingDependencyError("cvxlayers.torch needs PyTorch: pip install 'cvxlayers[torch]'") from None
+else:
+    from cvxlayers import torch_operators as operators
+    from cvxlayers.torch_function import Request, solve
 
 __all__ = ["CvxpyLayer"]
 
@@ -102,8 +102,13 @@ class CvxpyLayer(torch.nn.Module):
             InputError: if the number, shapes, dtypes or devices of the tensors are wrong.
             SolverError: if items cannot be solved; it names them, their status, and the way out.
         """
-        forward = self._run(parameters, solver_args, on_failure, warm_start, None)
-        return _tensors(self.layer, forward, parameters, with_objective=False)
+        if torch.compiler.is_compiling():
+            if warm_start is not None:
+                raise OptionError("a compiled graph keeps no warm start: call the layer without `warm_start`")
+            return tuple(operators.solve(self._encoded(solver_args, on_failure), list(parameters))[:-1])
+        options, start = call_options(self.layer, solver_args, on_failure), _start_of(warm_start)
+        _check_tensors(self.layer.compiled.parameters.names, parameters)
+        return solve(Request(self.layer, options, start), parameters)[1:]
 
     def solve(
         self,
@@ -123,24 +128,17 @@ class CvxpyLayer(torch.nn.Module):
         Returns:
             A `LayerResult` of tensors. `variables`, `primal`, `dual` and `objective` are differentiable.
         """
-        leaves = self.layer.compiled.leaves.map
-        forward = self._run(parameters, solver_args, on_failure, warm_start, leaves)
-        (*values, objective) = _tensors(self.layer, forward, parameters, with_objective=True)
-        device = values[0].device
-        return self.layer.result(forward, values, objective, lambda array: torch.as_tensor(array, device=device))
-
-    def _run(
-        self,
-        parameters: Sequence[torch.Tensor],
-        solver_args: Mapping[str, object] | None,
-        on_failure: str | None,
-        warm_start: LayerResult | None,
-        outputs: VariableMap | None,
-    ) -> Forward:
-        options = call_options(self.layer, solver_args, on_failure)
+        options, leaves = call_options(self.layer, solver_args, on_failure), self.layer.compiled.leaves.map
         _check_tensors(self.layer.compiled.parameters.names, parameters)
-        values = [_to_numpy(parameter) for parameter in parameters]
-        return self.layer.forward(values, options, None if warm_start is None else warm_start.warm_start, outputs)
+        request = Request(self.layer, options, _start_of(warm_start), leaves, with_objective=True)
+        call, *values, objective = solve(request, parameters)
+        device = objective.device
+        return self.layer.result(call, values, objective, lambda array: torch.as_tensor(array, device=device))
+
+    @torch.compiler.assume_constant_result
+    def _encoded(self, solver_args: Mapping[str, object] | None, on_failure: str | None) -> str:
+        options = call_options(self.layer, solver_args, on_failure)
+        return operators.encode(replace(self.layer, options=options))
 
     def save(self, path: object) -> None:
         """Writes the compiled layer to a file that `cvxlayers.load` reads, also where CVXPY is not installed.
@@ -162,53 +160,8 @@ class CvxpyLayer(torch.nn.Module):
         return f"{inputs} -> {outputs}, solver={self.layer.options.plan.primary.name}"
 
 
-class _Solution(torch.autograd.Function):
-    """The outputs of a call and, backwards, the vjp at its solutions. All state travels with the call."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, layer: Layer, call: Forward, with_objective: bool, *parameters: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        ctx.layer, ctx.call, ctx.with_objective = layer, call, with_objective
-        ctx.like = [(parameter.dtype, parameter.device) for parameter in parameters]
-        ctx.set_materialize_grads(False)
-        return _outputs(layer, call, parameters, with_objective)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *cotangents: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        arrays = [None if cotangent is None else _to_numpy(cotangent) for cotangent in cotangents]
-        objective = arrays.pop() if ctx.with_objective else None
-        gradients, _ = ctx.layer.vjp(ctx.call, arrays, objective)
-        tensors = [
-            torch.as_tensor(gradient, dtype=dtype, device=device)
-            for gradient, (dtype, device) in zip(gradients, ctx.like, strict=True)
-        ]
-        return None, None, None, *tensors
-
-
-def _tensors(
-    layer: Layer, call: Forward, parameters: Sequence[torch.Tensor], with_objective: bool
-) -> tuple[torch.Tensor, ...]:
-    if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
-        return _Solution.apply(layer, call, with_objective, *parameters)
-    return _outputs(layer, call, parameters, with_objective)
-
-
-def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().to("cpu", torch.float64).numpy()
-
-
-def _outputs(
-    layer: Layer, call: Forward, parameters: Sequence[torch.Tensor], with_objective: bool
-) -> tuple[torch.Tensor, ...]:
-    dtype, device = torch.get_default_dtype(), torch.device("cpu")
-    if parameters:
-        dtype, device = parameters[0].dtype, parameters[0].device
-        for parameter in parameters[1:]:
-            dtype = torch.promote_types(dtype, parameter.dtype)
-    arrays = [*call.outputs, layer.objective(call)] if with_objective else call.outputs
-    return tuple(torch.as_tensor(array, dtype=dtype, device=device) for array in arrays)
+def _start_of(warm_start: LayerResult | None) -> WarmStart | None:
+    return None if warm_start is None else warm_start.warm_start
 
 
 def _check_tensors(names: Sequence[str], parameters: Sequence[object]) -> None:

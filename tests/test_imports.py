@@ -30,8 +30,10 @@ FLOORS = (
     {"envelope"},
     {"layer"},
     {"build", "second"},
+    {"rules"},
     {"host"},
-    {"artifact", "jax_primitives", "tensorflow_gradients"},
+    {"artifact", "jax_primitives", "tensorflow_gradients", "torch_function"},
+    {"torch_operators"},
     {"jax", "neutral", "tensorflow", "torch"},
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
@@ -46,7 +48,7 @@ HOMES = {
     "piqp": "solvers/piqp.py",
     "scs": "solvers/scs.py",
     "qdldl": "derivative/sparse.py",
-    "torch": "torch.py",
+    "torch": "torch",
     "jax": "jax",
     "tensorflow": "tensorflow",
 }
