@@ -39,6 +39,16 @@ def check_options(layer: CvxpyLayer) -> None:
         torch.compile(lambda c, b: layer(c, b, warm_start=start), fullgraph=True)(c, b)
 
 
+def check_twice(layer: CvxpyLayer) -> None:
+    """A second derivative through a compiled graph raises: PyTorch differentiates such graphs once."""
+    b = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    c = torch.ones(3, dtype=torch.float64)
+    compiled = torch.compile(lambda b: layer(c, b)[0].square().sum(), fullgraph=True)
+    (slope,) = torch.autograd.grad(compiled(b), b, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"double backward|does not require grad"):
+        torch.autograd.grad(slope, b)
+
+
 def check_exported(layer: CvxpyLayer) -> None:
     """A saved program holds the layer."""
     c, b = torch.ones(2, 3), torch.ones(())
@@ -56,5 +66,7 @@ if __name__ == "__main__":
     print("compiled")
     check_options(boxed())
     print("options")
+    check_twice(boxed())
+    print("twice")
     check_exported(boxed())
     print("exported")
