@@ -105,7 +105,7 @@ def _score(name: str, forward: list[float], step: list[float], answer: Answer, r
 
 
 def _item_errors(computed: Array, exact: Array) -> Float[np.ndarray, " batch"]:
-    """Returns each item's error, relative to its exact value or, if that is more, to a thousandth of the largest one."""
+    """Returns each item's error relative to its exact value or, if that is more, to a thousandth of the largest."""
     batch = len(exact)
     size = np.linalg.norm(exact.reshape(batch, -1), axis=-1)
     scale = np.maximum(size, 1e-3 * np.max(size, initial=0.0))

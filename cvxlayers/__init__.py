@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cvxlayers.forms import solve_conic as solve_conic
     from cvxlayers.forms import solve_qp as solve_qp
     from cvxlayers.neutral import CvxpyLayer as CvxpyLayer
+    from cvxlayers.neutral import load as load
     from cvxlayers.program import Status as Status
     from cvxlayers.result import LayerResult as LayerResult
 
@@ -26,6 +27,7 @@ __all__ = [
     "__version__",
     "errors",
     "explain",
+    "load",
     "solve_conic",
     "solve_qp",
 ]
@@ -36,6 +38,7 @@ _HOMES = {
     "LayerResult": "cvxlayers.result",
     "Status": "cvxlayers.program",
     "explain": "cvxlayers.canonical.advice",
+    "load": "cvxlayers.neutral",
     "solve_conic": "cvxlayers.forms",
     "solve_qp": "cvxlayers.forms",
 }

@@ -9,12 +9,12 @@ import numpy as np
 
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.derivative import choose_method
-from cvxlayers.errors import OptionError, did_you_mean
+from cvxlayers.errors import OptionError, ProblemError, did_you_mean
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.layer import Layer
 from cvxlayers.parallel import default_threads
 from cvxlayers.reduction import find_reduction
-from cvxlayers.solvers import Options, parse_options, select
+from cvxlayers.solvers import Options, Plan, parse_options, select
 
 ON_FAILURE = ("raise", "nan", "mask")
 
@@ -37,17 +37,17 @@ def build_layer(
     from cvxlayers.canonical import compile_problem
 
     compiled = compile_problem(problem, parameters, variables, gp=gp, freeze=freeze)
-    layer = assemble(compiled, solver=solver)
-    layer = replace(layer, strict=strict, check=check)
+    layer = replace(assemble(compiled, solver), strict=strict, check=check)
     return with_keywords(layer, solver_args, on_failure, threads)
 
 
-def assemble(compiled: CompiledProblem, *, solver: str | None = None) -> Layer:
+def assemble(compiled: CompiledProblem, solver: str | Plan | None = None) -> Layer:
     """Chooses the methods for a compiled problem; the rest is as a layer has it by default."""
     reduction = find_reduction(compiled)
     structure = compiled.structure if reduction is None else reduction.structure
     kernel = Kernel(compiled.structure, reduction, choose_method(structure))
-    plan = select(structure, solver, P_values=compiled.P.constant_values if reduction is None else None)
+    P_values = compiled.P.constant_values if reduction is None else None
+    plan = solver if isinstance(solver, Plan) else select(structure, solver, P_values=P_values)
     return Layer(compiled, kernel, CallOptions(Options(), plan, "raise", default_threads()), strict=False)
 
 
@@ -58,6 +58,18 @@ def with_keywords(
     threads = default_threads() if threads is None else _threads(threads)
     layer = replace(layer, options=replace(layer.options, threads=threads))
     return replace(layer, options=call_options(layer, solver_args, on_failure))
+
+
+def require_real(layer: Layer, door: str) -> None:
+    """Raises ProblemError if parameters or outputs are complex, in a door that takes real ones only."""
+    compiled = layer.compiled
+    maps = (compiled.parameters, compiled.variables)
+    named = [name for part in maps for name, flag in zip(part.names, part.complexes, strict=False) if flag]
+    if named:
+        raise ProblemError(
+            f"{', '.join(named)}: the {door} layer takes and returns real numbers only. The numpy and PyTorch layers take "
+            "complex ones; or write real and imaginary parts as leaves of their own"
+        )
 
 
 def call_options(layer: Layer, solver_args: Mapping[str, object] | None, on_failure: str | None) -> CallOptions:

@@ -105,6 +105,22 @@ class VariableMap:
         outputs = self.recover(x, y)
         return [out * part if exp else part for out, part, exp in zip(outputs, tangents, self.exps, strict=True)]
 
+    def second_tangent(
+        self, at: tuple[Vectors, Vectors], first: tuple[Vectors, Vectors], second: tuple[Vectors, Vectors]
+    ) -> list[Array]:
+        """Returns the second derivative of each variable at (x, y) along two tangents of (x, y)."""
+        columns = (self.recover(*at), self._parts(*first), self._parts(*second))
+        rows = zip(*columns, self.exps, strict=True)
+        return [out * one * other if exp else np.zeros(out.shape) for out, one, other, exp in rows]
+
+    def adjoint_tangent(
+        self, at: tuple[Vectors, Vectors], motion: tuple[Vectors, Vectors], cotangents: Sequence[Array | None]
+    ) -> tuple[Vectors, Vectors]:
+        """Returns the derivative of `adjoint` as (x, y) moves and the cotangents of the variables stay."""
+        rows = zip(self._parts(*motion), cotangents, self.exps, strict=True)
+        moved = [part * cotangent if exp and cotangent is not None else None for part, cotangent, exp in rows]
+        return self.adjoint(*at, moved)
+
     def adjoint(self, x: Vectors, y: Vectors, cotangents: Sequence[Array | None]) -> tuple[Vectors, Vectors]:
         """Returns the cotangents of x and y for cotangents of the variables, of shape (batch, *shape); None is zero."""
         batch = len(x)

@@ -11,6 +11,7 @@ CvxlayersError (Exception)
 │   └── DeviceError                        tensors on different devices
 ├── OptionError (ValueError, TypeError)    an unknown or ill-typed solver, option or keyword
 ├── SolverError (RuntimeError)             programs of a batch that no solver solved
+├── ArtifactError (ValueError)             a saved layer that cannot be read, or a layer that cannot be saved
 ├── DerivativeError (RuntimeError)         a derivative that does not exist or is not offered
 └── MissingDependencyError (ImportError)   an optional package is not installed
 
@@ -24,6 +25,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 __all__ = [
+    "ArtifactError",
     "CvxlayersError",
     "CvxlayersWarning",
     "DPPError",
@@ -97,6 +99,10 @@ class SolverError(CvxlayersError, RuntimeError):
 
     def __reduce__(self) -> tuple[type[SolverError], tuple[str, tuple[int, ...], tuple[int, ...]]]:
         return type(self), (str(self), self.items, self.statuses)
+
+
+class ArtifactError(CvxlayersError, ValueError):
+    """A saved layer that cannot be read, or a layer that cannot be saved."""
 
 
 class DerivativeError(CvxlayersError, RuntimeError):

@@ -9,35 +9,31 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers import report
+from cvxlayers import envelope, report
 from cvxlayers.compiled import CompiledProblem, VariableMap
 from cvxlayers.derivative import (
     Data,
     DerivativeInfo,
     Linearisation,
-    Point,
     jvp,
     linearise,
     microseconds,
-    residuals,
     vjp,
+    worst_of,
 )
 from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, SolverError
+from cvxlayers.forward import Array, Forward, Items, join, split, spread, spread_info, spread_rows
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
-from cvxlayers.program import ConeProgram, Residuals, Status
-from cvxlayers.reduction import Reduced
+from cvxlayers.program import Status, Vectors
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
 from cvxlayers.solvers import Outcome
 
-Array = Float[np.ndarray, "..."]
-Items = Int[np.ndarray, " items"]
 Sizes = Float[np.ndarray, " batch"]
 
 # Relative KKT residuals of the returned point up to which it counts as solved, and as usable (with a warning), unless
@@ -45,33 +41,6 @@ Sizes = Float[np.ndarray, " batch"]
 _SOLVED, _USABLE, _TRUSTED = 1e-8, 1e-5, 1e-6
 # Bytes of matrices that one piece of a batch may fill.
 _CACHE = 2**21
-
-
-@dataclass(frozen=True, eq=False)
-class Forward:
-    """What one call computed: all that its derivatives need."""
-
-    values: Sequence[Array]
-    batch_shape: tuple[int, ...]
-    offset: Float[np.ndarray, "#batch"]
-    program: ConeProgram
-    reduced: Reduced | None
-    point: Point
-    outcome: Outcome
-    status: Int[np.ndarray, " batch"]
-    outputs: Sequence[Array]
-    map: VariableMap
-    options: CallOptions
-
-    @property
-    def ok(self) -> Bool[np.ndarray, " batch"]:
-        """Which items have a solution: SOLVED, or INACCURATE, of which the call has warned."""
-        return self.status <= Status.INACCURATE
-
-    @cached_property
-    def residuals(self) -> Residuals:
-        """The relative KKT residuals of the returned points."""
-        return residuals(self.program, self.point)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,11 +98,11 @@ class Layer:
         failed = status > Status.INACCURATE
         if failed.any():
             found = [_replace_failed(output, failed, options.on_failure) for output in found]
-        found = [_unfold(output, batch_shape) for output in found]
+        found = [output.reshape(batch_shape + output.shape[1:]) for output in found]
         return Forward(values, batch_shape, offset, program, reduced, point, outcome, status, found, chosen, options)
 
     def vjp(
-        self, forward: Forward, cotangents: Sequence[Array | None], objective: Array | None = None
+        self, forward: Forward, cotangents: Sequence[Array | None], objective: Array | None = None, directions: int = 0
     ) -> tuple[list[Array], DerivativeInfo]:
         """Pulls cotangents of the variables, and of the optimal value, back to the parameters.
 
@@ -141,53 +110,71 @@ class Layer:
             forward: what the call returned.
             cotangents: one per variable, of shape (*batch, *variable.shape); None is zero.
             objective: cotangent of the optimal value, of shape batch; None is zero.
+            directions: how many axes stand before those shapes: cotangents that share one factorisation.
 
         Returns:
             One cotangent per parameter, of the shape of the value the caller passed, and how far to trust them.
         """
+        lead, rows = split([*cotangents, objective], directions, forward.fold)
         batch, point = forward.program.batch, forward.point
-        folded = [None if cotangent is None else _fold(cotangent, forward.batch_shape) for cotangent in cotangents]
-        x, y = forward.map.adjoint(point.x, point.y, folded)
-        x, y = _rows(x, batch), _rows(y, batch)
+        pulled = [forward.map.adjoint(point.x, point.y, row[:-1]) for row in rows]
+        pulled = [(spread_rows(x, batch), spread_rows(y, batch)) for x, y in pulled]
 
         def pull(lin: Linearisation, items: Items, out: Sequence[Array]) -> DerivativeInfo:
-            data, info = vjp(lin, x[items], y[items], np.zeros((len(items), y.shape[1])))
-            self.compiled.adjoint(*data, out=out[0])
-            return info
+            zero, infos = np.zeros((len(items), forward.program.structure.m)), []
+            for (x, y), mine in zip(pulled, out, strict=True):
+                data, info = vjp(lin, x[items], y[items], zero)
+                self.compiled.adjoint(*data, out=mine)
+                infos.append(info)
+            return worst_of(infos)
 
-        (dtheta,), info = self._over_solved(forward, pull, [self.compiled.parameters.width])
-        if objective is not None:
-            dtheta = dtheta + self._objective_adjoint(forward, objective.reshape(batch))
-        return self.compiled.parameters.adjoint(forward.values, dtheta, forward.batch_shape), info
+        dthetas, info = self.over_solved(forward, pull, [self.compiled.parameters.width] * len(pulled))
+        gradients = []
+        for dtheta, row in zip(dthetas, rows, strict=True):
+            total = dtheta if row[-1] is None else dtheta + envelope.adjoint(self.compiled, forward, row[-1])
+            gradients.append(self.compiled.parameters.adjoint(forward.values, total, forward.batch_shape))
+        return join(gradients, lead), info
 
-    def jvp(self, forward: Forward, tangents: Sequence[Array | None]) -> tuple[list[Array], DerivativeInfo]:
+    def jvp(
+        self, forward: Forward, tangents: Sequence[Array | None], directions: int = 0
+    ) -> tuple[list[Array], DerivativeInfo]:
         """Pushes tangents of the parameters forward to the variables: the adjoint of `vjp`.
 
         Args:
             forward: what the call returned.
-            tangents: one per parameter, of the shape of the value the caller passed; None is zero.
+            tangents: one per parameter, of a shape that broadcasts to (*batch, *parameter.shape); None is zero.
+            directions: how many axes stand before those shapes: tangents that share one factorisation.
 
         Returns:
             One tangent per variable, of shape (*batch, *variable.shape), and how far to trust them.
         """
+        lead, dthetas = self.theta_tangents(forward, tangents, directions)
         point = forward.point
-        dtheta = self.compiled.parameters.tangent(forward.values, tangents, forward.batch_shape)
 
         def push(lin: Linearisation, items: Items, out: Sequence[Array]) -> DerivativeInfo:
-            out[0][:], out[1][:], _, info = jvp(lin, Data(*self.compiled.tangent(dtheta[items])))
-            return info
+            infos = []
+            for dtheta, dx, dy in zip(dthetas, out[::2], out[1::2], strict=True):
+                dx[:], dy[:], _, info = jvp(lin, Data(*self.compiled.tangent(dtheta[items])))
+                infos.append(info)
+            return worst_of(infos)
 
         structure = forward.program.structure
-        (dx, dy), info = self._over_solved(forward, push, [structure.n, structure.m])
-        outputs = forward.map.tangent(point.x, point.y, dx, dy)
-        return [_unfold(output, forward.batch_shape) for output in outputs], info
+        moved, info = self.over_solved(forward, push, [structure.n, structure.m] * len(dthetas))
+        pairs = zip(moved[::2], moved[1::2], strict=True)
+        outputs = [forward.unfold(forward.map.tangent(point.x, point.y, dx, dy)) for dx, dy in pairs]
+        return join(outputs, lead), info
+
+    def theta_tangents(
+        self, forward: Forward, tangents: Sequence[Array | None], directions: int
+    ) -> tuple[tuple[int, ...], list[Vectors]]:
+        """Returns the shape of the directions, and for each the tangent of theta."""
+        lead, rows = split(tangents, directions)
+        parameters = self.compiled.parameters
+        return lead, [parameters.tangent(forward.values, row, forward.batch_shape) for row in rows]
 
     def objective(self, forward: Forward) -> Float[np.ndarray, "*batch"]:
         """Returns the optimal value of each item, as CVXPY's `problem.value`; NaN where an item has no solution."""
-        value = forward.program.objective(forward.point.x) + forward.offset
-        value = -value if self.compiled.maximise else value
-        value = np.exp(value) if self.compiled.gp else value
-        return np.where(forward.ok, value, np.nan).reshape(forward.batch_shape)
+        return envelope.value(self.compiled, forward)
 
     def result(
         self, forward: Forward, leaves: Sequence[Any], objective: Any, convert: Callable[[np.ndarray], Any]
@@ -223,25 +210,7 @@ class Layer:
             warm_start=WarmStart(forward.point.x, forward.point.v),
         )
 
-    def _objective_adjoint(self, forward: Forward, cotangent: Float[np.ndarray, " batch"]) -> Array:
-        """The envelope theorem: the optimal value's derivative is the Lagrangian's at fixed x and y.
-
-        It is exact where the solution map is not even a function, and needs no linear solve.
-        """
-        weight = cotangent * self.objective(forward).reshape(-1) if self.compiled.gp else cotangent
-        weight = (-weight if self.compiled.maximise else weight)[:, None]
-        structure, x, y = forward.program.structure, forward.point.x, forward.point.y
-        data = Data(
-            P=0.5 * structure.P.outer(weight * x, x),
-            q=weight * x,
-            A=structure.A.outer(weight * y, x),
-            b=-weight * y,
-        )
-        solved = np.flatnonzero(forward.ok)
-        dtheta = self.compiled.adjoint(*data) + self.compiled.offset.adjoint(weight)
-        return _spread([dtheta[solved]], solved, forward)[0]
-
-    def _over_solved(
+    def over_solved(
         self,
         forward: Forward,
         differentiate: Callable[[Linearisation, Items, Sequence[Array]], DerivativeInfo],
@@ -277,7 +246,7 @@ class Layer:
             *(np.concatenate([getattr(i, field.name) for i in infos]) for field in fields(DerivativeInfo))
         )
         self._check(info, solved)
-        return _spread(arrays, solved, forward), _spread_info(info, solved, forward)
+        return spread(arrays, solved, forward), spread_info(info, solved, forward)
 
     def _report(
         self,
@@ -314,40 +283,6 @@ def _final_status(status: Int[np.ndarray, " batch"], accuracy: Sizes, eps: float
     judged = np.where(accuracy <= max(eps, _SOLVED), Status.SOLVED, Status.INACCURATE)
     judged = np.where(accuracy <= max(eps, _USABLE), judged, Status.NUMERICAL_ERROR)
     return np.where(status <= Status.INACCURATE, judged, status)
-
-
-def _fold(array: Array, batch_shape: tuple[int, ...]) -> Array:
-    """Makes one batch axis of all."""
-    return array.reshape((int(np.prod(batch_shape)), *array.shape[len(batch_shape) :]))
-
-
-def _unfold(array: Array, batch_shape: tuple[int, ...]) -> Array:
-    return array.reshape(batch_shape + array.shape[1:])
-
-
-def _rows(array: Array, batch: int) -> Array:
-    return np.broadcast_to(array, (batch, array.shape[1]))
-
-
-def _spread(arrays: Sequence[Array], solved: Items, forward: Forward) -> list[Array]:
-    """Spreads what the solved items have over the batch: the rest is zero, or NaN where the call asked for NaN."""
-    batch = forward.program.batch
-    if len(solved) == batch:
-        return list(arrays)
-    fill = np.nan if forward.options.on_failure == "nan" else 0.0
-    full = [np.full((batch, array.shape[1]), fill) for array in arrays]
-    for target, array in zip(full, arrays, strict=True):
-        target[solved] = array
-    return full
-
-
-def _spread_info(info: DerivativeInfo, solved: Items, forward: Forward) -> DerivativeInfo:
-    """Spreads over the batch, in its shape; items without a solution have no residual: NaN."""
-    shape, batch = forward.batch_shape, forward.program.batch
-    residual = np.full(batch, np.nan)
-    degenerate, weakly_active = np.zeros(batch, dtype=bool), np.zeros(batch, dtype=bool)
-    residual[solved], degenerate[solved], weakly_active[solved] = info.residual, info.degenerate, info.weakly_active
-    return DerivativeInfo(residual.reshape(shape), degenerate.reshape(shape), weakly_active.reshape(shape))
 
 
 def _replace_failed(output: Array, failed: Bool[np.ndarray, " batch"], on_failure: str) -> Array:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cvxlayers import artifact
 from cvxlayers.arrays import common_dtype, read, written
 from cvxlayers.build import build_layer, call_options
 from cvxlayers.compiled import VariableMap
 from cvxlayers.derivative import DerivativeInfo
 from cvxlayers.describe import describe
 from cvxlayers.errors import ShapeError
-from cvxlayers.layer import Array, Forward
+from cvxlayers.forward import Array, Forward
+from cvxlayers.layer import Layer
 from cvxlayers.result import LayerResult
 from cvxlayers.spy import spy
 
@@ -74,6 +77,13 @@ class CvxpyLayer:
             threads=threads,
             check=check,
         )
+
+    @classmethod
+    def from_layer(cls, layer: Layer) -> CvxpyLayer:
+        """Returns the door over a layer that is compiled already."""
+        made = cls.__new__(cls)
+        made.layer = layer
+        return made
 
     def __call__(
         self,
@@ -167,6 +177,67 @@ class CvxpyLayer:
         """Draws the sparsity of the KKT system on matplotlib axes, new ones by default, and returns them."""
         return spy(self.layer, axes)
 
+    def jacobian(self, parameters: Sequence[ArrayLike]) -> tuple[tuple[tuple[Array, ...], ...], DerivativeInfo]:
+        """Returns the derivative of every entry of the variables by every entry of the parameters, item by item.
+
+        Args:
+            parameters: as in a call.
+
+        Returns:
+            For each variable and each parameter an array of shape (*batch, *variable.shape, *parameter.shape), and per
+            item how far to trust them.
+        """
+        forward = self._forward(parameters)
+        maps, outputs = self.layer.compiled.parameters, self.layer.compiled.variables
+        batch, axes = forward.batch_shape, len(forward.batch_shape)
+        spread = [
+            np.broadcast_to(value, batch + shape) for value, shape in zip(forward.values, maps.shapes, strict=True)
+        ]
+        sizes = [int(np.prod(shape)) for shape in outputs.shapes]
+        starts, count = np.cumsum([0, *sizes]), sum(sizes)
+        cotangents = [
+            np.broadcast_to(
+                np.eye(count)[:, start : start + size].reshape((count, *(1,) * axes, *shape)), (count, *batch, *shape)
+            )
+            for start, size, shape in zip(starts, sizes, outputs.shapes, strict=False)
+        ]
+        gradients, info = self.layer.vjp(replace(forward, values=spread), cotangents, directions=1)
+        stacked = [np.moveaxis(gradient, 0, axes) for gradient in gradients]
+        jacobians = tuple(
+            tuple(
+                gradient.take(range(start, start + size), axis=axes).reshape(batch + shape + parameter)
+                for gradient, parameter in zip(stacked, maps.shapes, strict=True)
+            )
+            for start, size, shape in zip(starts, sizes, outputs.shapes, strict=False)
+        )
+        return jacobians, info
+
+    def to_torch(self) -> Any:
+        """Returns the same compiled problem as a PyTorch module."""
+        from cvxlayers import torch
+
+        return torch.CvxpyLayer.from_layer(self.layer)
+
+    def to_jax(self) -> Any:
+        """Returns the same compiled problem as a function of JAX arrays."""
+        from cvxlayers import jax
+
+        return jax.CvxpyLayer.from_layer(self.layer)
+
+    def to_tensorflow(self) -> Any:
+        """Returns the same compiled problem as a function of TensorFlow tensors."""
+        from cvxlayers import tensorflow
+
+        return tensorflow.CvxpyLayer.from_layer(self.layer)
+
+    def save(self, path: object) -> None:
+        """Writes the compiled layer to a file that `cvxlayers.load` reads, also where CVXPY is not installed.
+
+        Raises:
+            ArtifactError: if an option of the layer is neither a number nor a text.
+        """
+        artifact.save(self.layer, path)
+
     def _forward(
         self,
         parameters: Sequence[ArrayLike],
@@ -181,6 +252,16 @@ class CvxpyLayer:
         values = read(labels, parameters, self.layer.compiled.parameters.complexes)
         options = call_options(self.layer, solver_args, on_failure)
         return self.layer.forward(values, options, None if warm_start is None else warm_start.warm_start, outputs)
+
+
+def load(path: object) -> CvxpyLayer:
+    """Reads a layer that `save` has written; `to_torch`, `to_jax` and `to_tensorflow` take it to their frameworks.
+
+    Raises:
+        ArtifactError: if the file is no layer, is damaged, or was written by a newer version.
+        FileNotFoundError: if there is none.
+    """
+    return CvxpyLayer.from_layer(artifact.load(path))
 
 
 def _matched(

@@ -82,8 +82,8 @@ class ParameterMap:
             ShapeError: if the number of values, their shapes or their batch axes do not fit.
             DomainError: if a parameter whose logarithm enters is not positive.
         """
-        leads = self._leads(values)
-        batch_shape = self._batch_shape(leads)
+        leads = self.leads([value.shape for value in values])
+        batch_shape = self.batch_shape(leads)
         batch = int(np.prod(batch_shape))
         theta = np.empty((batch, self.width))
         for value, lead, columns in zip(values, leads, self.columns, strict=True):
@@ -117,8 +117,31 @@ class ParameterMap:
             lead = tangent.shape[: tangent.ndim - len(shape)]
             dtheta[:, columns] = _fold(tangent, lead, batch_shape)
             if logs is not None:
-                dtheta[:, logs] = dtheta[:, columns] / _fold(value, lead, batch_shape)
+                dtheta[:, logs] = dtheta[:, columns] / self._flat(value, shape, batch_shape)
         return dtheta
+
+    def second_tangent(
+        self, values: Sequence[Array], first: Vectors, second: Vectors, batch_shape: tuple[int, ...]
+    ) -> Vectors:
+        """Returns the second derivative of theta along two tangents of the values, given as tangents of theta."""
+        curvature = np.zeros(first.shape)
+        for value, shape, columns, logs in zip(values, self.shapes, self.columns, self.log_columns, strict=True):
+            if logs is not None:
+                flat = self._flat(value, shape, batch_shape)
+                curvature[:, logs] = -first[:, columns] * second[:, columns] / flat**2
+        return curvature
+
+    def adjoint_tangent(
+        self, values: Sequence[Array], motion: Vectors, dtheta: Vectors, batch_shape: tuple[int, ...]
+    ) -> Vectors:
+        """Returns how the cotangents of the values change as theta moves and its cotangent stays, as columns."""
+        change = np.zeros(dtheta.shape)
+        for value, shape, columns, logs in zip(values, self.shapes, self.columns, self.log_columns, strict=True):
+            if logs is not None:
+                masked = dtheta[:, logs] == 0
+                flat = np.where(masked, 1.0, self._flat(value, shape, batch_shape))
+                change[:, columns] = np.where(masked, 0.0, -dtheta[:, logs] * motion[:, columns] / flat**2)
+        return change
 
     def adjoint(self, values: Sequence[Array], dtheta: Vectors, batch_shape: tuple[int, ...]) -> list[Array]:
         """Returns the cotangent of each value, of its shape: summed over the axes along which it was broadcast."""
@@ -128,35 +151,48 @@ class ParameterMap:
             lead = value.shape[: value.ndim - len(shape)]
             gradient = dtheta[:, columns]
             if logs is not None:
-                flat = _fold(value, lead, batch_shape)
+                flat = self._flat(value, shape, batch_shape)
                 # A masked item's cotangent is exactly zero, also where its parameter is zero or NaN.
                 masked = dtheta[:, logs] == 0
                 gradient = gradient + np.where(masked, 0.0, dtheta[:, logs] / np.where(masked, 1.0, flat))
             gradients.append(_sum_to(gradient.reshape(batch_shape + shape), lead + shape, len(batch_shape)))
         return gradients
 
-    def _leads(self, values: Sequence[Array]) -> list[tuple[int, ...]]:
-        if len(values) != len(self.names):
+    def _flat(self, value: Array, shape: tuple[int, ...], batch_shape: tuple[int, ...]) -> Vectors:
+        return _fold(value, value.shape[: value.ndim - len(shape)], batch_shape)
+
+    def leads(self, shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """Returns the batch axes of values of these shapes.
+
+        Raises:
+            ShapeError: if their number or the shapes do not fit the parameters.
+        """
+        if len(shapes) != len(self.names):
             raise ShapeError(
                 "A tensor must be provided for each CVXPY parameter: "
-                f"received {len(values)}, expected {len(self.names)} ({', '.join(self.names) or 'none'})"
+                f"received {len(shapes)}, expected {len(self.names)} ({', '.join(self.names) or 'none'})"
             )
         leads = []
-        for index, (value, shape, want) in enumerate(zip(values, self.shapes, self.user_shapes, strict=True)):
-            label, lead = f"parameter {self.names[index]!r} (#{index})", value.ndim - len(shape)
-            got = value.shape[: value.ndim - len(shape) + len(want)]
+        for index, (got, shape, want) in enumerate(zip(shapes, self.shapes, self.user_shapes, strict=True)):
+            label, lead = f"parameter {self.names[index]!r} (#{index})", len(got) - len(shape)
+            seen = got[: lead + len(want)]
             if lead < 0:
                 raise ShapeError(
-                    f"Invalid parameter dimensionality for {label}: got {len(got)} axes, shape {got}; expected at "
+                    f"Invalid parameter dimensionality for {label}: got {len(seen)} axes, shape {seen}; expected at "
                     f"least {len(want)}, shape {_described(want)}"
                 )
-            if value.shape[lead:] != shape:
-                hint = "; its last two axes look transposed" if _transposed(got[lead:], want) else ""
-                raise ShapeError(f"Invalid parameter shape for {label}: got {got}, expected {_described(want)}{hint}")
-            leads.append(value.shape[:lead])
+            if got[lead:] != shape:
+                hint = "; its last two axes look transposed" if _transposed(seen[lead:], want) else ""
+                raise ShapeError(f"Invalid parameter shape for {label}: got {seen}, expected {_described(want)}{hint}")
+            leads.append(got[:lead])
         return leads
 
-    def _batch_shape(self, leads: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    def batch_shape(self, leads: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+        """Returns the batch axes of a call: those of its values, broadcast.
+
+        Raises:
+            ShapeError: if they do not broadcast.
+        """
         try:
             return np.broadcast_shapes(*leads)
         except ValueError:

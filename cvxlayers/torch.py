@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Unpack
 
-import numpy as np
-
-from cvxlayers import standard
+from cvxlayers import artifact, standard
 from cvxlayers.build import build_layer, call_options
-from cvxlayers.compiled import VariableMap
 from cvxlayers.describe import describe
-from cvxlayers.errors import DeviceError, DtypeError, MissingDependencyError
-from cvxlayers.layer import Forward, Layer
+from cvxlayers.errors import DeviceError, DtypeError, MissingDependencyError, OptionError
+from cvxlayers.layer import Layer
 from cvxlayers.result import LayerResult, WarmStart
 from cvxlayers.spy import spy
 from cvxlayers.standard import ConicSolution, Keywords, QPSolution, SolveKeywords
@@ -21,6 +19,9 @@ try:
     import torch
 except ImportError:
     raise MissingDependencyError("cvxlayers.torch needs PyTorch: pip install 'cvxlayers[torch]'") from None
+else:
+    from cvxlayers import torch_operators as operators
+    from cvxlayers.torch_function import Request, solve, to_numpy
 
 __all__ = ["CvxpyLayer", "solve_conic", "solve_qp"]
 
@@ -81,6 +82,14 @@ class CvxpyLayer(torch.nn.Module):
             check=check,
         )
 
+    @classmethod
+    def from_layer(cls, layer: Layer) -> CvxpyLayer:
+        """Returns the module over a layer that is compiled already."""
+        module = cls.__new__(cls)
+        torch.nn.Module.__init__(module)
+        module.layer = layer
+        return module
+
     def forward(
         self,
         *parameters: torch.Tensor,
@@ -104,9 +113,15 @@ class CvxpyLayer(torch.nn.Module):
             InputError: if the number, shapes, dtypes, devices or values of the tensors are wrong.
             SolverError: if items cannot be solved; it names them, their status, and the way out.
         """
-        reals = _parts(self.layer, parameters)
-        forward = self._run(reals, solver_args, on_failure, warm_start, None)
-        return _unparted(_tensors(self.layer, forward, reals, with_objective=False), forward.map.complexes)
+        reals, complexes = _parts(self.layer, parameters), self.layer.compiled.variables.complexes
+        if torch.compiler.is_compiling():
+            if warm_start is not None:
+                raise OptionError("a compiled graph keeps no warm start: call the layer without `warm_start`")
+            found = operators.solve(self._encoded(solver_args, on_failure), reals)
+            return _unparted(tuple(found[:-1]), complexes)
+        options, start = call_options(self.layer, solver_args, on_failure), _start_of(warm_start)
+        _check_tensors(self.layer.compiled.parameters.names, reals)
+        return _unparted(solve(Request(self.layer, options, start), reals)[1:], complexes)
 
     def solve(
         self,
@@ -126,12 +141,13 @@ class CvxpyLayer(torch.nn.Module):
         Returns:
             A `LayerResult` of tensors. `variables`, `primal`, `dual` and `objective` are differentiable.
         """
-        leaves = self.layer.compiled.leaves.map
+        options, leaves = call_options(self.layer, solver_args, on_failure), self.layer.compiled.leaves.map
         reals = _parts(self.layer, parameters)
-        forward = self._run(reals, solver_args, on_failure, warm_start, leaves)
-        (*found, objective) = _tensors(self.layer, forward, reals, with_objective=True)
+        _check_tensors(self.layer.compiled.parameters.names, reals)
+        request = Request(self.layer, options, _start_of(warm_start), leaves, with_objective=True)
+        call, *found, objective = solve(request, reals)
         values, device = _unparted(found, leaves.complexes), objective.device
-        return self.layer.result(forward, values, objective, lambda array: torch.as_tensor(array, device=device))
+        return self.layer.result(call, values, objective, lambda array: torch.as_tensor(array, device=device))
 
     def describe(self) -> str:
         """Says what the layer is made of: the program's class, sizes and cones, what parameters change, the methods."""
@@ -141,18 +157,18 @@ class CvxpyLayer(torch.nn.Module):
         """Draws the sparsity of the KKT system on matplotlib axes, new ones by default, and returns them."""
         return spy(self.layer, axes)
 
-    def _run(
-        self,
-        parameters: Sequence[torch.Tensor],
-        solver_args: Mapping[str, object] | None,
-        on_failure: str | None,
-        warm_start: LayerResult | None,
-        outputs: VariableMap | None,
-    ) -> Forward:
+    @torch.compiler.assume_constant_result
+    def _encoded(self, solver_args: Mapping[str, object] | None, on_failure: str | None) -> str:
         options = call_options(self.layer, solver_args, on_failure)
-        _check_tensors(self.layer.compiled.parameters.names, parameters)
-        values = [_to_numpy(parameter) for parameter in parameters]
-        return self.layer.forward(values, options, None if warm_start is None else warm_start.warm_start, outputs)
+        return operators.encode(replace(self.layer, options=options))
+
+    def save(self, path: object) -> None:
+        """Writes the compiled layer to a file that `cvxlayers.load` reads, also where CVXPY is not installed.
+
+        Raises:
+            ArtifactError: if an option of the layer is neither a number nor a text.
+        """
+        artifact.save(self.layer, path)
 
     def extra_repr(self) -> str:
         """Names the parameters and variables with their shapes."""
@@ -210,51 +226,17 @@ def _door(like: object) -> standard.Door:
             raise DtypeError("sparse tensors are not taken: pass (pattern, values), the pattern as a SciPy matrix")
         return value
 
-    return standard.Door(convert, _to_numpy, _run_standard)
+    return standard.Door(convert, to_numpy, _run_standard)
 
 
 def _run_standard(
     layer: Layer, values: Sequence[torch.Tensor], warm_start: WarmStart | None
 ) -> tuple[LayerResult, None]:
     _check_tensors(layer.compiled.parameters.names, values)
-    arrays = [_to_numpy(value) for value in values]
-    forward = layer.forward(arrays, layer.options, warm_start, layer.compiled.leaves.map)
-    (*leaves, objective) = _tensors(layer, forward, values, with_objective=True)
+    request = Request(layer, layer.options, warm_start, layer.compiled.leaves.map, with_objective=True)
+    call, *leaves, objective = solve(request, values)
     device = values[0].device
-    return layer.result(forward, leaves, objective, lambda array: torch.as_tensor(array, device=device)), None
-
-
-class _Solution(torch.autograd.Function):
-    """The outputs of a call and, backwards, the vjp at its solutions. All state travels with the call."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, layer: Layer, call: Forward, with_objective: bool, *parameters: torch.Tensor
-    ) -> tuple[torch.Tensor, ...]:
-        ctx.layer, ctx.call, ctx.with_objective = layer, call, with_objective
-        ctx.like = [(parameter.dtype, parameter.device) for parameter in parameters]
-        ctx.set_materialize_grads(False)
-        return _outputs(layer, call, parameters, with_objective)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *cotangents: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        arrays = [None if cotangent is None else _to_numpy(cotangent) for cotangent in cotangents]
-        objective = arrays.pop() if ctx.with_objective else None
-        gradients, _ = ctx.layer.vjp(ctx.call, arrays, objective)
-        tensors = [
-            torch.as_tensor(gradient, dtype=dtype, device=device)
-            for gradient, (dtype, device) in zip(gradients, ctx.like, strict=True)
-        ]
-        return None, None, None, *tensors
-
-
-def _tensors(
-    layer: Layer, call: Forward, parameters: Sequence[torch.Tensor], with_objective: bool
-) -> tuple[torch.Tensor, ...]:
-    if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters):
-        return _Solution.apply(layer, call, with_objective, *parameters)
-    return _outputs(layer, call, parameters, with_objective)
+    return layer.result(call, leaves, objective, lambda array: torch.as_tensor(array, device=device)), None
 
 
 def _parts(layer: Layer, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -280,20 +262,8 @@ def _unparted(tensors: Sequence[torch.Tensor], complexes: Sequence[bool]) -> tup
     )
 
 
-def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().to("cpu", torch.float64).numpy()
-
-
-def _outputs(
-    layer: Layer, call: Forward, parameters: Sequence[torch.Tensor], with_objective: bool
-) -> tuple[torch.Tensor, ...]:
-    dtype, device = torch.get_default_dtype(), torch.device("cpu")
-    if parameters:
-        dtype, device = parameters[0].dtype, parameters[0].device
-        for parameter in parameters[1:]:
-            dtype = torch.promote_types(dtype, parameter.dtype)
-    arrays = [*call.outputs, layer.objective(call)] if with_objective else call.outputs
-    return tuple(torch.as_tensor(array, dtype=dtype, device=device) for array in arrays)
+def _start_of(warm_start: LayerResult | None) -> WarmStart | None:
+    return None if warm_start is None else warm_start.warm_start
 
 
 def _check_tensors(names: Sequence[str], parameters: Sequence[object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -279,3 +280,15 @@ def test_complex_parameters_can_be_frozen(rng):
 def test_a_description_names_what_is_complex():
     assert "param" in CvxpyLayer(*CASES["vector"]()).describe()
     assert "(4,) complex" in CvxpyLayer(*CASES["vector"]()).describe()
+
+
+@pytest.mark.parametrize("door", ["jax", "tensorflow"])
+def test_doors_that_take_real_numbers_only_say_so(door):
+    pytest.importorskip(door)
+    z, c = cp.Variable(2, complex=True, name="z"), cp.Parameter(2, complex=True, name="c")
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(z - c)))
+    with pytest.raises(ProblemError, match=r"c, z: the .* layer takes and returns real numbers only"):
+        importlib.import_module(f"cvxlayers.{door}").CvxpyLayer(problem, [c], [z])
+    neutral = CvxpyLayer(problem, [c], [z])
+    with pytest.raises(ProblemError, match="real numbers only"):
+        getattr(neutral, f"to_{door}")()

@@ -26,10 +26,15 @@ FLOORS = (
     {"compiled"},
     {"canonical", "derivative", "reduction", "result", "solvers"},
     {"kernel"},
+    {"forward"},
+    {"envelope"},
     {"layer"},
-    {"build", "describe"},
-    {"spy", "standard"},
-    {"forms", "neutral", "torch"},
+    {"build", "describe", "second"},
+    {"rules", "spy", "standard"},
+    {"host"},
+    {"artifact", "forms", "jax_primitives", "tensorflow_gradients", "torch_function"},
+    {"torch_operators"},
+    {"jax", "neutral", "tensorflow", "torch"},
     {"cli"},
     {"__main__"},
 )
@@ -47,10 +52,12 @@ HOMES = {
     "matplotlib": "spy.py",
     "rich": "cli/screen.py",
     "qdldl": "derivative/sparse.py",
-    "torch": "torch.py",
-    "jax": "jax.py",
-    "tensorflow": "tensorflow.py",
+    "torch": "torch",
+    "jax": "jax",
+    "tensorflow": "tensorflow",
 }
+# The doors, and what their frameworks call themselves.
+DOORS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
 EVERYWHERE = {"numpy", "scipy", "jaxtyping", *sys.stdlib_module_names}
 SOLVERS = {package for package, home in HOMES.items() if home.startswith("solvers/")}
 
@@ -74,13 +81,19 @@ def room_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+# The neutral layer takes a compiled problem to the other doors, which it imports when it is asked to.
+EXPORTS = {("neutral", door) for door in DOORS}
+# A file's header names the version of the library, which stands in its face.
+FACE = "__version__"
+
+
 @EACH_FILE
 def test_arrows_point_down(path):
     room = room_of(path)
     assert room in FLOOR, f"{room} has no floor yet: name it in FLOORS"
     for name in imports(ast.parse(path.read_text())):
         package, *rest = name.split(".")
-        if package == "cvxlayers" and rest[0] not in (room, "__version__"):
+        if package == "cvxlayers" and rest[0] not in (room, FACE, "__version__") and (room, rest[0]) not in EXPORTS:
             assert FLOOR[rest[0]] < FLOOR[room], f"{room} imports {rest[0]}, which is not below it"
 
 
@@ -125,7 +138,8 @@ def test_solvers_are_imported_on_first_use(path):
 
 @pytest.mark.parametrize("folder", ["examples", "benchmarks"])
 def test_examples_and_benchmarks_use_the_public_face(folder):
-    public = {"cvxlayers.errors"} | {f"cvxlayers.torch.{name}" for name in ("CvxpyLayer", "solve_conic", "solve_qp")}
+    public = {"cvxlayers.CvxpyLayer", "cvxlayers.errors", *(f"cvxlayers.{door}.CvxpyLayer" for door in DOORS)}
+    public |= {"cvxlayers.torch.solve_conic", "cvxlayers.torch.solve_qp"}
     public |= {f"cvxlayers.errors.{name}" for name in errors.__all__} | {
         f"cvxlayers.{name}" for name in cvxlayers.__all__
     }
@@ -157,11 +171,11 @@ def test_programs_by_their_data_need_no_cvxpy():
     assert in_fresh_interpreter(f"{code}; {LOADED}") == "daqp"
 
 
-def test_the_torch_door_imports_no_other_framework():
-    pytest.importorskip("torch")
-    loaded = in_fresh_interpreter(f"import cvxlayers.torch; {LOADED}").split()
-    assert "torch" in loaded
-    assert not {"cvxpy", "jax", "tensorflow"} & set(loaded)
+@pytest.mark.parametrize("door", DOORS)
+def test_a_door_imports_no_other_framework(door):
+    pytest.importorskip(door)
+    alone = in_fresh_interpreter(f"import {door}; {LOADED}").split()
+    assert in_fresh_interpreter(f"import cvxlayers.{door}; {LOADED}").split() == alone
 
 
 def test_importing_the_package_is_quick():
@@ -170,10 +184,10 @@ def test_importing_the_package_is_quick():
     assert min(float(in_fresh_interpreter(clock)) for _ in range(5)) < 0.3
 
 
-@pytest.mark.parametrize("module", ["cvxlayers", "cvxlayers.errors", "cvxlayers.torch"])
+@pytest.mark.parametrize("module", ["cvxlayers", "cvxlayers.errors", *(f"cvxlayers.{door}" for door in DOORS)])
 def test_all_names_the_public_names(module):
-    if module == "cvxlayers.torch":
-        pytest.importorskip("torch")
+    if module.removeprefix("cvxlayers.") in DOORS:
+        pytest.importorskip(module.removeprefix("cvxlayers."))
     loaded = importlib.import_module(module)
     assert loaded.__file__ is not None
     bound = set(_bound(ast.parse(Path(loaded.__file__).read_text()), module))
@@ -204,14 +218,15 @@ def test_unknown_name_is_refused():
         cvxlayers.CvxpyLayers  # noqa: B018
 
 
-def test_a_door_without_its_framework_says_what_to_install():
+@pytest.mark.parametrize(("door", "framework"), DOORS.items())
+def test_a_door_without_its_framework_says_what_to_install(door, framework):
     code = (
-        "import sys; sys.modules['torch'] = None\n"
+        f"import sys; sys.modules['{door}'] = None\n"
         "from cvxlayers.errors import MissingDependencyError\n"
-        "try:\n    import cvxlayers.torch\n"
+        f"try:\n    import cvxlayers.{door}\n"
         "except MissingDependencyError as error:\n    print(error)"
     )
-    assert in_fresh_interpreter(code) == "cvxlayers.torch needs PyTorch: pip install 'cvxlayers[torch]'"
+    assert in_fresh_interpreter(code) == f"cvxlayers.{door} needs {framework}: pip install 'cvxlayers[{door}]'"
 
 
 def test_the_package_is_marked_as_typed():

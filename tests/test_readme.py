@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,14 +29,16 @@ def compiled(line: int, source: str) -> CodeType:
 
 
 @pytest.fixture(scope="module")
-def namespace() -> dict[str, object]:
-    """What a reader has after all blocks."""
+def namespace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, object]]:
+    """What a reader has after all blocks, in a folder of their own."""
     torch = pytest.importorskip("torch")
+    pytest.importorskip("jax")
     torch.manual_seed(0)
     names: dict[str, object] = {}
-    for line, source in blocks():
-        exec(compiled(line, source), names)
-    return names
+    with contextlib.chdir(tmp_path_factory.mktemp("readme")):
+        for line, source in blocks():
+            exec(compiled(line, source), names)
+        yield names
 
 
 def test_every_block_runs(namespace):

@@ -51,6 +51,15 @@ class Product(Cone):
         """Whether only the zero cone and the orthant occur."""
         return not (self.second_order or self.semidefinite or self.exponential or self.power)
 
+    @property
+    def twice_differentiable(self) -> bool:
+        """Whether every cone offers a second derivative."""
+        return not (self.semidefinite or self.exponential or self.power)
+
+    def refuse_second_derivative(self) -> None:
+        """Raises DerivativeError, naming the cone, if one offers no second derivative."""
+        self.second_derivative(*np.zeros((3, 0, self.dim)))
+
     def blocks(self) -> list[tuple[Cone, slice]]:
         """Returns each factor that has rows, in order, with its rows."""
         cones: list[Cone] = [Zero(self.zero), NonNegative(self.nonnegative)]

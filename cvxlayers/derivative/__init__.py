@@ -14,6 +14,11 @@ from cvxlayers.derivative.polish import polish as polish
 from cvxlayers.derivative.residual import Point as Point
 from cvxlayers.derivative.residual import evaluate as evaluate
 from cvxlayers.derivative.residual import residuals as residuals
+from cvxlayers.derivative.second import Motion as Motion
+from cvxlayers.derivative.second import move as move
+from cvxlayers.derivative.second import second_jvp as second_jvp
+from cvxlayers.derivative.second import vjp_tangent as vjp_tangent
+from cvxlayers.derivative.second import worst_of as worst_of
 from cvxlayers.derivative.system import Factorisation as Factorisation
 from cvxlayers.derivative.system import Lifted as Lifted
 from cvxlayers.derivative.system import System as System

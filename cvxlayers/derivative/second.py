@@ -1,0 +1,125 @@
+"""The second derivative of a solution with respect to P, q, A, b, from the factorisation of the first.
+
+Let a prime denote the derivative along a direction of the data, and D' that of D = DΠ(v) along v'. The vjp solves
+Pλ + Aᵀμ = x̄ and D(Aλ − ȳ) + (D − I)μ = 0, so that
+
+    Pλ' + Aᵀμ' = x̄' − P'λ − A'ᵀμ,      D Aλ' + (D − I)μ' = D(ȳ' − A'λ) + e,      e = D'(ȳ − Aλ − μ),
+
+and e = De + (D − I)(−e): again a vjp, with the cotangents (x̄' − P'λ − A'ᵀμ, ȳ' − A'λ + e, −e). The jvp along a first
+direction, differentiated along a second one, is likewise again a jvp.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cvxlayers.cones import second_derivative_dual
+from cvxlayers.derivative.implicit import Data, DerivativeInfo, Linearisation, jvp
+from cvxlayers.derivative.system import Solve
+from cvxlayers.program import Vectors
+
+
+@dataclass(frozen=True, eq=False)
+class Motion:
+    """A tangent of the data, and the tangents of the solution along it."""
+
+    data: Data
+    x: Vectors
+    y: Vectors
+    s: Vectors
+    info: DerivativeInfo
+
+
+def move(linearisation: Linearisation, data: Data) -> Motion:
+    """Returns how the solutions move along a tangent of the data."""
+    return Motion(data, *jvp(linearisation, data))
+
+
+def vjp_tangent(
+    linearisation: Linearisation,
+    cotangents: tuple[Vectors, Vectors],
+    motion: Motion,
+    cotangents_tangent: tuple[Vectors, Vectors],
+) -> tuple[Data, Data, DerivativeInfo]:
+    """Returns the vjp and its tangent.
+
+    Args:
+        linearisation: at the solutions.
+        cotangents: those of x and y.
+        motion: of the solutions.
+        cotangents_tangent: how the cotangents of x and y move meanwhile.
+
+    Returns:
+        The cotangent of the data, the tangent of that cotangent, and how far to trust them.
+
+    Raises:
+        DerivativeError: if a cone of the program offers no second derivative.
+    """
+    program, point, system = linearisation.program, linearisation.point, linearisation.system
+    P, A = program.structure.P, program.structure.A
+    (x_bar, y_bar), (dx_bar, dy_bar) = cotangents, cotangents_tangent
+    first = linearisation.factors.solve(x_bar, system.to_eigen(y_bar))
+    lam, mu = first.first, system.from_eigen(first.second)
+    rest = y_bar - A.matvec(program.A, lam) - mu
+    e = second_derivative_dual(program.structure.cone, point.v, motion.y - motion.s, rest)
+    x2 = dx_bar - P.matvec(motion.data.P, lam) - A.rmatvec(motion.data.A, mu)
+    y2 = dy_bar - A.matvec(motion.data.A, lam) + e
+    second = linearisation.factors.solve(x2 + A.rmatvec(program.A, e), system.to_eigen(y2))
+    dlam, dmu = second.first, system.from_eigen(second.second) - e
+    cotangent = Data(
+        P=-0.5 * (P.outer(lam, point.x) + P.outer(point.x, lam)),
+        q=-lam,
+        A=-(A.outer(point.y, lam) + A.outer(mu, point.x)),
+        b=mu,
+    )
+    half = P.outer(dlam, point.x) + P.outer(lam, motion.x) + P.outer(point.x, dlam) + P.outer(motion.x, lam)
+    tangent = Data(
+        P=-0.5 * half,
+        q=-dlam,
+        A=-(A.outer(motion.y, lam) + A.outer(point.y, dlam) + A.outer(dmu, point.x) + A.outer(mu, motion.x)),
+        b=dmu,
+    )
+    return cotangent, tangent, _trust(motion.info, first, second)
+
+
+def second_jvp(
+    linearisation: Linearisation, first: Motion, second: Motion, curvature: Data
+) -> tuple[Vectors, Vectors, DerivativeInfo]:
+    """Returns the second derivative of x and y along two directions.
+
+    Args:
+        linearisation: at the solutions.
+        first: the motion along one direction.
+        second: the motion along the other.
+        curvature: the second derivative of the data along both.
+
+    Raises:
+        DerivativeError: if a cone of the program offers no second derivative.
+    """
+    program, point, system = linearisation.program, linearisation.point, linearisation.system
+    P, A = program.structure.P, program.structure.A
+    e = second_derivative_dual(program.structure.cone, point.v, second.y - second.s, first.y - first.s)
+    r1 = P.matvec(curvature.P, point.x) + A.rmatvec(curvature.A, point.y) + curvature.q + A.rmatvec(program.A, e)
+    r2 = curvature.b - A.matvec(curvature.A, point.x) - e
+    for one, other in ((first, second), (second, first)):
+        r1 += P.matvec(one.data.P, other.x) + A.rmatvec(one.data.A, other.y)
+        r2 -= A.matvec(one.data.A, other.x)
+    solve = linearisation.factors.solve(-r1, system.to_eigen(r2))
+    info = _trust(first.info, solve, solve)
+    return solve.first, system.from_eigen(solve.second) + e, worst_of([info, second.info])
+
+
+def worst_of(infos: list[DerivativeInfo]) -> DerivativeInfo:
+    """Returns the least trust, item by item."""
+    return DerivativeInfo(
+        residual=np.max([info.residual for info in infos], axis=0),
+        degenerate=np.any([info.degenerate for info in infos], axis=0),
+        weakly_active=np.any([info.weakly_active for info in infos], axis=0),
+    )
+
+
+def _trust(info: DerivativeInfo, first: Solve, second: Solve) -> DerivativeInfo:
+    parts = [DerivativeInfo(solve.residual, solve.degenerate, info.weakly_active) for solve in (first, second)]
+    return worst_of([info, *parts])

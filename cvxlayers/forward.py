@@ -1,0 +1,98 @@
+"""What one call computed, and how arrays of its batch are folded for the core and unfolded for the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from cvxlayers.compiled import VariableMap
+from cvxlayers.derivative import DerivativeInfo, Point, residuals
+from cvxlayers.kernel import CallOptions
+from cvxlayers.program import ConeProgram, Residuals, Status, Vectors
+from cvxlayers.reduction import Reduced
+from cvxlayers.solvers import Outcome
+
+Array = Float[np.ndarray, "..."]
+Items = Int[np.ndarray, " items"]
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """What one call computed: all that its derivatives need."""
+
+    values: Sequence[Array]
+    batch_shape: tuple[int, ...]
+    offset: Float[np.ndarray, "#batch"]
+    program: ConeProgram
+    reduced: Reduced | None
+    point: Point
+    outcome: Outcome
+    status: Int[np.ndarray, " batch"]
+    outputs: Sequence[Array]
+    map: VariableMap
+    options: CallOptions
+
+    @property
+    def ok(self) -> Bool[np.ndarray, " batch"]:
+        """Which items have a solution: SOLVED, or INACCURATE, of which the call has warned."""
+        return self.status <= Status.INACCURATE
+
+    @cached_property
+    def residuals(self) -> Residuals:
+        """The relative KKT residuals of the returned points."""
+        return residuals(self.program, self.point)
+
+    def fold(self, array: Array) -> Array:
+        """Makes one axis of the axes of the call's batch."""
+        return array.reshape((self.program.batch, *array.shape[len(self.batch_shape) :]))
+
+    def unfold(self, arrays: Sequence[Array]) -> list[Array]:
+        """Gives arrays of one batch axis the axes of the call's batch."""
+        return [array.reshape(self.batch_shape + array.shape[1:]) for array in arrays]
+
+
+def split(
+    arrays: Sequence[Array | None], directions: int, fold: Callable[[Array], Array] = np.asarray
+) -> tuple[tuple[int, ...], list[list[Array | None]]]:
+    """Takes tangents or cotangents apart: the shape of their directions, and the arrays of each, folded."""
+    lead = next((array.shape[:directions] for array in arrays if array is not None), (1,) * directions)
+    count = int(np.prod(lead))
+    flat = [None if array is None else array.reshape((count, *array.shape[directions:])) for array in arrays]
+    return lead, [[None if array is None else fold(array[k, ...]) for array in flat] for k in range(count)]
+
+
+def join(rows: Sequence[Sequence[Array]], lead: tuple[int, ...]) -> list[Array]:
+    """Puts the arrays of all directions together: the inverse of `split`."""
+    if not lead:
+        return list(rows[0])
+    return [np.stack(column).reshape(lead + column[0].shape) for column in zip(*rows, strict=True)]
+
+
+def spread_rows(array: Vectors, batch: int) -> Vectors:
+    """Broadcasts what all items share."""
+    return np.broadcast_to(array, (batch, array.shape[1]))
+
+
+def spread(arrays: Sequence[Array], solved: Items, forward: Forward) -> list[Array]:
+    """Spreads what the solved items have over the batch: the rest is zero, or NaN where the call asked for NaN."""
+    batch = forward.program.batch
+    if len(solved) == batch:
+        return list(arrays)
+    fill = np.nan if forward.options.on_failure == "nan" else 0.0
+    full = [np.full((batch, array.shape[1]), fill) for array in arrays]
+    for target, array in zip(full, arrays, strict=True):
+        target[solved] = array
+    return full
+
+
+def spread_info(info: DerivativeInfo, solved: Items, forward: Forward) -> DerivativeInfo:
+    """Spreads over the batch, in its shape; items without a solution have no residual: NaN."""
+    shape, batch = forward.batch_shape, forward.program.batch
+    residual = np.full(batch, np.nan)
+    degenerate, weakly_active = np.zeros(batch, dtype=bool), np.zeros(batch, dtype=bool)
+    residual[solved], degenerate[solved], weakly_active[solved] = info.residual, info.degenerate, info.weakly_active
+    return DerivativeInfo(residual.reshape(shape), degenerate.reshape(shape), weakly_active.reshape(shape))

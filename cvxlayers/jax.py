@@ -1,0 +1,181 @@
+"""The JAX door: `CvxpyLayer` is a function of arrays that every transformation of JAX goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cvxlayers import artifact
+from cvxlayers.build import build_layer, call_options, require_real
+from cvxlayers.errors import DtypeError, InputError, MissingDependencyError
+from cvxlayers.host import Host
+from cvxlayers.layer import Layer
+from cvxlayers.result import LayerResult
+
+try:
+    import jax
+    import jax.numpy as jnp
+except ImportError:
+    raise MissingDependencyError("cvxlayers.jax needs JAX: pip install 'cvxlayers[jax]'") from None
+else:
+    from cvxlayers.jax_primitives import solve
+
+__all__ = ["CvxpyLayer"]
+
+
+class CvxpyLayer:
+    """A differentiable layer that solves a parametrised convex problem.
+
+        layer = CvxpyLayer(problem, parameters=[A, b], variables=[x])
+        (x_star,) = layer(A_array, b_array)
+        gradient = jax.grad(lambda A: layer(A, b_array)[0].sum())(A_array)
+
+    It goes through jit, vmap, grad, jvp, vjp, jacfwd, jacrev, linearize, checkpoint, scan and cond, nested as one
+    likes; hessian where all cones are zero, nonnegative or second-order. It is a static (leafless) pytree.
+
+    Args:
+        problem: a disciplined parametrised (DPP) CVXPY problem.
+        parameters: its `cvxpy.Parameter`s, in the order in which a call passes their values.
+        variables: what a call returns, in order: variables, and dual variables of constraints.
+        gp: whether the problem is a geometric program.
+        freeze: parameters that are not listed, and stay at the values that they have when the layer is made.
+        solver: a solver by name, in any case; by default chosen from the program's class and size.
+        solver_args: options of every call: `eps`, `max_iters`, `time_limit`, `verbose`, and the solver's own names.
+        on_failure: what a call does about items that cannot be solved: "raise" `SolverError` (inside jit JAX wraps it
+            in an error of its own); "nan", return NaN for them; "mask", return their last finite iterate, or zeros, and
+            an exactly zero gradient.
+        strict: whether inaccurate solutions and doubtful derivatives raise instead of warning.
+        threads: threads over the items of a batch; by default CVXLAYERS_THREADS, or the processors available.
+        check: whether each call checks its values against the attributes of the parameters: sign, bounds, symmetry,
+            definiteness, support.
+
+    Raises:
+        ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
+        OptionError: if a solver or an option is unknown, or does not fit the problem.
+    """
+
+    def __init__(
+        self,
+        problem: object,
+        parameters: object,
+        variables: object,
+        *,
+        gp: bool = False,
+        freeze: object = (),
+        solver: str | None = None,
+        solver_args: Mapping[str, object] | None = None,
+        on_failure: str = "raise",
+        strict: bool = False,
+        threads: int | None = None,
+        check: bool = True,
+    ) -> None:
+        self.layer = build_layer(
+            problem,
+            parameters,
+            variables,
+            gp=gp,
+            freeze=freeze,
+            solver=solver,
+            solver_args=solver_args,
+            on_failure=on_failure,
+            strict=strict,
+            threads=threads,
+            check=check,
+        )
+        require_real(self.layer, "JAX")
+
+    @classmethod
+    def from_layer(cls, layer: Layer) -> CvxpyLayer:
+        """Returns the door over a layer that is compiled already."""
+        require_real(layer, "JAX")
+        made = cls.__new__(cls)
+        made.layer = layer
+        return made
+
+    def __call__(
+        self,
+        *parameters: Any,
+        solver_args: Mapping[str, object] | None = None,
+        on_failure: str | None = None,
+        warm_start: LayerResult | None = None,
+    ) -> tuple[jax.Array, ...]:
+        """Solves the problem for each item of the batch.
+
+        Args:
+            parameters: one array per parameter, of shape (*batch, *parameter.shape); batch axes broadcast.
+            solver_args: options of this call, over those of the layer.
+            on_failure: as for the layer, for this call.
+            warm_start: a result of `solve` with nearby parameters, for the same batch or for one item.
+
+        Returns:
+            One array per variable, of shape (*batch, *variable.shape), in the parameters' dtype (computed in float64).
+
+        Raises:
+            InputError: if the number, shapes or dtypes of the arrays are wrong.
+            SolverError: if items cannot be solved; it names them, their status, and the way out.
+        """
+        values = self._values(parameters)
+        start = None if warm_start is None else warm_start.warm_start
+        host = Host(self.layer, call_options(self.layer, solver_args, on_failure), start)
+        return tuple(solve(host, values))
+
+    def solve(
+        self,
+        *parameters: Any,
+        solver_args: Mapping[str, object] | None = None,
+        on_failure: str | None = None,
+        warm_start: LayerResult | None = None,
+    ) -> LayerResult:
+        """Solves as a call does, and returns all there is to know: duals, optimal values, statuses, residuals.
+
+        Its results are read in Python, so it runs outside jit and the other transformations, and has no derivative.
+
+        Args:
+            parameters: as in a call.
+            solver_args: as in a call.
+            on_failure: as in a call.
+            warm_start: the result of an earlier call with nearby parameters, for the same batch or for one item.
+
+        Returns:
+            A `LayerResult` of arrays.
+        """
+        values = self._values(parameters)
+        if any(isinstance(value, jax.core.Tracer) for value in values):
+            raise InputError("solve cannot be transformed by JAX: call the layer itself, with duals among `variables`")
+        dtype = jnp.result_type(*values) if values else jnp.result_type(float)
+        start = None if warm_start is None else warm_start.warm_start
+        options, leaves = call_options(self.layer, solver_args, on_failure), self.layer.compiled.leaves.map
+        forward = self.layer.forward([np.asarray(v).astype(np.float64) for v in values], options, start, leaves)
+        outputs = [jnp.asarray(output, dtype) for output in forward.outputs]
+        return self.layer.result(forward, outputs, jnp.asarray(self.layer.objective(forward), dtype), jnp.asarray)
+
+    def save(self, path: object) -> None:
+        """Writes the compiled layer to a file that `cvxlayers.load` reads, also where CVXPY is not installed.
+
+        Raises:
+            ArtifactError: if an option of the layer is neither a number nor a text.
+        """
+        artifact.save(self.layer, path)
+
+    def _values(self, parameters: Sequence[Any]) -> list[jax.Array]:
+        names = self.layer.compiled.parameters.names
+        labels = [repr(name) for name in names] + [f"#{index}" for index in range(len(names), len(parameters))]
+        values = [_real(label, parameter) for label, parameter in zip(labels, parameters, strict=False)]
+        maps = self.layer.compiled.parameters
+        maps.batch_shape(maps.leads([value.shape for value in values]))
+        return values
+
+
+def _real(label: str, parameter: Any) -> jax.Array:
+    try:
+        array = jnp.asarray(parameter)
+    except TypeError as error:
+        raise DtypeError(f"parameter {label} needs an array of real numbers: {error}") from None
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise DtypeError(f"parameter {label} needs real numbers, got {array.dtype}; convert it by .real")
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
+
+
+jax.tree_util.register_static(CvxpyLayer)

@@ -1,0 +1,229 @@
+"""The TensorFlow door: `CvxpyLayer` on tensors, eagerly and in graphs, and `KerasLayer` for models of Keras."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
+from typing import Any, no_type_check
+
+import numpy as np
+
+from cvxlayers import artifact
+from cvxlayers.build import build_layer, call_options, require_real
+from cvxlayers.errors import DtypeError, InputError, MissingDependencyError
+from cvxlayers.host import Host
+from cvxlayers.layer import Layer
+from cvxlayers.result import LayerResult
+
+try:
+    import tensorflow as tf
+except ImportError:
+    message = "cvxlayers.tensorflow needs TensorFlow: pip install 'cvxlayers[tensorflow]'"
+    raise MissingDependencyError(message) from None
+else:
+    from cvxlayers.tensorflow_gradients import solve
+
+__all__ = ["CvxpyLayer", "KerasLayer"]
+
+
+class CvxpyLayer:
+    """A differentiable layer that solves a parametrised convex problem.
+
+        layer = CvxpyLayer(problem, parameters=[A, b], variables=[x])
+        (x_star,) = layer(A_tensor, b_tensor)
+
+    It works eagerly and in `tf.function`, under `GradientTape` (nested where all cones are zero, nonnegative or
+    second-order), `jacobian`, `batch_jacobian` and `ForwardAccumulator`. It runs on the host, so XLA cannot compile it:
+    `jit_compile=True` raises an error that names it.
+
+    Args:
+        problem: a disciplined parametrised (DPP) CVXPY problem.
+        parameters: its `cvxpy.Parameter`s, in the order in which a call passes their values.
+        variables: what a call returns, in order: variables, and dual variables of constraints.
+        gp: whether the problem is a geometric program.
+        freeze: parameters that are not listed, and stay at the values that they have when the layer is made.
+        solver: a solver by name, in any case; by default chosen from the program's class and size.
+        solver_args: options of every call: `eps`, `max_iters`, `time_limit`, `verbose`, and the solver's own names.
+        on_failure: what a call does about items that cannot be solved: "raise" `SolverError` (inside graphs TensorFlow
+            wraps it in an error of its own); "nan", return NaN for them; "mask", return their last finite iterate, or
+            zeros, and an exactly zero gradient.
+        strict: whether inaccurate solutions and doubtful derivatives raise instead of warning.
+        threads: threads over the items of a batch; by default CVXLAYERS_THREADS, or the processors available.
+        check: whether each call checks its values against the attributes of the parameters: sign, bounds, symmetry,
+            definiteness, support.
+
+    Raises:
+        ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
+        OptionError: if a solver or an option is unknown, or does not fit the problem.
+    """
+
+    def __init__(
+        self,
+        problem: object,
+        parameters: object,
+        variables: object,
+        *,
+        gp: bool = False,
+        freeze: object = (),
+        solver: str | None = None,
+        solver_args: Mapping[str, object] | None = None,
+        on_failure: str = "raise",
+        strict: bool = False,
+        threads: int | None = None,
+        check: bool = True,
+    ) -> None:
+        self.layer = build_layer(
+            problem,
+            parameters,
+            variables,
+            gp=gp,
+            freeze=freeze,
+            solver=solver,
+            solver_args=solver_args,
+            on_failure=on_failure,
+            strict=strict,
+            threads=threads,
+            check=check,
+        )
+        require_real(self.layer, "TensorFlow")
+
+    @classmethod
+    def from_layer(cls, layer: Layer) -> CvxpyLayer:
+        """Returns the door over a layer that is compiled already."""
+        require_real(layer, "TensorFlow")
+        made = cls.__new__(cls)
+        made.layer = layer
+        return made
+
+    @tf.autograph.experimental.do_not_convert
+    def __call__(
+        self,
+        *parameters: Any,
+        solver_args: Mapping[str, object] | None = None,
+        on_failure: str | None = None,
+        warm_start: LayerResult | None = None,
+    ) -> tuple[tf.Tensor, ...]:
+        """Solves the problem for each item of the batch.
+
+        Args:
+            parameters: one tensor per parameter, of shape (*batch, *parameter.shape); batch axes broadcast.
+            solver_args: options of this call, over those of the layer.
+            on_failure: as for the layer, for this call.
+            warm_start: a result of `solve` with nearby parameters, for the same batch or for one item.
+
+        Returns:
+            One tensor per variable, of shape (*batch, *variable.shape), in the parameters' dtype (computed in float64).
+
+        Raises:
+            InputError: if the number, shapes or dtypes of the tensors are wrong.
+            SolverError: if items cannot be solved; it names them, their status, and the way out.
+        """
+        values = _values(self.layer, parameters)
+        start = None if warm_start is None else warm_start.warm_start
+        host = Host(self.layer, call_options(self.layer, solver_args, on_failure), start)
+        return tuple(solve(host, values, _common_dtype(values)))
+
+    @tf.autograph.experimental.do_not_convert
+    def solve(
+        self,
+        *parameters: Any,
+        solver_args: Mapping[str, object] | None = None,
+        on_failure: str | None = None,
+        warm_start: LayerResult | None = None,
+    ) -> LayerResult:
+        """Solves as a call does, and returns all there is to know: duals, optimal values, statuses, residuals.
+
+        Its results are read in Python, so it runs outside `tf.function`, and has no derivative.
+
+        Args:
+            parameters: as in a call.
+            solver_args: as in a call.
+            on_failure: as in a call.
+            warm_start: the result of an earlier call with nearby parameters, for the same batch or for one item.
+
+        Returns:
+            A `LayerResult` of tensors.
+        """
+        if not tf.executing_eagerly():
+            raise InputError("solve cannot run inside a graph: call the layer itself, with duals among `variables`")
+        values = _values(self.layer, parameters)
+        dtype = _common_dtype(values)
+        start = None if warm_start is None else warm_start.warm_start
+        options, leaves = call_options(self.layer, solver_args, on_failure), self.layer.compiled.leaves.map
+        arrays = [np.asarray(value).astype(np.float64) for value in values]
+        forward = self.layer.forward(arrays, options, start, leaves)
+        outputs = [tf.constant(output, dtype) for output in forward.outputs]
+        objective = tf.constant(self.layer.objective(forward), dtype)
+        return self.layer.result(forward, outputs, objective, tf.convert_to_tensor)
+
+    def save(self, path: object) -> None:
+        """Writes the compiled layer to a file that `cvxlayers.load` reads, also where CVXPY is not installed.
+
+        Raises:
+            ArtifactError: if an option of the layer is neither a number nor a text.
+        """
+        artifact.save(self.layer, path)
+
+
+@tf.keras.utils.register_keras_serializable("cvxlayers")
+class KerasLayer(tf.keras.layers.Layer):
+    """A compiled problem as a layer of Keras, which models save and load with all that belongs to it.
+
+    It has no weights: its inputs are the parameters, each with a leading batch axis or with none. Where the problem has
+    one variable a call returns its tensor, else a tuple.
+
+    Args:
+        layer: what `cvxlayers.tensorflow.CvxpyLayer` has compiled.
+        keywords: of every layer of Keras, as `name`.
+    """
+
+    @no_type_check  # Keras reads the signature, which a run-time check of types would hide.
+    def __init__(self, layer: CvxpyLayer, **keywords: Any) -> None:
+        tf.keras.layers.Layer.__init__(self, **{"autocast": False, **keywords})
+        self.supports_jit = False
+        self.compiled_layer = layer
+
+    def call(self, *parameters: Any) -> Any:
+        """Solves the problem for each item of the batch; one list of all parameters is taken too."""
+        inputs = parameters[0] if len(parameters) == 1 and isinstance(parameters[0], list | tuple) else parameters
+        outputs = self.compiled_layer(*inputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what makes the layer anew: the bytes of its file among it, as text."""
+        data = base64.b64encode(artifact.dumps(self.compiled_layer.layer)).decode()
+        return {**tf.keras.layers.Layer.get_config(self), "artifact": data}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> KerasLayer:
+        """Makes the layer that `get_config` described."""
+        rest = {key: value for key, value in config.items() if key not in ("artifact", "autocast")}
+        return cls(CvxpyLayer.from_layer(artifact.loads(base64.b64decode(config["artifact"]))), **rest)
+
+
+def _values(layer: Layer, parameters: Sequence[Any]) -> list[tf.Tensor]:
+    maps = layer.compiled.parameters
+    labels = [repr(name) for name in maps.names] + [f"#{index}" for index in range(len(maps.names), len(parameters))]
+    values = [_real(label, parameter) for label, parameter in zip(labels, parameters, strict=False)]
+    shapes: list[Any] = [tuple(value.shape) for value in values if value.shape.is_fully_defined()]
+    if len(shapes) == len(values):
+        maps.batch_shape(maps.leads(shapes))
+    return values
+
+
+def _real(label: str, parameter: Any) -> tf.Tensor:
+    try:
+        tensor = tf.convert_to_tensor(parameter)
+    except (TypeError, ValueError) as error:
+        raise DtypeError(f"parameter {label} needs a tensor of real numbers: {error}") from None
+    if tensor.dtype.is_floating:
+        return tensor
+    if tensor.dtype.is_integer:
+        return tf.cast(tensor, tf.float32)
+    raise DtypeError(f"parameter {label} needs real numbers, got {tensor.dtype.name}")
+
+
+def _common_dtype(values: Sequence[tf.Tensor]) -> tf.DType:
+    promote: Callable[[Any, Any], Any] = np.promote_types
+    return tf.as_dtype(reduce(promote, [value.dtype.as_numpy_dtype for value in values] or [np.float32]))
