@@ -67,8 +67,8 @@ def require_real(layer: Layer, door: str) -> None:
     named = [name for part in maps for name, flag in zip(part.names, part.complexes, strict=False) if flag]
     if named:
         raise ProblemError(
-            f"{', '.join(named)}: the {door} layer takes and returns real numbers only. The numpy and PyTorch layers take "
-            "complex ones; or write real and imaginary parts as leaves of their own"
+            f"{', '.join(named)}: the {door} layer takes and returns real numbers only. The numpy and PyTorch layers "
+            "take complex ones; or write real and imaginary parts as leaves of their own"
         )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cvxlayers import CvxpyLayer, __version__
+from cvxlayers import CvxpyLayer, __version__, load
 from cvxlayers.cli.command import main
 from cvxlayers.cli.sample import random_directions, sample
 from cvxlayers.solvers import SOLVERS
@@ -151,3 +151,17 @@ def test_samples_and_directions_are_allowed(case: Case, rng: np.random.Generator
     steps = random_directions(layout, rng)
     layout.check(values)
     layout.check([np.asarray(value + 1e-6 * step) for value, step in zip(values, steps, strict=True)])
+
+
+def test_export_writes_a_file_that_load_reads(file, tmp_path, capsys):
+    out = tmp_path / "layer.cvxl"
+    assert main(["export", f"{file}:problem", str(out), "--freeze", "gamma"]) == 0
+    assert "takes A, b" in capsys.readouterr().out
+    layer = load(out)
+    A, b = np.eye(4, 3), np.array([1.0, -2.0, 0.1, 0.0])
+    np.testing.assert_allclose(layer(A, b)[0], [0.85, -1.85, 0.0], atol=1e-8)
+
+
+def test_export_where_nothing_can_be_written(file, tmp_path, capsys):
+    assert main(["export", f"{file}:problem", str(tmp_path / "nowhere" / "layer.cvxl")]) == 1
+    assert "cannot write" in capsys.readouterr().out

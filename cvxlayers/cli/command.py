@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.command == "describe":
             screen.line(layer.describe())
             return 0
+        if given.command == "export":
+            return _export(layer, given.out)
         return check(layer, parameters, given.seed)
     except (OptionError, SignatureError) as error:
         screen.line(str(error), "bad")
@@ -49,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     checked.add_argument("--seed", type=int, default=0, help="of the random values of parameters that have none")
     _about_a_problem(commands, "describe", "say what the layer of a problem is made of")
+    exported = _about_a_problem(commands, "export", "save the layer of a problem, for use without CVXPY")
+    exported.add_argument("out", metavar="OUT.cvxl", help="the file to write; `cvxlayers.load` reads it")
     return parser
 
 
@@ -72,7 +76,16 @@ def _layer(problem: Any, given: argparse.Namespace) -> tuple[CvxpyLayer, list[An
     parameters = [parameter for parameter in problem.parameters() if parameter.name() not in given.freeze]
     frozen = [named[name] for name in given.freeze]
     # Differences step over the border of what a parameter allows.
-    layer = CvxpyLayer(
-        problem, parameters, problem.variables(), gp=given.gp, solver=given.solver, freeze=frozen, check=False
-    )
-    return layer, parameters
+    keywords = {"gp": given.gp, "solver": given.solver, "freeze": frozen, "check": given.command != "check"}
+    return CvxpyLayer(problem, parameters, problem.variables(), **keywords), parameters
+
+
+def _export(layer: CvxpyLayer, out: str) -> int:
+    try:
+        layer.save(out)
+    except OSError as error:
+        screen.line(f"cannot write {out}: {error.strerror}", "bad")
+        return 1
+    names = ", ".join(layer.layer.compiled.parameters.names)
+    screen.line(f"{out}: takes {names or 'no parameters'}; read it by cvxlayers.load({out!r})", "good")
+    return 0
