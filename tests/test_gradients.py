@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache, partial
 
+import cvxpy as cp
 import numpy as np
 import pytest
 
@@ -38,6 +39,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The problem has an expression with dimension greater than 2"),
     pytest.mark.filterwarnings("ignore:.*sparse CVXPY expression"),
 ]
+# CVXPY 1.9.0 drops a quadratic term that stands beside a log-determinant: its value is not that of its solution.
+WRONG_IN_CVXPY = {("1.9.0", "exp_covariance")}
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Expected:
 def expected(name: str) -> Expected:
     """The reference's results for a problem, along enough directions for every parameter."""
     case = CASES[name]
+    if (cp.__version__, name) in WRONG_IN_CVXPY:
+        pytest.skip(f"CVXPY {cp.__version__} reduces this problem to another one, and the reference rests on it")
     reference = Reference(case)
     values = case.sample(np.random.default_rng(0))
     solved = reference.solve(values)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -52,11 +54,22 @@ def test_the_number_of_threads_is_configured(monkeypatch):
             default_threads()
 
 
+FORKED = """
+import os
+from cvxlayers.parallel import chunks, map_chunks
+
+def starts():
+    return map_chunks(lambda piece: piece.start, chunks(4, 2), 2)
+
+starts()
+child = os.fork()
+if child == 0:
+    os._exit(0 if starts() == [0, 2] else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
 def test_a_forked_child_makes_threads_of_its_own():
-    map_chunks(lambda piece: piece.start, chunks(4, 2), 2)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if map_chunks(lambda piece: piece.start, chunks(4, 2), 2) == [0, 2] else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finished = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, check=False, timeout=60)
+    assert finished.stdout.split() == ["0"], finished.stderr
