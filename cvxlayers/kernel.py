@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Int
@@ -101,7 +102,8 @@ class Kernel:
         def lift(system: System) -> Factorisation:
             lower = reduction.eliminate(system.program) if reduced is None else reduced
             small = System(lower.program, without_rows(system.derivative, dropped))
-            return Lifted(factorise(small, self.method, threads), lower.fold, lower.expand)
+            fold, expand = partial(lower.fold, system), partial(lower.expand, system)
+            return Lifted(factorise(small, self.method, threads), fold, expand)
 
         return lift
 

@@ -8,7 +8,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from cvxlayers import CvxpyLayer
+from cvxlayers import CvxpyLayer, Status
 from cvxlayers.build import build_layer
 from cvxlayers.derivative import choose_method
 from cvxlayers.kernel import Kernel
@@ -47,8 +47,29 @@ def defined_not_squared():
     return problem, [F, c], [x, t, problem.constraints[0].dual_variables[0]], [(2, 3), (2,)]
 
 
+def fixed_variables():
+    """Two entries fixed, one by a parameter; they stand in products, in a named expression, in rows and in a cone."""
+    x, F, start = cp.Variable(5), cp.Parameter((4, 5)), cp.Parameter()
+    P = np.eye(5) + np.ones((5, 5))
+    rows = [2 * x[1] == start, x[3] == 0.4, cp.sum(x) == 0.5, x >= -2]
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(F @ x) + cp.quad_form(x, P) + cp.norm(x)), rows)
+    duals = [rows[0].dual_variables[0], rows[1].dual_variables[0], rows[2].dual_variables[0]]
+    return problem, [F, start], [x, *duals], [(4, 5), ()]
+
+
+def initial_state():
+    """A control problem: the first state is fixed, and enters the dynamics."""
+    x, u, A, x0 = cp.Variable((4, 2)), cp.Variable((3, 1)), cp.Parameter((2, 2)), cp.Parameter(2)
+    B = np.array([[0.3], [1.0]])
+    rows = [x[0] == x0, *(x[k + 1] == A @ x[k] + B @ u[k] for k in range(3)), u <= 0.7, u >= -0.7]
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x) + 0.1 * cp.sum_squares(u)), rows)
+    return problem, [A, x0], [x, u, rows[0].dual_variables[0]], [(2, 2), (2,)]
+
+
 BUILDS = pytest.mark.parametrize(
-    "build", [square_root, least_squares, second_order, defined_not_squared], ids=lambda build: build.__name__
+    "build",
+    [square_root, least_squares, second_order, defined_not_squared, fixed_variables, initial_state],
+    ids=lambda build: build.__name__,
 )
 
 
@@ -93,6 +114,46 @@ def test_derivatives_are_those_of_the_full_program(build, rng):
     ):
         for got, want in zip(small, large, strict=True):
             np.testing.assert_allclose(got, want, atol=1e-9 * np.abs(want).max())
+
+
+def redundant(twice: bool):
+    """Rows that are repeated, scaled rows that are not the same, and rows without variables."""
+    x, A, b, h = cp.Variable(4), cp.Parameter((2, 4)), cp.Parameter(2), cp.Parameter(4)
+    rows = [A @ x == b, x <= h, x[0] + x[1] <= 0.3]
+    again = [A @ x == b, x <= h, x[0] + x[1] <= 0.3, 0 * x[0] <= 1, 0 * x[0] == 0] if twice else []
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - 1)), [*rows, 2 * x[0] + 2 * x[1] <= 1, *again])
+    return problem, [A, b, h], [x, *(row.dual_variables[0] for row in rows)], [(2, 4), (2,), (4,)]
+
+
+def test_redundant_rows_are_dropped(rng):
+    layers = [CvxpyLayer(*redundant(twice)[:3]) for twice in (False, True)]
+    structures = [layer.layer.kernel.structure for layer in layers]
+    assert structures[0].m == structures[1].m
+    assert layers[1].layer.compiled.structure.m > structures[1].m
+    values = [rng.normal(size=(5, *shape)) for shape in redundant(True)[3]]
+    values[2] = np.abs(values[2]) + 1
+    once, twice = (layer.solve(*values) for layer in layers)
+    for got, want in zip(twice.variables, once.variables, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-10)
+    cotangents = [rng.normal(size=output.shape) for output in once.variables]
+    (wanted, _), (gradients, info) = (layer.vjp(values, cotangents) for layer in layers)
+    assert not info.degenerate.any()
+    for got, want in zip(gradients, wanted, strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-9)
+
+
+def test_a_row_that_cannot_hold_is_not_dropped():
+    x = cp.Variable(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x)), [0 * x[0] >= 1]), [], [x])
+    assert layer.solve(on_failure="nan").status == Status.INFEASIBLE
+
+
+def test_equalities_that_fix_a_variable_twice_agree_or_are_infeasible():
+    x, a, b = cp.Variable(2), cp.Parameter(), cp.Parameter()
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x)), [x[0] == a, x[0] == b]), [a, b], [x])
+    result = layer.solve(np.array([1.0, 1.0]), np.array([1.0, 2.0]), on_failure="nan")
+    assert result.status.tolist() == [Status.SOLVED, Status.INFEASIBLE]
+    np.testing.assert_allclose(result.variables[0][0], [1.0, 0.0], atol=1e-9)
 
 
 def test_both_ways_of_writing_a_quadratic_reach_the_same_solver(rng):
