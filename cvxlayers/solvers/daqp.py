@@ -6,13 +6,14 @@ References: Arnström, Bemporad, Axehill, "A dual active-set solver for embedded
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.program import ConeProgram, Solution, Status, Structure
+from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
+from cvxlayers.solvers.boxes import Boxes, find_boxes
 from cvxlayers.solvers.items import each, unsolved
 from cvxlayers.solvers.solver import Options, Solver
 
@@ -59,17 +60,22 @@ class DAQP(Solver):
 
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Solves item by item."""
-        data, settings = _data(program), _settings(options)
-        shared = len(data.P) == len(data.A) == 1 < program.batch
-        solve = _shared_solver(data, settings) if shared else _solver(data, settings)
-        arrays = (data.P, data.q, data.A, data.upper, data.lower)
-        rows = zip(*(each(array, program.batch) for array in arrays), strict=True)
-        return _collect(program, data, [solve(P, q, A, upper, lower) for P, q, A, upper, lower in rows])
+        solution, settings = unsolved(program.structure, program.batch), _settings(options)
+        for boxes in find_boxes(program):
+            data, batch = _data(boxes), len(boxes.items)
+            shared = len(data.P) == len(data.A) == 1 < batch
+            solve = _shared_solver(data, settings) if shared else _solver(data, settings)
+            arrays = (data.P, data.q, data.A, data.upper, data.lower)
+            rows = zip(*(each(array, batch) for array in arrays), strict=True)
+            _collect(solution, boxes, data, [solve(P, q, A, upper, lower) for P, q, A, upper, lower in rows])
+        return solution
 
 
 @dataclass(frozen=True, eq=False)
 class _Data:
-    """The programs as DAQP takes them: min ½xᵀPx + qᵀx, lower ≤ Ax ≤ upper, with P and the rows of A of ordinary size.
+    """The programs as DAQP takes them: min ½xᵀPx + qᵀx, lower ≤ (x, Ax) ≤ upper, P and the rows of A of ordinary size.
+
+    The bounds are those of the first variables, as many as have any, and then those of the rows.
 
     Attributes:
         cost: what the objective was multiplied by.
@@ -79,27 +85,40 @@ class _Data:
     P: Float[np.ndarray, "leading n n"]
     q: Float[np.ndarray, "leading n"]
     A: Float[np.ndarray, "leading m n"]
-    upper: Float[np.ndarray, "leading m"]
-    lower: Float[np.ndarray, "leading m"]
-    sense: Int[np.ndarray, " m"]
+    upper: Float[np.ndarray, "leading bounds"]
+    lower: Float[np.ndarray, "leading bounds"]
+    sense: Int[np.ndarray, " bounds"]
     cost: Float[np.ndarray, "leading 1"]
     rows: Float[np.ndarray, "leading m"]
 
 
-def _data(program: ConeProgram) -> _Data:
+def _data(boxes: Boxes) -> _Data:
     """DAQP's tolerances for pivots are absolute: it takes small rows for zero, and a small P for a singular one."""
+    program, count = boxes.program, boxes.bounded
     structure = program.structure
-    equation = np.arange(structure.m) < structure.cone.zero
+    equation = boxes.kept < structure.cone.zero
     cost = _unit(program.sizes.P)[:, None]
     P, q = (program.P, program.q) if (cost == 1.0).all() else (program.P * cost, program.q * cost)
     # P is symmetric: its transpose is stored row by row, as DAQP wants it.
     P = np.ascontiguousarray(structure.P.dense(P).transpose(0, 2, 1))
-    A, upper = np.ascontiguousarray(structure.A.dense(program.A)), program.b
+    A, upper = structure.A.dense(program.A), program.b
+    if len(boxes.kept) < structure.m:
+        A, upper = A[:, boxes.kept], upper[:, boxes.kept]
+    A = np.ascontiguousarray(A)
     rows = _unit(np.matmul(np.abs(A), np.ones(structure.n)))
     if (rows != 1.0).any():
         A, upper = A * rows[:, :, None], upper * rows
-    sense = np.where(equation, _EQUALITY, 0).astype(np.int32)
-    return _Data(P, q, A, upper, np.where(equation, upper, _NO_BOUND), sense, cost, rows)
+    lower, sense = np.where(equation, upper, _NO_BOUND), np.where(equation, _EQUALITY, 0).astype(np.int32)
+    if count:
+        least, most = (np.clip(bound[:, :count], _NO_BOUND, -_NO_BOUND) for bound in boxes.bounds())
+        lower, upper = _beside(least, lower), _beside(most, upper)
+        sense = np.concatenate([np.zeros(count, dtype=np.int32), sense])
+    return _Data(P, q, A, upper, lower, sense, cost, rows)
+
+
+def _beside(bounds: Vectors, rows: Vectors) -> Vectors:
+    length = np.broadcast_shapes(bounds.shape[:1], rows.shape[:1])[0]
+    return np.concatenate([np.broadcast_to(part, (length, part.shape[1])) for part in (bounds, rows)], axis=1)
 
 
 def _unit(size: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
@@ -150,19 +169,28 @@ def _shared_solver(data: _Data, settings: dict[str, Any]) -> Callable[..., Any]:
     return solve
 
 
-def _collect(program: ConeProgram, data: _Data, results: list[Any]) -> Solution:
+def _collect(solution: Solution, boxes: Boxes, data: _Data, results: list[Any]) -> None:
     """Takes x, y and s = b − Ax, zero where y is not, out of DAQP's words, which hold no iterate on a failure."""
-    structure = program.structure
-    solution = unsolved(structure, program.batch)
     answered = [item for item, result in enumerate(results) if result is not None]
-    solution.status[answered] = [int(_STATUS.get(results[item][2], Status.NUMERICAL_ERROR)) for item in answered]
-    solution.iterations[answered] = [results[item][3]["iterations"] for item in answered]
-    solved = np.flatnonzero(solution.status == Status.SOLVED)
-    if not len(solved):
-        return solution
-    x, y, s = solution.x, solution.y, solution.s
-    x[solved] = np.array([results[item][0] for item in solved.tolist()])
-    y[solved] = np.array([results[item][3]["lam"] for item in solved.tolist()])
-    slack = np.maximum(data.upper - (data.A @ x[:, :, None])[:, :, 0], 0.0)
-    s[solved] = np.where((y == 0) & (data.sense != _EQUALITY), slack, 0.0)[solved]
-    return replace(solution, y=y * (data.rows / data.cost), s=s / data.rows)
+    items = boxes.items[answered]
+    solution.status[items] = [int(_STATUS.get(results[item][2], Status.NUMERICAL_ERROR)) for item in answered]
+    solution.iterations[items] = [results[item][3]["iterations"] for item in answered]
+    solved = [item for item in answered if solution.status[boxes.items[item]] == Status.SOLVED]
+    if not solved:
+        return
+    program, count, items = boxes.program.item(np.array(solved)), boxes.bounded, boxes.items[solved]
+    x = np.array([results[item][0] for item in solved])
+    multipliers = np.array([results[item][3]["lam"] for item in solved]) / _of(data.cost, solved)
+    y = np.zeros((len(solved), program.structure.m))
+    y[:, boxes.kept] = multipliers[:, count:] * _of(data.rows, solved)
+    for side, sign in ((boxes.upper, 1.0), (boxes.lower, -1.0)):
+        mine = np.maximum(sign * multipliers[:, side.columns], 0.0)
+        y[:, side.rows] = mine / _of(side.sizes, solved)
+    slack = np.maximum(program.b - program.structure.A.matvec(program.A, x), 0.0)
+    equation = np.arange(program.structure.m) < program.structure.cone.zero
+    solution.x[items], solution.y[items] = x, y
+    solution.s[items] = np.where((y == 0) & ~equation, slack, 0.0)
+
+
+def _of(array: Vectors, items: list[int]) -> Vectors:
+    return array if len(array) == 1 else array[items]

@@ -5,7 +5,8 @@ References: Schwan, Jiang, Kuhn, Jones, "PIQP: A proximal interior-point quadrat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import repeat
 from time import perf_counter
 from typing import Any, final
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from cvxlayers.errors import OptionError
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
+from cvxlayers.solvers.boxes import Boxes, find_boxes
 from cvxlayers.solvers.items import each, select_rows, unsolved, upper_triangle
 from cvxlayers.solvers.solver import Options, Solver
 
@@ -55,45 +57,65 @@ class PIQP(Solver):
         """Solves item by item."""
         import piqp
 
-        structure, batch, equalities = program.structure, program.batch, program.structure.cone.zero
-        kind, solution = (
-            piqp.DenseSolver if prefers_dense(structure) else piqp.SparseSolver,
-            unsolved(structure, batch),
-        )
-        P, A, G = _matrices(program)
-        b, h = each(program.b[:, :equalities], batch), each(program.b[:, equalities:], batch)
-        for item, data in enumerate(zip(P, each(program.q, batch), A, b, G, h, strict=True)):
-            started = perf_counter()
-            found = _run(kind(), data, options)
-            solution.x[item] = found.x
-            solution.y[item, :equalities], solution.y[item, equalities:] = found.y, found.z_u
-            solution.s[item, :equalities], solution.s[item, equalities:] = 0.0, found.s_u
-            status = _STATUS.get(found.info.status.name, Status.NUMERICAL_ERROR)
-            late = options.time_limit is not None and perf_counter() - started > options.time_limit
-            solution.status[item] = Status.TIME_LIMIT if late and status != Status.SOLVED else status
-            solution.iterations[item] = found.info.iter
+        structure = program.structure
+        kind = piqp.DenseSolver if prefers_dense(structure) else piqp.SparseSolver
+        solution = unsolved(structure, program.batch)
+        for boxes in find_boxes(program):
+            for item, data in zip(boxes.items.tolist(), _data(boxes), strict=True):
+                started = perf_counter()
+                found = _run(kind(), data, options)
+                _collect(solution, item, boxes, found)
+                status = _STATUS.get(found.info.status.name, Status.NUMERICAL_ERROR)
+                late = options.time_limit is not None and perf_counter() - started > options.time_limit
+                solution.status[item] = Status.TIME_LIMIT if late and status != Status.SOLVED else status
+                solution.iterations[item] = found.info.iter
+            _scale_bounds(solution, boxes)
         return solution
 
 
-def _matrices(program: ConeProgram) -> tuple[Any, Any, Any]:
-    """Returns, for all items, P, the rows that are equations, and the rows that are inequalities."""
-    structure, batch, equalities = program.structure, program.batch, program.structure.cone.zero
-    A = select_rows(structure.A, np.arange(equalities))
-    G = select_rows(structure.A, np.arange(equalities, structure.m))
+def _data(boxes: Boxes) -> Iterator[tuple[Any, ...]]:
+    """Yields for each item P, q, the equations, the inequalities, and the bounds on the variables."""
+    program, equalities = boxes.program, boxes.program.structure.cone.zero
+    structure, batch, inequalities = program.structure, program.batch, boxes.kept[equalities:]
+    A, G = (select_rows(structure.A, rows) for rows in (boxes.kept[:equalities], inequalities))
     if prefers_dense(structure):
         P = each(structure.P.dense(program.P).transpose(0, 2, 1), batch)
-        return P, each(A.dense(program.A), batch), each(G.dense(program.A), batch)
-    upper = upper_triangle(structure.P)
-    return upper.each(program.P, batch), A.each(program.A, batch), G.each(program.A, batch)
+        matrices = P, each(A.dense(program.A), batch), each(G.dense(program.A), batch)
+    else:
+        upper = upper_triangle(structure.P)
+        matrices = upper.each(program.P, batch), A.each(program.A, batch), G.each(program.A, batch)
+    b, h = each(program.b[:, :equalities], batch), each(np.take(program.b, inequalities, axis=1), batch)
+    found = [each(bound, batch) for bound in boxes.bounds()]
+    bounds = found if boxes.bounded else [repeat(None, batch), repeat(None, batch)]
+    return zip(matrices[0], each(program.q, batch), matrices[1], b, matrices[2], h, *bounds, strict=True)
 
 
 def _run(solver: Any, data: tuple[Any, ...], options: Options) -> Any:
-    """Solves min ½xᵀPx + qᵀx subject to Ax = b, Gx ≤ h."""
-    P, q, A, b, G, h = data
+    """Solves min ½xᵀPx + qᵀx subject to Ax = b, Gx ≤ h, lower ≤ x ≤ upper."""
+    P, q, A, b, G, h, lower, upper = data
     _configure(solver.settings, options)
-    solver.setup(P, q, A, b, G, None, h)
+    solver.setup(P, q, A, b, G, None, h, lower, upper)
     solver.solve()
     return solver.result
+
+
+def _collect(solution: Solution, item: int, boxes: Boxes, found: Any) -> None:
+    """Takes an item's x, y and s; those of bounds still lack the sizes of their rows."""
+    equalities = boxes.program.structure.cone.zero
+    solution.x[item] = found.x
+    y, s = solution.y[item], solution.s[item]
+    y[boxes.kept[:equalities]], s[boxes.kept[:equalities]] = found.y, 0.0
+    y[boxes.kept[equalities:]], s[boxes.kept[equalities:]] = found.z_u, found.s_u
+    for side, multiplier, slack in ((boxes.upper, "z_bu", "s_bu"), (boxes.lower, "z_bl", "s_bl")):
+        if len(side.rows):
+            y[side.rows], s[side.rows] = getattr(found, multiplier)[side.columns], getattr(found, slack)[side.columns]
+
+
+def _scale_bounds(solution: Solution, boxes: Boxes) -> None:
+    for side in (boxes.upper, boxes.lower):
+        place = np.ix_(boxes.items, side.rows)
+        solution.y[place] /= side.sizes
+        solution.s[place] *= side.sizes
 
 
 def _configure(settings: Any, options: Options) -> None:

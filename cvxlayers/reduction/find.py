@@ -1,0 +1,173 @@
+"""Finds in a compiled problem what can be eliminated to advantage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Bool, Float
+
+from cvxlayers.compiled import CompiledProblem
+from cvxlayers.linear_map import LinearMap
+from cvxlayers.program import Pattern, Structure
+from cvxlayers.reduction.reduced import Fixed, Group, Index, Reduction
+
+
+def find_reduction(compiled: CompiledProblem) -> Reduction | None:
+    """Finds what can be eliminated to advantage; None where that is nothing."""
+    structure = compiled.structure
+    redundant = _redundant(compiled)
+    fixed = _fixed(compiled, redundant)
+    groups = [group for group in _groups(compiled, fixed, redundant) if _pays(group)]
+    if not (groups or len(fixed.rows) or len(redundant)):
+        return None
+    variables, rows = np.ones(structure.n, dtype=bool), np.ones(structure.m, dtype=bool)
+    variables[fixed.columns], rows[fixed.rows], rows[redundant] = False, False, False
+    for group in groups:
+        variables[group.columns], rows[group.rows] = False, False
+    kept_P = np.flatnonzero(variables[structure.P.rows] & variables[structure.P.cols])
+    kept_A = np.flatnonzero(variables[structure.A.cols] & rows[structure.A.rows])
+    P, gather = _reduced_P(structure, groups, variables, kept_P)
+    A = _submatrix(structure.A, kept_A, variables, rows)
+    zero, linear = structure.cone.zero, structure.cone.zero + structure.cone.nonnegative
+    equalities, inequalities = (int(np.count_nonzero(part)) for part in (rows[:zero], rows[zero:linear]))
+    cone = replace(structure.cone, zero=equalities, nonnegative=inequalities)
+    kept = np.flatnonzero(variables), np.flatnonzero(rows)
+    return Reduction(Structure(P, A, cone), fixed, redundant, groups, *kept, kept_P, kept_A, gather)
+
+
+def _fixed(compiled: CompiledProblem, redundant: Index) -> Fixed:
+    """Finds equalities in one variable with a constant coefficient, one for each variable; none if all were fixed."""
+    structure, A = compiled.structure, compiled.structure.A
+    alone = np.bincount(A.rows, minlength=structure.m)[A.rows] == 1
+    candidate = alone & _constant_entries(compiled) & (A.rows < structure.cone.zero) & ~np.isin(A.rows, redundant)
+    pivots = np.flatnonzero(candidate)
+    pivots = pivots[np.unique(A.cols[pivots], return_index=True)[1]]
+    if len(pivots) == structure.n:
+        pivots = pivots[:0]
+    return Fixed(A.rows[pivots], A.cols[pivots], pivots)
+
+
+def _constant_entries(compiled: CompiledProblem) -> Bool[np.ndarray, " _nnz"]:
+    """Which stored entries of A are constants other than zero."""
+    return (np.diff(compiled.A.linear.matrix.indptr) == 0) & (compiled.A.constant != 0)
+
+
+def _redundant(compiled: CompiledProblem) -> Index:
+    """Finds equalities and inequalities that repeat another one, or that hold whatever x is."""
+    structure, A = compiled.structure, compiled.structure.A
+    zero, linear = structure.cone.zero, structure.cone.zero + structure.cone.nonnegative
+    offsets, steady = compiled.b.constant, np.diff(compiled.b.linear.matrix.indptr) == 0
+    row = np.arange(structure.m)
+    empty = (np.bincount(A.rows, minlength=structure.m) == 0) & steady & (row < linear)
+    found = row[empty & np.where(row < zero, offsets == 0, offsets >= 0)].tolist()
+    order = np.argsort(A.rows, kind="stable")
+    edges = np.searchsorted(A.rows[order], np.arange(structure.m + 1))
+    first: dict[float, int] = {}
+    # Equal rows have equal products with random numbers; the few others that might are told apart entry by entry.
+    for candidate, mark in enumerate(_marks(compiled)[:linear].tolist()):
+        twin = first.setdefault(mark if candidate >= zero else -mark, candidate)
+        if twin != candidate and not empty[candidate] and (twin < zero) == (candidate < zero):
+            mine, other = (order[edges[k] : edges[k + 1]] for k in (candidate, twin))
+            if np.array_equal(A.cols[mine], A.cols[other]) and _equal_rows(compiled, (candidate, mine), (twin, other)):
+                found.append(candidate)
+    return np.array(sorted(found), dtype=np.int64)
+
+
+def _marks(compiled: CompiledProblem) -> Float[np.ndarray, " _m"]:
+    rng = np.random.default_rng(0)
+    structure, A = compiled.structure, compiled.structure.A
+    weights, columns = rng.uniform(1, 2, size=compiled.parameters.width), rng.uniform(1, 2, size=structure.n)
+    entries = compiled.A.constant + compiled.A.linear.matrix @ weights
+    sums = np.bincount(A.rows, entries * columns[A.cols], minlength=structure.m)
+    return sums + np.pi * (compiled.b.constant + compiled.b.linear.matrix @ weights)
+
+
+def _equal_rows(compiled: CompiledProblem, one: tuple[int, Index], other: tuple[int, Index]) -> bool:
+    """Whether two rows of A with the same support, and their right-hand sides, are the same function of theta."""
+    for affine, mine, theirs in ((compiled.A, one[1], other[1]), (compiled.b, [one[0]], [other[0]])):
+        if not np.array_equal(affine.constant[mine], affine.constant[theirs]):
+            return False
+        if abs(affine.linear.matrix[mine] - affine.linear.matrix[theirs]).nnz:
+            return False
+    return True
+
+
+def _groups(compiled: CompiledProblem, fixed: Fixed, redundant: Index) -> list[Group]:
+    """Pairs each equality with a variable that it alone names, and groups equalities by their other variables."""
+    structure = compiled.structure
+    A, P = structure.A, structure.P
+    free = np.ones(structure.n, dtype=bool)
+    free[fixed.columns] = False
+    lone = np.diff(A.indptr)[A.cols] == 1
+    candidate = _constant_entries(compiled) & lone & (A.rows < structure.cone.zero) & _only_squared(P, free)[A.cols]
+    candidate &= ~np.isin(A.rows, np.concatenate([fixed.rows, redundant]))
+    by_row = np.argsort(A.rows, kind="stable")
+    starts = np.searchsorted(A.rows[by_row], np.arange(structure.m + 1))
+    diagonal = np.full(structure.n, -1)
+    own = np.flatnonzero(P.rows == P.cols)
+    diagonal[P.rows[own]] = own
+    named: dict[int, int] = {}
+    for pivot in np.flatnonzero(candidate).tolist():
+        named.setdefault(int(A.rows[pivot]), pivot)
+    eliminated = np.zeros(structure.n, dtype=bool)
+    eliminated[A.cols[list(named.values())]] = True
+    by_support: dict[bytes, list[tuple[int, np.ndarray]]] = {}
+    for equality, pivot in named.items():
+        entries = by_row[starts[equality] : starts[equality + 1]]
+        others = entries[(entries != pivot) & free[A.cols[entries]]]
+        # A second variable that could be named stays in the program: it may be in this row's support.
+        if eliminated[A.cols[others]].any():
+            continue
+        order = others[np.argsort(A.cols[others])]
+        by_support.setdefault(A.cols[order].tobytes(), []).append((pivot, order))
+    return [_group(members, A, diagonal) for members in by_support.values()]
+
+
+def _group(members: list[tuple[int, np.ndarray]], A: Pattern, diagonal: Index) -> Group:
+    pivots = np.array([pivot for pivot, _ in members])
+    entries = np.array([order for _, order in members]).reshape(len(members), -1).astype(int)
+    columns = A.cols[pivots]
+    return Group(A.rows[pivots], columns, A.cols[entries[0]], entries, pivots, diagonal[columns])
+
+
+def _only_squared(P: Pattern, free: Bool[np.ndarray, " _n"]) -> Bool[np.ndarray, " _n"]:
+    """Which variables stand in P on the diagonal at most, but for products with variables that are not free."""
+    coupled = np.zeros(P.shape[0], dtype=bool)
+    coupled[P.cols[(P.rows != P.cols) & free[P.rows]]] = True
+    return ~coupled
+
+
+def _pays(group: Group) -> bool:
+    """Whether Fᵀ diag(d) F has at most twice the entries that the equalities had, or none where nothing is squared."""
+    k, p = group.entries.shape
+    return p * p <= 2 * k * (p + 1) or not group.squared
+
+
+def _reduced_P(
+    structure: Structure, groups: Sequence[Group], kept: Bool[np.ndarray, " _n"], kept_P: Index
+) -> tuple[Pattern, LinearMap]:
+    rows, cols = [structure.P.rows[kept_P]], [structure.P.cols[kept_P]]
+    for group in groups:
+        p = len(group.support) if group.squared else 0
+        rows.append(np.tile(group.support[:p], p))
+        cols.append(np.repeat(group.support[:p], p))
+    position = np.cumsum(kept) - 1
+    all_rows, all_cols = position[np.concatenate(rows)], position[np.concatenate(cols)]
+    n = int(np.count_nonzero(kept))
+    keys, place = np.unique(all_cols * n + all_rows, return_inverse=True)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(keys // n, minlength=n))])
+    gather = sp.csr_array((np.ones(len(place)), (place, np.arange(len(place)))), shape=(len(keys), len(place)))
+    return Pattern((n, n), keys % n, indptr), LinearMap(gather)
+
+
+def _submatrix(
+    pattern: Pattern, kept: Index, variables: Bool[np.ndarray, " _n"], rows: Bool[np.ndarray, " _m"]
+) -> Pattern:
+    row_position, column_position = np.cumsum(rows) - 1, np.cumsum(variables) - 1
+    width = int(np.count_nonzero(variables))
+    counts = np.bincount(column_position[pattern.cols[kept]], minlength=width)
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    return Pattern((int(np.count_nonzero(rows)), width), row_position[pattern.rows[kept]], indptr)

@@ -1,0 +1,104 @@
+"""Inequalities in one variable, as the bounds on variables that some solvers take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cvxlayers.program import ConeProgram, Vectors
+
+Index = Int[np.ndarray, " _count"]
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The rows that bound variables from one side: `rows` are sign·size·x[columns] ≤ b, with one size for each item."""
+
+    rows: Index
+    columns: Index
+    sizes: Float[np.ndarray, "#batch _count"]
+
+    def multipliers(self, of_bounds: Vectors) -> Vectors:
+        """Returns the dual variables of the rows, from those of the bounds on all variables."""
+        return of_bounds[:, self.columns] / self.sizes
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Some items of a batch of programs, with bounds on variables in place of rows; infinite where there is none.
+
+    Attributes:
+        items: which items.
+        program: these items, all rows included.
+        kept: the rows that are no bounds.
+        upper: the upper bounds, and what rows they are.
+        lower: likewise.
+    """
+
+    items: Int[np.ndarray, " items"]
+    program: ConeProgram
+    kept: Index
+    upper: Side
+    lower: Side
+
+    @property
+    def bounded(self) -> int:
+        """How many variables, from the first on, may have bounds."""
+        return int(max((side.columns.max() + 1 for side in (self.upper, self.lower) if len(side.columns)), default=0))
+
+    def bounds(self) -> tuple[Float[np.ndarray, "#batch n"], Float[np.ndarray, "#batch n"]]:
+        """Returns the lower and the upper bounds."""
+        n, b = self.program.structure.n, self.program.b
+        found = []
+        for side, sign in ((self.lower, -1.0), (self.upper, 1.0)):
+            values = sign * np.take(b, side.rows, axis=1) / side.sizes
+            full = np.full((len(values), n), sign * np.inf)
+            full[:, side.columns] = values
+            found.append(full)
+        return found[0], found[1]
+
+
+def find_boxes(program: ConeProgram) -> list[Boxes]:
+    """Splits a batch of polyhedral programs by which of their rows are bounds, which their signs decide item by item.
+
+    Of several upper bounds on a variable the first counts, and the others stay rows; so do rows with a coefficient of
+    zero, and all rows of items whose bounds cross.
+    """
+    A, zero = program.structure.A, program.structure.cone.zero
+    counts = np.bincount(A.rows, minlength=program.structure.m)
+    entries = np.flatnonzero((counts[A.rows] == 1) & (A.rows >= zero))
+    everything = np.arange(program.batch)
+    if not len(entries):
+        return [_boxes(program, everything, entries, np.zeros(0))]
+    signs = np.broadcast_to(np.sign(program.A[:, entries]), (program.batch, len(entries)))
+    groups = [everything]
+    if not (signs == signs[:1]).all():
+        patterns, which = np.unique(signs, axis=0, return_inverse=True)
+        groups = [np.flatnonzero(which.ravel() == k) for k in range(len(patterns))]
+    found = []
+    for items in groups:
+        boxes = _boxes(program, items, entries, signs[items[0]] if len(items) else np.zeros(len(entries)))
+        lower, upper = boxes.bounds()
+        crossing = np.broadcast_to((lower > upper).any(axis=1), items.shape)
+        if crossing.any():
+            found.append(_boxes(program, items[crossing], entries[:0], np.zeros(0)))
+            boxes = _boxes(program, items[~crossing], entries, signs[items[0]])
+        if len(boxes.items) or not len(program.b):
+            found.append(boxes)
+    return found
+
+
+def _boxes(program: ConeProgram, items: Index, entries: Index, signs: Float[np.ndarray, " _count"]) -> Boxes:
+    mine = program if len(items) == program.batch else program.item(items)
+    upper, lower = (_side(mine, entries[signs == sign]) for sign in (1.0, -1.0))
+    kept = np.ones(program.structure.m, dtype=bool)
+    kept[upper.rows], kept[lower.rows] = False, False
+    return Boxes(items, mine, np.flatnonzero(kept), upper, lower)
+
+
+def _side(program: ConeProgram, entries: Index) -> Side:
+    A = program.structure.A
+    first = entries[np.unique(A.cols[entries], return_index=True)[1]]
+    return Side(A.rows[first], A.cols[first], np.abs(program.A[:, first]))
