@@ -110,6 +110,8 @@ class Domain:
 
 
 def _asymmetry(matrices: Matrices) -> Excess:
+    if np.array_equal(matrices, matrices.swapaxes(-1, -2).conj()):
+        return np.zeros(len(matrices))
     return np.abs(matrices - matrices.swapaxes(-1, -2).conj()).max(axis=(1, 2, 3))
 
 
@@ -120,11 +122,17 @@ def _worst_eigenvalues(matrices: Matrices, allowed: Excess) -> Excess:
     """
     # A shift that is positive also where the matrix is zero.
     shift = np.maximum(allowed, np.finfo(float).tiny)[:, None, None, None]
+    if _is_definite(matrices) or _is_definite(matrices + shift * np.eye(matrices.shape[-1])):
+        return np.zeros(len(matrices))
+    return -np.linalg.eigvalsh(matrices).min(axis=(1, 2))
+
+
+def _is_definite(matrices: Matrices) -> bool:
     try:
-        np.linalg.cholesky(matrices + shift * np.eye(matrices.shape[-1]))
+        np.linalg.cholesky(matrices)
     except np.linalg.LinAlgError:
-        return -np.linalg.eigvalsh(matrices).min(axis=(1, 2))
-    return np.zeros(len(matrices))
+        return False
+    return True
 
 
 def _items(bad: np.ndarray, count: int) -> str:

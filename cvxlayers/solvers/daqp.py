@@ -178,7 +178,8 @@ def _collect(solution: Solution, boxes: Boxes, data: _Data, results: list[Any]) 
     solved = [item for item in answered if solution.status[boxes.items[item]] == Status.SOLVED]
     if not solved:
         return
-    program, count, items = boxes.program.item(np.array(solved)), boxes.bounded, boxes.items[solved]
+    program, count, items = boxes.program, boxes.bounded, boxes.items[solved]
+    program = program if len(solved) == program.batch else program.item(np.array(solved))
     x = np.array([results[item][0] for item in solved])
     multipliers = np.array([results[item][3]["lam"] for item in solved]) / _of(data.cost, solved)
     y = np.zeros((len(solved), program.structure.m))
