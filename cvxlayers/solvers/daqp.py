@@ -175,7 +175,7 @@ def _collect(solution: Solution, boxes: Boxes, data: _Data, results: list[Any]) 
     items = boxes.items[answered]
     solution.status[items] = [int(_STATUS.get(results[item][2], Status.NUMERICAL_ERROR)) for item in answered]
     solution.iterations[items] = [results[item][3]["iterations"] for item in answered]
-    solved = [item for item in answered if solution.status[boxes.items[item]] == Status.SOLVED]
+    solved = np.array(answered, dtype=int)[solution.status[items] == int(Status.SOLVED)].tolist()
     if not solved:
         return
     program, count, items = boxes.program, boxes.bounded, boxes.items[solved]
