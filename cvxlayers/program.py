@@ -176,8 +176,6 @@ class Pattern:
         """Returns M x for each item; a batch of one broadcasts."""
         if self._is_thick:
             return np.matmul(x[:, None, :], self._columns_of(values))[:, 0, :]
-        if self._is_scattered and len(values) == 1:
-            return np.ascontiguousarray((self.matrix(values[0]) @ x.T).T)
         segments, block = self._by_row, self._block
         product = segments.sum(np.take(values, segments.order, axis=1) * np.take(x, self.cols[segments.order], axis=1))
         if block.columns.stop > block.columns.start:
@@ -186,8 +184,6 @@ class Pattern:
 
     def rmatvec(self, values: Values, y: Vectors) -> Vectors:
         """Returns Mᵀ y for each item, the adjoint of `matvec`; a batch of one broadcasts."""
-        if self._is_scattered and len(values) == 1:
-            return np.ascontiguousarray((self.matrix(values[0]).T @ y.T).T)
         segments, block = self._by_column, self._block
         product = segments.sum(np.take(values, segments.order, axis=1) * np.take(y, self.rows[segments.order], axis=1))
         if block.columns.stop > block.columns.start:
