@@ -121,7 +121,6 @@ def _header(layer: Layer) -> dict[str, Any]:
         "cone": asdict(compiled.structure.cone),
         "parameters": {name: getattr(compiled.parameters, name) for name in ("names", "shapes", "logs", "complexes")},
         "domains": [None if domain is None else _scalars(domain) for domain in compiled.parameters.domains],
-        "depends": {name: getattr(compiled, name).depends for name in _PROGRAM},
         "variables": _described(compiled.variables),
         "leaves": _described(compiled.leaves.map),
         "owners": _anonymous(compiled.leaves.owners),
@@ -181,7 +180,7 @@ def _layer(header: Mapping[str, Any], arrays: Arrays) -> Layer:
         name: AffineMap(
             _linear(name, (rows, parameters.width), arrays),
             _real(arrays[f"{name}.constant"], rows),
-            tuple(header["depends"][name]),
+            parameters.blocks,
         )
         for name, rows in sizes.items()
     }

@@ -12,6 +12,7 @@ from cvxlayers.derivative import choose_method
 from cvxlayers.errors import OptionError, ProblemError, did_you_mean
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.layer import Layer
+from cvxlayers.memory import keep_freed_memory
 from cvxlayers.parallel import default_threads
 from cvxlayers.reduction import find_reduction
 from cvxlayers.solvers import Options, Plan, parse_options, select
@@ -43,6 +44,7 @@ def build_layer(
 
 def assemble(compiled: CompiledProblem, solver: str | Plan | None = None) -> Layer:
     """Chooses the methods for a compiled problem; the rest is as a layer has it by default."""
+    keep_freed_memory()
     reduction = find_reduction(compiled)
     structure = compiled.structure if reduction is None else reduction.structure
     kernel = Kernel(compiled.structure, reduction, choose_method(structure))

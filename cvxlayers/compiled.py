@@ -6,6 +6,7 @@ logarithms and exponentials of geometric programs.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,11 +22,22 @@ from cvxlayers.program import ConeProgram, Structure, Values, Vectors
 
 @dataclass(frozen=True, eq=False)
 class AffineMap:
-    """theta ↦ M theta + constant, evaluated once for the whole batch where only shared parameters enter."""
+    """theta ↦ M theta + constant, evaluated once for the whole batch where only shared parameters enter.
+
+    Attributes:
+        linear: M.
+        constant: the values at theta = 0.
+        blocks: the columns of theta that belong to each parameter.
+    """
 
     linear: LinearMap
     constant: Float[np.ndarray, " rows"]
-    depends: tuple[bool, ...]
+    blocks: tuple[slice, ...]
+
+    @cached_property
+    def depends(self) -> tuple[bool, ...]:
+        """Which parameters enter."""
+        return tuple(bool(self.linear.inputs[block].any()) for block in self.blocks)
 
     @property
     def constant_values(self) -> Float[np.ndarray, " rows"] | None:
@@ -36,9 +48,14 @@ class AffineMap:
         """Returns the values, with a leading axis of one where all items share them."""
         if not any(self.depends):
             return self.constant[None]
-        shared = all(known for known, needed in zip(theta.shared, self.depends, strict=True) if needed)
-        values = self.linear.apply(theta.values[:1] if shared else theta.values)
-        return values + self.constant if self._has_constant else values
+        used = list(self.parts)
+        count = 1 if all(theta.shared[index] for index in used) else theta.batch
+        rows = [theta.blocks[index][:count] for index in used]
+        values = self._used.apply(rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1))
+        if self._has_constant:
+            return values + self.constant
+        # The caller's array may change before the backward pass.
+        return values.copy() if values is rows[0] else values
 
     def tangent(self, dtheta: Vectors) -> Values:
         """Returns M dtheta."""
@@ -47,6 +64,17 @@ class AffineMap:
     def adjoint(self, dvalues: Values) -> Vectors:
         """Returns Mᵀ dvalues."""
         return self.linear.adjoint(dvalues)
+
+    @cached_property
+    def parts(self) -> dict[int, LinearMap]:
+        """The columns of M for each parameter that enters."""
+        entering = [index for index, enters in enumerate(self.depends) if enters]
+        return {index: self.linear.columns(self.blocks[index]) for index in entering}
+
+    @cached_property
+    def _used(self) -> LinearMap:
+        parts = [part.matrix for part in self.parts.values()]
+        return LinearMap(sp.csr_array(sp.hstack(parts)))
 
     @cached_property
     def _has_constant(self) -> bool:
@@ -207,22 +235,56 @@ class CompiledProblem:
     def program(self, theta: Theta) -> ConeProgram:
         """Returns the cone program of each item."""
         data = (self.P.apply(theta), self.q.apply(theta), self.A.apply(theta), self.b.apply(theta))
-        return ConeProgram(self.structure, len(theta.values), *data)
+        return ConeProgram(self.structure, theta.batch, *data)
 
     def tangent(self, dtheta: Vectors) -> tuple[Values, Vectors, Values, Vectors]:
         """Returns the tangents of P, q, A and b."""
         return self.P.tangent(dtheta), self.q.tangent(dtheta), self.A.tangent(dtheta), self.b.tangent(dtheta)
 
-    def adjoint(self, P: Values, q: Vectors, A: Values, b: Vectors, out: Vectors | None = None) -> Vectors:
-        """Returns the cotangent of theta for cotangents of P, q, A and b; written to `out`, an array of zeros."""
-        out = np.zeros((len(q), self.parameters.width)) if out is None else out
-        for affine, cotangent, alone in zip((self.P, self.q, self.A, self.b), (P, q, A, b), self._alone, strict=True):
-            affine.linear.add_adjoint(cotangent, out, blank=alone)
+    def adjoint(self, P: Values, q: Vectors, A: Values, b: Vectors) -> Vectors:
+        """Returns the cotangent of theta for cotangents of P, q, A and b."""
+        out = np.zeros((len(q), self.parameters.width))
+        self.pull(P, q, A, b, self.parameters.split(out))
         return out
 
+    def pull(self, P: Values, q: Vectors, A: Values, b: Vectors, out: Sequence[Vectors]) -> None:
+        """Writes the cotangents of theta's blocks for cotangents of P, q, A and b to `out`, arrays of zeros."""
+        maps = (self.P, self.q, self.A, self.b)
+        for affine, cotangent, alone in zip(maps, (P, q, A, b), self._alone, strict=True):
+            for index, part in affine.parts.items():
+                part.add_adjoint(cotangent, out[index], blank=alone[index])
+
     @cached_property
-    def _alone(self) -> list[bool]:
-        """For each of P, q, A and b, whether what enters it enters none of the others."""
-        inputs = [affine.linear.inputs for affine in (self.P, self.q, self.A, self.b)]
-        often = np.sum(inputs, axis=0) > 1
-        return [not bool(np.any(own & often)) for own in inputs]
+    def blocks_of_P(self) -> frozenset[int]:
+        """The positive semidefinite parameters that are, but for a factor, principal submatrices of P.
+
+        Where P is positive definite, so are they.
+        """
+        definite = [k for k, domain in enumerate(self.parameters.domains) if domain and domain.definite > 0]
+        return frozenset(k for k in definite if k in self.P.parts and self._is_block_of_P(k))
+
+    def _is_block_of_P(self, index: int) -> bool:
+        """Whether P holds a multiple of the parameter, and nothing else in these entries. A random value tells."""
+        part, order = self.P.parts[index].matrix, math.isqrt(self.parameters.sizes[index])
+        touched = np.flatnonzero(np.diff(part.indptr))
+        if self.P.constant[touched].any() or np.diff(self.P.linear.matrix.indptr - part.indptr)[touched].any():
+            return False
+        value = np.random.default_rng(0).uniform(1.0, 2.0, size=(order, order))
+        value = value + value.T
+        P = self.structure.P.dense((part @ value.ravel())[None])[0]
+        rows = np.flatnonzero(np.diagonal(P))
+        if len(rows) != order or np.count_nonzero(P) != order**2:
+            return False
+        factor = P[rows[0], rows[0]] / value[0, 0]
+        return bool(factor > 0 and np.allclose(P[np.ix_(rows, rows)], factor * value, rtol=1e-12, atol=0.0))
+
+    @cached_property
+    def _alone(self) -> list[dict[int, bool]]:
+        """For P, q, A and b: by parameter, whether the entries that enter there enter none of the others."""
+        maps = (self.P, self.q, self.A, self.b)
+        often = np.sum([affine.linear.inputs for affine in maps], axis=0) > 1
+        blocks = self.parameters.blocks
+        return [
+            {index: not bool(np.any((affine.linear.inputs & often)[blocks[index]])) for index in affine.parts}
+            for affine in maps
+        ]

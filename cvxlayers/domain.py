@@ -20,7 +20,7 @@ Excess = Float[np.ndarray, " items"]
 # zero, symmetric or definite may be off by this part of the largest entry.
 _BOUND, _STRUCTURE = 1e-6, 1e-5
 # Bytes of values that are checked at a time.
-_CACHE = 2**18
+_CACHE = 2**20
 _WAY_OUT = "Pass values that are allowed, or check=False where this is meant"
 
 

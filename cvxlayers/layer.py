@@ -7,7 +7,7 @@ Everything here is a batch of float64 numpy arrays. A call changes nothing: what
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -40,7 +40,7 @@ Sizes = Float[np.ndarray, " batch"]
 # the caller asked for less. A derivative is reported where its linear solve has a larger residual than the last.
 _SOLVED, _USABLE, _TRUSTED = 1e-8, 1e-5, 1e-6
 # Bytes of matrices that one piece of a batch may fill.
-_CACHE = 2**21
+_CACHE = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,15 +81,17 @@ class Layer:
             SolverError: if items are not solved and `options.on_failure` is "raise".
         """
         theta, batch_shape = self.compiled.parameters.flatten(values)
+        left_to_solver = self._left_to_solver(options)
         if self.check:
-            self.compiled.parameters.check(values)
+            self.compiled.parameters.check(values, left_to_solver)
         if any(self.compiled.parameters.logs):
             # The derivative of a logarithm needs the value of this call, whatever the caller writes to it later.
             values = [value.copy() for value in values]
         program, offset = self.compiled.program(theta), self.compiled.offset.apply(theta)[:, 0]
-        del theta  # its memory serves what follows
         reduced = self.kernel.reduce(program)
         outcome, point = self.kernel.solve(program, reduced, options, warm_start)
+        if self.check and left_to_solver and not outcome.is_first_choice:
+            self.compiled.parameters.check(values)
         accuracy = point.accuracy(program)
         status = _final_status(outcome.solution.status, accuracy, options.solver.eps)
         self._report(values, status, accuracy, outcome, options)
@@ -116,23 +118,27 @@ class Layer:
             One cotangent per parameter, of the shape of the value the caller passed, and how far to trust them.
         """
         lead, rows = split([*cotangents, objective], directions, forward.fold)
-        batch, point = forward.program.batch, forward.point
+        batch, point, parameters = forward.program.batch, forward.point, self.compiled.parameters
+        count, widths = len(parameters.names), [block.stop - block.start for block in parameters.blocks]
         pulled = [forward.map.adjoint(point.x, point.y, row[:-1]) for row in rows]
         pulled = [(spread_rows(x, batch), spread_rows(y, batch)) for x, y in pulled]
 
         def pull(lin: Linearisation, items: Items, out: Sequence[Array]) -> DerivativeInfo:
             zero, infos = np.zeros((len(items), forward.program.structure.m)), []
-            for (x, y), mine in zip(pulled, out, strict=True):
+            for k, (x, y) in enumerate(pulled):
                 data, info = vjp(lin, x[items], y[items], zero)
-                self.compiled.adjoint(*data, out=mine)
+                self.compiled.pull(*data, out=out[k * count : (k + 1) * count])
                 infos.append(info)
             return worst_of(infos)
 
-        dthetas, info = self.over_solved(forward, pull, [self.compiled.parameters.width] * len(pulled))
+        found, info = self.over_solved(forward, pull, widths * len(pulled))
         gradients = []
-        for dtheta, row in zip(dthetas, rows, strict=True):
-            total = dtheta if row[-1] is None else dtheta + envelope.adjoint(self.compiled, forward, row[-1])
-            gradients.append(self.compiled.parameters.adjoint(forward.values, total, forward.batch_shape))
+        for k, row in enumerate(rows):
+            total = found[k * count : (k + 1) * count]
+            if row[-1] is not None:
+                direct = parameters.split(envelope.adjoint(self.compiled, forward, row[-1]))
+                total = [one + other for one, other in zip(total, direct, strict=True)]
+            gradients.append(parameters.adjoint(forward.values, total, forward.batch_shape))
         return join(gradients, lead), info
 
     def jvp(
@@ -247,6 +253,11 @@ class Layer:
         )
         self._check(info, solved)
         return spread(arrays, solved, forward), spread_info(info, solved, forward)
+
+    def _left_to_solver(self, options: CallOptions) -> Collection[int]:
+        """The parameters whose definiteness the first solver proves by solving: checking it takes as long again."""
+        proves = self.kernel.reduction is None and options.plan.primary.proves_convexity(options.solver)
+        return self.compiled.blocks_of_P if proves else ()
 
     def _report(
         self,

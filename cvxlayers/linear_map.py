@@ -28,9 +28,11 @@ class _Gather:
     coefficients: tuple[Float[np.ndarray, " filled"], ...] | float
     count: int
 
-    def product(self, v: Vectors) -> Vectors:
-        """Returns the filled rows of M v for each item."""
-        parts = [np.take(v, columns, axis=1) for columns in self.columns]
+    def product(self, v: Vectors, out: Vectors | None = None) -> Vectors:
+        """Returns the filled rows of M v for each item, in `out` where that is given."""
+        # The mode changes nothing, as all columns exist, but with "raise" NumPy would fill a copy of `out`.
+        parts = [np.take(v, self.columns[0], axis=1, out=out, mode="clip")]
+        parts += [np.take(v, columns, axis=1, mode="clip") for columns in self.columns[1:]]
         if isinstance(self.coefficients, tuple):
             for part, coefficients in zip(parts, self.coefficients, strict=True):
                 part *= coefficients
@@ -90,10 +92,16 @@ class LinearMap:
     def add_adjoint(self, w: Vectors, out: Vectors, blank: bool = False) -> None:
         """Adds Mᵀ w to `out`; it may be overwritten if it is `blank`: zero wherever Mᵀ has entries."""
         gather = self._backward
-        if blank and gather is not None:
-            out[:, slice(None) if gather.filled is None else gather.filled] = gather.product(w)
+        if blank and gather is not None and gather.filled is None:
+            gather.product(w, out)
+        elif blank and gather is not None:
+            out[:, gather.filled] = gather.product(w)
         else:
             _accumulate(out, self._transposed, gather, w)
+
+    def columns(self, block: slice) -> LinearMap:
+        """Returns the map of some of the inputs, the others being zero."""
+        return LinearMap(sp.csr_array(self.matrix[:, block]))
 
     @cached_property
     def inputs(self) -> Bool[np.ndarray, " columns"]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -18,15 +18,27 @@ Array = Float[np.ndarray, "..."]
 
 @dataclass(frozen=True, eq=False)
 class Theta:
-    """The values of all parameters of a call, one row an item; `shared` tells which have no batch axes of their own."""
+    """The values of all parameters of a call, a block for each, one row an item; they may be views of the caller's.
 
-    values: Vectors
+    Attributes:
+        blocks: each parameter raveled in C order, then its logarithm where that enters.
+        shared: which parameters have no batch axes of their own.
+        batch: the number of rows.
+    """
+
+    blocks: tuple[Vectors, ...]
     shared: tuple[bool, ...]
+    batch: int
+
+    @property
+    def values(self) -> Vectors:
+        """All blocks side by side."""
+        return np.concatenate([np.zeros((self.batch, 0)), *self.blocks], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
 class ParameterMap:
-    """The user's parameters as columns of theta: each raveled in C order, then the logarithms of those in `logs`.
+    """The user's parameters as columns of theta: each raveled in C order, then its logarithm if it is one of `logs`.
 
     Attributes:
         names: the names of the parameters, in the order of a call.
@@ -55,25 +67,32 @@ class ParameterMap:
     @cached_property
     def columns(self) -> list[slice]:
         """The columns of each parameter."""
-        stops = np.cumsum(self.sizes).tolist()
-        return [slice(stop - size, stop) for size, stop in zip(self.sizes, stops, strict=True)]
+        return [slice(b.start, b.start + size) for b, size in zip(self.blocks, self.sizes, strict=True)]
 
     @cached_property
     def log_columns(self) -> list[slice | None]:
         """The columns of each parameter's logarithm, None where it does not enter."""
-        start, found = sum(self.sizes), []
-        for size, log in zip(self.sizes, self.logs, strict=True):
-            found.append(slice(start, start + size) if log else None)
-            start += size if log else 0
-        return found
+        found = zip(self.columns, self.blocks, self.logs, strict=True)
+        return [slice(raw.stop, block.stop) if log else None for raw, block, log in found]
+
+    @cached_property
+    def blocks(self) -> tuple[slice, ...]:
+        """The columns of each parameter together with those of its logarithm."""
+        widths = [size * (1 + log) for size, log in zip(self.sizes, self.logs, strict=True)]
+        stops = np.cumsum(widths).tolist()
+        return tuple(slice(stop - width, stop) for width, stop in zip(widths, stops, strict=True))
 
     @property
     def width(self) -> int:
         """The number of columns of theta."""
-        return sum(self.sizes) + sum(size for size, log in zip(self.sizes, self.logs, strict=True) if log)
+        return self.blocks[-1].stop if self.blocks else 0
+
+    def split(self, theta: Vectors) -> list[Vectors]:
+        """Returns views of the parameters' blocks."""
+        return [theta[:, block] for block in self.blocks]
 
     def flatten(self, values: Sequence[Array]) -> tuple[Theta, tuple[int, ...]]:
-        """Stacks the values of a call into theta.
+        """Folds the values of a call into theta.
 
         Returns:
             theta, and the shape of the batch: the broadcast leading axes of the values.
@@ -84,26 +103,28 @@ class ParameterMap:
         """
         leads = self.leads([value.shape for value in values])
         batch_shape = self.batch_shape(leads)
-        batch = int(np.prod(batch_shape))
-        theta = np.empty((batch, self.width))
-        for value, lead, columns in zip(values, leads, self.columns, strict=True):
-            theta[:, columns] = _fold(value, lead, batch_shape)
-        for name, columns, logs in zip(self.names, self.columns, self.log_columns, strict=True):
-            if logs is not None:
-                theta[:, logs] = _log(name, theta[:, columns])
-        return Theta(theta, tuple(int(np.prod(lead)) == 1 for lead in leads)), batch_shape
+        blocks = [_fold(value, lead, batch_shape) for value, lead in zip(values, leads, strict=True)]
+        blocks = [
+            np.concatenate([block, _log(name, block)], axis=1) if log else block
+            for name, block, log in zip(self.names, blocks, self.logs, strict=True)
+        ]
+        shared = tuple(int(np.prod(lead)) == 1 for lead in leads)
+        return Theta(tuple(blocks), shared, int(np.prod(batch_shape))), batch_shape
 
-    def check(self, values: Sequence[Array]) -> None:
+    def check(self, values: Sequence[Array], definite: Collection[int] = ()) -> None:
         """Checks the values of a call, whose shapes fit, against the attributes of the parameters.
+
+        Args:
+            values: the values.
+            definite: parameters whose definiteness is known, or found out otherwise.
 
         Raises:
             DomainError: if a value is not allowed.
         """
         for index, domain in enumerate(self.domains):
             if domain is not None:
-                domain.check(
-                    f"parameter {self.names[index]!r} (#{index})", values[index].reshape(-1, self.sizes[index])
-                )
+                known = replace(domain, definite=0) if index in definite else domain
+                known.check(f"parameter {self.names[index]!r} (#{index})", values[index].reshape(-1, self.sizes[index]))
 
     def tangent(
         self, values: Sequence[Array], tangents: Sequence[Array | None], batch_shape: tuple[int, ...]
@@ -143,18 +164,23 @@ class ParameterMap:
                 change[:, columns] = np.where(masked, 0.0, -dtheta[:, logs] * motion[:, columns] / flat**2)
         return change
 
-    def adjoint(self, values: Sequence[Array], dtheta: Vectors, batch_shape: tuple[int, ...]) -> list[Array]:
-        """Returns the cotangent of each value, of its shape: summed over the axes along which it was broadcast."""
+    def adjoint(self, values: Sequence[Array], dtheta: Sequence[Vectors], batch_shape: tuple[int, ...]) -> list[Array]:
+        """Returns the cotangent of each value, of its shape: summed over the axes along which it was broadcast.
+
+        Args:
+            values: the values of the call.
+            dtheta: the cotangents of the blocks of theta.
+            batch_shape: the shape of the batch.
+        """
         gradients = []
-        rows = zip(values, self.shapes, self.columns, self.log_columns, strict=True)
-        for value, shape, columns, logs in rows:
+        for value, shape, block, size, log in zip(values, self.shapes, dtheta, self.sizes, self.logs, strict=True):
             lead = value.shape[: value.ndim - len(shape)]
-            gradient = dtheta[:, columns]
-            if logs is not None:
-                flat = self._flat(value, shape, batch_shape)
+            gradient = block
+            if log:
+                flat, gradient, by_log = self._flat(value, shape, batch_shape), block[:, :size], block[:, size:]
                 # A masked item's cotangent is exactly zero, also where its parameter is zero or NaN.
-                masked = dtheta[:, logs] == 0
-                gradient = gradient + np.where(masked, 0.0, dtheta[:, logs] / np.where(masked, 1.0, flat))
+                masked = by_log == 0
+                gradient = gradient + np.where(masked, 0.0, by_log / np.where(masked, 1.0, flat))
             gradients.append(_sum_to(gradient.reshape(batch_shape + shape), lead + shape, len(batch_shape)))
         return gradients
 

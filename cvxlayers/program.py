@@ -26,6 +26,9 @@ from cvxlayers.cones import Product
 Values = Float[np.ndarray, "#batch _nnz"]
 Vectors = Float[np.ndarray, "#batch _size"]
 
+# Entries from which on an array is large.
+_LARGE = 2**15
+
 
 class Status(IntEnum):
     """How the solve of one item ended."""
@@ -237,7 +240,10 @@ class Sizes(NamedTuple):
 
 def largest(values: Float[np.ndarray, "leading size"]) -> Float[np.ndarray, " leading"]:
     """Returns the largest absolute value per item."""
-    return np.max(np.abs(values), axis=1, initial=0.0)
+    if values.size < _LARGE:
+        return np.max(np.abs(values), axis=1, initial=0.0)
+    # Without an array of all absolute values, which memory would have to be found for.
+    return np.maximum(np.max(values, axis=1, initial=0.0), -np.min(values, axis=1, initial=0.0))
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,8 +50,8 @@ def hvp(
             x_bar, y_bar = (spread_rows(part, len(items)) for part in forward.map.adjoint(*at, mine))
             moved = forward.map.adjoint_tangent(at, (motion.x, motion.y), mine)
             cotangent, tangent, info = vjp_tangent(lin, (x_bar, y_bar), motion, moved)
-            compiled.adjoint(*cotangent, out=slope)
-            compiled.adjoint(*tangent, out=change)
+            compiled.pull(*cotangent, out=compiled.parameters.split(slope))
+            compiled.pull(*tangent, out=compiled.parameters.split(change))
             infos.append(info)
         return worst_of(infos)
 
@@ -59,7 +59,8 @@ def hvp(
     products = []
     for slope, change, dtheta in zip(arrays[::2], arrays[1::2], dthetas, strict=True):
         bent = compiled.parameters.adjoint_tangent(forward.values, dtheta, slope, forward.batch_shape)
-        products.append(compiled.parameters.adjoint(forward.values, change + bent, forward.batch_shape))
+        total = compiled.parameters.split(change + bent)
+        products.append(compiled.parameters.adjoint(forward.values, total, forward.batch_shape))
     return join(products, lead), info
 
 

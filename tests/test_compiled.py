@@ -73,12 +73,14 @@ def test_a_row_of_a_batch_has_the_bits_it_has_alone(name: str, rng: np.random.Ge
 
 def test_affine_map_shares_what_no_batched_parameter_enters() -> None:
     matrix = sparse([[1.0, 0.0], [2.0, 0.0]])
-    affine = AffineMap(LinearMap(matrix), np.array([0.0, 1.0]), depends=(True, False))
-    values = np.array([[3.0, 1.0], [3.0, 2.0]])
-    np.testing.assert_array_equal(affine.apply(Theta(values, (True, False))), [[3.0, 7.0]])
-    np.testing.assert_array_equal(affine.apply(Theta(values, (False, True))), [[3.0, 7.0], [3.0, 7.0]])
-    constant = AffineMap(LinearMap(sparse(np.zeros((2, 2)))), np.array([4.0, 5.0]), depends=(False, False))
-    shared = constant.apply(Theta(values, (False, False)))
+    columns = (slice(0, 1), slice(1, 2))
+    affine = AffineMap(LinearMap(matrix), np.array([0.0, 1.0]), columns)
+    assert affine.depends == (True, False)
+    blocks = (np.array([[3.0], [3.0]]), np.array([[1.0], [2.0]]))
+    np.testing.assert_array_equal(affine.apply(Theta(blocks, (True, False), 2)), [[3.0, 7.0]])
+    np.testing.assert_array_equal(affine.apply(Theta(blocks, (False, True), 2)), [[3.0, 7.0], [3.0, 7.0]])
+    constant = AffineMap(LinearMap(sparse(np.zeros((2, 2)))), np.array([4.0, 5.0]), columns)
+    shared = constant.apply(Theta(blocks, (False, False), 2))
     np.testing.assert_array_equal(shared, [[4.0, 5.0]])
     assert np.shares_memory(shared, constant.constant)
     assert affine.constant_values is None
@@ -95,11 +97,11 @@ def values(rng: np.random.Generator, *leads: tuple[int, ...]) -> list[np.ndarray
     ]
 
 
-def test_theta_holds_the_values_in_c_order_and_then_the_logarithms(rng: np.random.Generator) -> None:
+def test_theta_holds_each_parameter_in_c_order_and_its_logarithm_behind_it(rng: np.random.Generator) -> None:
     a, M, c = values(rng, (), (), ())
     theta, batch = LAYOUT.flatten([a, M, c])
     assert batch == ()
-    np.testing.assert_array_equal(theta.values, [[a, *M.ravel(), *c, np.log(a), *np.log(c)]])
+    np.testing.assert_array_equal(theta.values, [[a, np.log(a), *M.ravel(), *c, *np.log(c)]])
     assert theta.shared == (True, True, True)
 
 
@@ -141,7 +143,7 @@ def test_parameter_adjoint(name: str, rng: np.random.Generator) -> None:
     tangents = [np.asarray(rng.normal(size=value.shape)) for value in inputs]
     dtheta = LAYOUT.tangent(inputs, tangents, batch)
     weights = rng.normal(size=dtheta.shape)
-    gradients = LAYOUT.adjoint(inputs, weights, batch)
+    gradients = LAYOUT.adjoint(inputs, LAYOUT.split(weights), batch)
     assert [gradient.shape for gradient in gradients] == [value.shape for value in inputs]
     forward = np.sum(dtheta * weights)
     backward = sum(np.sum(gradient * tangent) for gradient, tangent in zip(gradients, tangents, strict=True))
@@ -173,7 +175,7 @@ def test_a_missing_tangent_is_zero(rng: np.random.Generator) -> None:
 
 def test_a_masked_item_has_a_zero_gradient_where_its_parameter_is_not_a_number() -> None:
     layout = ParameterMap(names=("a",), shapes=((),), logs=(True,))
-    (gradient,) = layout.adjoint([np.array([2.0, np.nan, 0.0])], np.array([[1.0, 4.0], [0.0, 0.0], [0.0, 0.0]]), (3,))
+    (gradient,) = layout.adjoint([np.array([2.0, np.nan, 0.0])], [np.array([[1.0, 4.0], [0.0, 0.0], [0.0, 0.0]])], (3,))
     np.testing.assert_array_equal(gradient, [3.0, 0.0, 0.0])
 
 
@@ -278,7 +280,7 @@ def test_a_batch_equals_a_loop(rng: np.random.Generator) -> None:
     cotangents = [
         rng.normal(size=(5, tensor.shape[1])) for tensor in layer.tangent(np.zeros((5, layer.parameters.width)))
     ]
-    A_bar, b_bar = layer.parameters.adjoint([A, b], layer.adjoint(*cotangents), (5,))
+    A_bar, b_bar = layer.parameters.adjoint([A, b], layer.parameters.split(layer.adjoint(*cotangents)), (5,))
     b_total = np.zeros(4)
     for item in range(5):
         theta, _ = layer.parameters.flatten([A[item], b])
@@ -286,7 +288,7 @@ def test_a_batch_equals_a_loop(rng: np.random.Generator) -> None:
         for field in "PqAb":
             np.testing.assert_array_equal(getattr(program.item(np.array([item])), field), getattr(alone, field))
         parts = layer.adjoint(*(part[[item]] for part in cotangents))
-        A_alone, b_alone = layer.parameters.adjoint([A[item], b], parts, ())
+        A_alone, b_alone = layer.parameters.adjoint([A[item], b], layer.parameters.split(parts), ())
         np.testing.assert_array_equal(A_alone, A_bar[item])
         b_total += b_alone
     np.testing.assert_allclose(b_total, b_bar, rtol=0, atol=ROUNDING)

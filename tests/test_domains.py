@@ -103,3 +103,38 @@ def test_values_that_are_not_finite_are_left_to_the_solve():
 
 def test_an_empty_batch_passes():
     layer_of({"PSD": True}).layer.compiled.parameters.check([np.zeros((0, 2, 2))])
+
+
+@pytest.mark.parametrize("on_failure", ["raise", "nan", "mask"])
+@pytest.mark.parametrize("solver", ["DAQP", "PIQP", "CLARABEL"])
+def test_an_indefinite_P_is_named_whoever_finds_it(solver, on_failure):
+    P, x = cp.Parameter((2, 2), PSD=True), cp.Variable(2)
+    problem = cp.Problem(cp.Minimize(cp.quad_form(x, P) - cp.sum(x)), [x <= 1, x >= -1])
+    layer = CvxpyLayer(problem, [P], [x], solver=solver, on_failure=on_failure)
+    values = np.stack([np.eye(2), np.diag([1.0, -1.0]), np.array([[1.0, 2.0], [2.0, 1.0]])])
+    with pytest.raises(DomainError, match=r"2 of 3 items \(\[1, 2\]\) are indefinite"):
+        layer(values)
+    # What DAQP cannot factorise is allowed all the same.
+    (found,) = layer(np.diag([1.0, 0.0]))
+    np.testing.assert_allclose(found, [0.5, 1.0], rtol=0, atol=1e-9)
+
+
+def test_the_parameters_that_a_definite_P_shows_to_be_definite():
+    n = 3
+    x, y = cp.Variable(n), cp.Variable(n)
+    Q, R, c = cp.Parameter((n, n), PSD=True), cp.Parameter((n, n), PSD=True), cp.Parameter(n)
+
+    def shown(objective: cp.Expression, parameters: list[cp.Parameter]) -> set[str]:
+        problem = cp.Problem(cp.Minimize(objective + c @ x), [x <= y, y <= 1])
+        compiled = CvxpyLayer(problem, [*parameters, c], [x]).layer.compiled
+        return {"QR"[index] for index in compiled.blocks_of_P}
+
+    square = cp.sum_squares(y)
+    assert shown(cp.quad_form(x, Q) + square, [Q]) == {"Q"}
+    assert shown(3 * cp.quad_form(y, Q) + cp.sum_squares(x), [Q]) == {"Q"}
+    assert shown(cp.quad_form(x, Q) + cp.quad_form(y, R), [Q, R]) == {"Q", "R"}
+    # P may be definite where these are not.
+    assert shown(cp.quad_form(x, Q) + cp.sum_squares(x) + square, [Q]) == set()
+    assert shown(cp.quad_form(x, Q) + cp.quad_form(x, R) + square, [Q, R]) == set()
+    assert shown(cp.quad_form(x, Q) + cp.quad_form(y, Q), [Q]) == set()
+    assert shown(cp.quad_form(x, Q + np.eye(n)) + square, [Q]) == set()

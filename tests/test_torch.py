@@ -269,3 +269,28 @@ def test_training_moves_the_loss(layer):
         optimiser.step()
         losses.append(loss.item())
     assert losses[-1] < 1e-2 * losses[0]
+
+
+def test_values_may_change_between_the_passes(rng):
+    x, c, b = cp.Variable(3), cp.Parameter(3), cp.Parameter(3)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x) + c @ x), [x <= b]), [c, b], [x])
+    values = [torch.tensor(rng.normal(size=(4, 3)), requires_grad=True) for _ in range(2)]
+    (kept,) = layer(*values)
+    (changed,) = layer(*values)
+    expected = torch.autograd.grad(kept.sum(), values)
+    with torch.no_grad():
+        for value in values:
+            value.numpy()[:] = 7.0  # past autograd, which would refuse it
+    for gradient, want in zip(torch.autograd.grad(changed.sum(), values), expected, strict=True):
+        torch.testing.assert_close(gradient, want, rtol=0, atol=0)
+
+
+def test_gradients_are_arrays_of_their_own(rng):
+    x, Q, c = cp.Variable(3), cp.Parameter((3, 3), PSD=True), cp.Parameter(3)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.quad_form(x, Q) + c @ x), [x <= 1]), [Q, c], [x])
+    values = [torch.eye(3, dtype=torch.float64).repeat(4, 1, 1), torch.tensor(rng.normal(size=(4, 3)))]
+    for value in values:
+        value.requires_grad_()
+    layer(*values)[0].sum().backward()
+    assert [value.grad.is_contiguous() for value in values] == [True, True]
+    assert values[0].grad.untyped_storage().data_ptr() != values[1].grad.untyped_storage().data_ptr()

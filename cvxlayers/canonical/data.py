@@ -61,16 +61,12 @@ def read_data(conic: Conic, theta_to_cvxpy: sp.csr_array, parameters: ParameterM
 
 
 def _affine(conic: Conic, tensor: sp.csr_array, parameters: ParameterMap) -> AffineMap:
-    """Splits a tensor into its linear part and its constant, and notes which parameters enter."""
+    """Splits a tensor into its linear part and its constant."""
     if not np.all(np.isfinite(tensor.data)):
         raise _infinite(conic)
     linear = sp.csr_array(tensor[:, :-1])
     linear.eliminate_zeros()
-    used = np.zeros(parameters.width, dtype=bool)
-    used[linear.indices] = True
-    pairs = zip(parameters.columns, parameters.log_columns, strict=True)
-    depends = tuple(bool(used[raw].any() or (log is not None and used[log].any())) for raw, log in pairs)
-    return AffineMap(LinearMap(linear), tensor[:, [-1]].toarray()[:, 0], depends)
+    return AffineMap(LinearMap(linear), tensor[:, [-1]].toarray()[:, 0], parameters.blocks)
 
 
 def _entries(reduced: Any, lift: sp.csr_array) -> tuple[Indices, Indices, sp.csr_array]:

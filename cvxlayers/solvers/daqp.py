@@ -51,6 +51,10 @@ class DAQP(Solver):
             return f"it works on dense matrices, of at most {_LARGEST} variables"
         return None
 
+    def proves_convexity(self, options: Options) -> bool:
+        """It factorises P, and fails where that fails, unless it was told to regularise."""
+        return options.native.get("eps_prox", 0.0) == 0.0
+
     def native_options(self) -> Mapping[str, type]:
         """The settings that bear on these programs."""
         reals = ("primal_tol", "dual_tol", "zero_tol", "pivot_tol", "progress_tol", "fval_bound", "eps_prox")

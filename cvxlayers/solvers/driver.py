@@ -43,6 +43,11 @@ class Outcome:
         return [self.names[index] if index >= 0 else "" for index in self.served.tolist()]
 
     @property
+    def is_first_choice(self) -> bool:
+        """Whether the first solver of the plan solved every item."""
+        return not self.served.any() and not self.solution.status.any()
+
+    @property
     def fell_back(self) -> Bool[np.ndarray, "#batch"]:
         """Which items have the result of a fallback."""
         return self.served > 0

@@ -44,6 +44,10 @@ class Solver(ABC):
     def native_options(self) -> Mapping[str, type]:
         """Returns the solver's own option names, and the type of each: bool, int, float or str."""
 
+    def proves_convexity(self, options: Options) -> bool:
+        """Whether P is positive definite in every program that it solves."""
+        return False
+
     @abstractmethod
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Solves every item, independently of the others and of their order. All data are finite.

@@ -67,7 +67,4 @@ def _affine(place: Index, terms: Terms, size: int, parameters: ParameterMap) -> 
     constant = np.bincount(place[fixed], weights=terms.coefficients[fixed], minlength=size)
     entries = (terms.coefficients[~fixed], (place[~fixed], terms.columns[~fixed]))
     linear = sp.csr_array(entries, shape=(size, parameters.width))
-    used = np.zeros(parameters.width, dtype=bool)
-    used[terms.columns[~fixed]] = True
-    depends = tuple(bool(used[columns].any()) for columns in parameters.columns)
-    return AffineMap(LinearMap(linear), constant.astype(float), depends)
+    return AffineMap(LinearMap(linear), constant.astype(float), parameters.blocks)
