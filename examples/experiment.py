@@ -32,7 +32,7 @@ SIZES: tuple[Size, ...] = ("ci", "full")
 class Outcome:
     """What a run found: numbers by name, lines for the reader, and what to draw (None: nothing worth a picture)."""
 
-    metrics: Mapping[str, Metric]
+    metrics: Mapping[str, Any]  # each a Metric
     notes: Sequence[str] = ()
     draw: Callable[[Any], None] | None = None  # of a matplotlib Figure
 

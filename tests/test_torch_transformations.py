@@ -123,13 +123,6 @@ def test_modules_are_copied_and_saved():
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_on_the_union_batch():
-    code = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "tests.torch_parallel"]
-    finished = subprocess.run(code, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert finished.stdout.split() == ["equal"], finished.stderr[-3000:]
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_workers_of_a_loader_solve(context):
     code = [sys.executable, "-m", "tests.torch_loader", context]

@@ -1,0 +1,1 @@
+"""Training through a layer where one machine is outgrown: by torchrun, over JAX devices, and in sweeps on Ray."""
