@@ -272,5 +272,8 @@ def promoted(tensors: Sequence[torch.Tensor]) -> torch.dtype:
 def _tensors(
     arrays: Sequence[np.ndarray], dtypes: Sequence[torch.dtype], like: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
+    tensors = [torch.from_numpy(np.asarray(array)) for array in arrays]
+    if all(tensor.is_cpu for tensor in like) and all(dtype is torch.float64 for dtype in dtypes):
+        return tensors  # `to` takes several times as long to find this out
     device = like[0].device if like else torch.device("cpu")
-    return [torch.as_tensor(array, dtype=dtype, device=device) for array, dtype in zip(arrays, dtypes, strict=True)]
+    return [tensor.to(device, dtype) for tensor, dtype in zip(tensors, dtypes, strict=True)]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from examples.experiment import Context, Experiment, Outcome
+from examples.experiment import Context, Experiment, Outcome, Size
 
 TORCHRUN = (
     "-m",
@@ -74,7 +74,7 @@ def _python(arguments: list[str], **environment: str) -> None:
         raise RuntimeError(f"{' '.join(arguments)} failed:\n{finished.stderr[-2000:]}")
 
 
-SIZES = {"ci": Settings(batch=8, steps=5, epochs=3), "full": Settings()}
+SIZES: dict[Size, Settings] = {"ci": Settings(batch=8, steps=5, epochs=3), "full": Settings()}
 PROCESSES = Experiment(
     "torch", "Train a policy under torchrun on two processes, and compare it with one.", run_torch, SIZES
 )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ def run(settings: Settings, context: Context) -> Outcome:
         path = Path(folder) / "policy.cvxl"
         CvxpyLayer(*problem(plant())).save(path)
         artifact = path.read_bytes()
-    ray.init(num_cpus=settings.workers, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(num_cpus=settings.workers, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         remote = ray.remote(tune)
         waiting = {remote.remote(artifact, limit, settings, context.seed): k for k, limit in enumerate(limits)}
