@@ -305,3 +305,40 @@ def test_sparse_values_and_plain_numbers_as_tensors(rng):
         door.solve_qp(shift.to_sparse(), q)
     with pytest.raises(DtypeError, match=r"q needs a torch\.Tensor, got list"):
         door.solve_qp(shift, [1.0, 2.0, 3.0])
+
+
+# The problems of qpth's own tests (locuslab/qpth, test.py): equalities, inequalities, and the scale of Q, G and A.
+QPTH = {"q": (2, 3, 100.0), "G": (0, 3, 1.0), "h": (0, 3, 1.0), "A": (3, 1, 100.0), "b": (3, 1, 100.0)}
+
+
+@pytest.mark.parametrize("name", list(QPTH))
+def test_the_problems_of_qpth(name):
+    equalities, inequalities, scale = QPTH[name]
+    state = np.random.RandomState(1)
+    factor, G, point = state.randn(10, 10), scale * state.randn(inequalities, 10), state.randn(10)
+    slack, A = state.rand(inequalities), scale * state.randn(equalities, 10)
+    q, target = state.randn(10), state.randn(10)
+    blocks = {"P": scale * factor @ factor.T, "q": q, "A": A, "b": A @ point, "G": G, "h": G @ point + slack}
+    if not equalities:
+        del blocks["A"], blocks["b"]
+
+    def loss(**changed: np.ndarray) -> float:
+        x = solve_qp(**{**blocks, **changed}).x
+        return 0.5 * np.sum((x - target) ** 2)
+
+    solution = solve_qp(**blocks)
+    gradients, _ = solution.vjp(x=solution.x - target)
+    want = central_differences(loss, name, blocks[name])
+    # qpth asks of itself 1e-4, and 1e-2 beside zero.
+    np.testing.assert_allclose(gradients[name], want, rtol=1e-6, atol=1e-8 * np.abs(want).max())
+
+
+def central_differences(loss: Any, name: str, at: np.ndarray) -> np.ndarray:
+    """Differences of fourth order, entry by entry."""
+    step, slopes = 1e-4 * max(1.0, np.abs(at).max()), np.zeros(at.size)
+    for entry in range(at.size):
+        unit = np.zeros(at.size)
+        unit[entry] = step
+        ahead = [loss(**{name: at + k * unit.reshape(at.shape)}) for k in (1, 2, -1, -2)]
+        slopes[entry] = (8 * (ahead[0] - ahead[2]) - (ahead[1] - ahead[3])) / (12 * step)
+    return slopes.reshape(at.shape)
