@@ -9,7 +9,7 @@ import numpy as np
 
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.derivative import choose_method
-from cvxlayers.errors import OptionError, ProblemError, did_you_mean
+from cvxlayers.errors import OptionError, did_you_mean
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.layer import Layer
 from cvxlayers.memory import keep_freed_memory
@@ -60,18 +60,6 @@ def with_keywords(
     threads = default_threads() if threads is None else _threads(threads)
     layer = replace(layer, options=replace(layer.options, threads=threads))
     return replace(layer, options=call_options(layer, solver_args, on_failure))
-
-
-def require_real(layer: Layer, door: str) -> None:
-    """Raises ProblemError if parameters or outputs are complex, in a door that takes real ones only."""
-    compiled = layer.compiled
-    maps = (compiled.parameters, compiled.variables)
-    named = [name for part in maps for name, flag in zip(part.names, part.complexes, strict=False) if flag]
-    if named:
-        raise ProblemError(
-            f"{', '.join(named)}: the {door} layer takes and returns real numbers only. The numpy and PyTorch layers "
-            "take complex ones; or write real and imaginary parts as leaves of their own"
-        )
 
 
 def call_options(layer: Layer, solver_args: Mapping[str, object] | None, on_failure: str | None) -> CallOptions:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cvxlayers import artifact
-from cvxlayers.build import build_layer, call_options, require_real
+from cvxlayers.build import build_layer, call_options
 from cvxlayers.errors import DtypeError, InputError, MissingDependencyError
 from cvxlayers.host import Host
 from cvxlayers.layer import Layer
@@ -84,12 +84,10 @@ class CvxpyLayer:
             threads=threads,
             check=check,
         )
-        require_real(self.layer, "JAX")
 
     @classmethod
     def from_layer(cls, layer: Layer) -> CvxpyLayer:
         """Returns the door over a layer that is compiled already."""
-        require_real(layer, "JAX")
         made = cls.__new__(cls)
         made.layer = layer
         return made
@@ -119,7 +117,7 @@ class CvxpyLayer:
         values = self._values(parameters)
         start = None if warm_start is None else warm_start.warm_start
         host = Host(self.layer, call_options(self.layer, solver_args, on_failure), start)
-        return tuple(solve(host, values))
+        return _unparted(solve(host, values), self.layer.compiled.variables.complexes)
 
     def solve(
         self,
@@ -148,7 +146,7 @@ class CvxpyLayer:
         start = None if warm_start is None else warm_start.warm_start
         options, leaves = call_options(self.layer, solver_args, on_failure), self.layer.compiled.leaves.map
         forward = self.layer.forward([np.asarray(v).astype(np.float64) for v in values], options, start, leaves)
-        outputs = [jnp.asarray(output, dtype) for output in forward.outputs]
+        outputs = _unparted([jnp.asarray(output, dtype) for output in forward.outputs], leaves.complexes)
         return self.layer.result(forward, outputs, jnp.asarray(self.layer.objective(forward), dtype), jnp.asarray)
 
     def save(self, path: object) -> None:
@@ -162,20 +160,36 @@ class CvxpyLayer:
     def _values(self, parameters: Sequence[Any]) -> list[jax.Array]:
         names = self.layer.compiled.parameters.names
         labels = [repr(name) for name in names] + [f"#{index}" for index in range(len(names), len(parameters))]
-        values = [_real(label, parameter) for label, parameter in zip(labels, parameters, strict=False)]
         maps = self.layer.compiled.parameters
+        complexes = [*maps.complexes, *(False,) * len(parameters)]
+        values = [
+            _real(label, parameter, flag) for label, parameter, flag in zip(labels, parameters, complexes, strict=False)
+        ]
         maps.batch_shape(maps.leads([value.shape for value in values]))
         return values
 
 
-def _real(label: str, parameter: Any) -> jax.Array:
+def _real(label: str, parameter: Any, parted: bool) -> jax.Array:
+    """Returns an array of real numbers: of a complex parameter the real and imaginary parts, along a last axis."""
     try:
         array = jnp.asarray(parameter)
     except TypeError as error:
         raise DtypeError(f"parameter {label} needs an array of real numbers: {error}") from None
+    if parted:
+        array = array if jnp.iscomplexobj(array) else array.astype(jnp.result_type(array.dtype, jnp.complex64))
+        return jnp.stack([array.real, array.imag], axis=-1)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise DtypeError(f"parameter {label} needs real numbers, got {array.dtype}; convert it by .real")
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
+
+
+def _unparted(arrays: Sequence[Any], complexes: Sequence[bool]) -> tuple[jax.Array, ...]:
+    """Returns those that are complex as complex arrays."""
+    flags = complexes or (False,) * len(arrays)
+    return tuple(
+        jax.lax.complex(array[..., 0], array[..., 1]) if flag else array
+        for array, flag in zip(arrays, flags, strict=True)
+    )
 
 
 jax.tree_util.register_static(CvxpyLayer)

@@ -10,7 +10,7 @@ from typing import Any, no_type_check
 import numpy as np
 
 from cvxlayers import artifact
-from cvxlayers.build import build_layer, call_options, require_real
+from cvxlayers.build import build_layer, call_options
 from cvxlayers.errors import DtypeError, InputError, MissingDependencyError
 from cvxlayers.host import Host
 from cvxlayers.layer import Layer
@@ -86,12 +86,10 @@ class CvxpyLayer:
             threads=threads,
             check=check,
         )
-        require_real(self.layer, "TensorFlow")
 
     @classmethod
     def from_layer(cls, layer: Layer) -> CvxpyLayer:
         """Returns the door over a layer that is compiled already."""
-        require_real(layer, "TensorFlow")
         made = cls.__new__(cls)
         made.layer = layer
         return made
@@ -122,7 +120,7 @@ class CvxpyLayer:
         values = _values(self.layer, parameters)
         start = None if warm_start is None else warm_start.warm_start
         host = Host(self.layer, call_options(self.layer, solver_args, on_failure), start)
-        return tuple(solve(host, values, _common_dtype(values)))
+        return _unparted(solve(host, values, _common_dtype(values)), self.layer.compiled.variables.complexes)
 
     @tf.autograph.experimental.do_not_convert
     def solve(
@@ -153,7 +151,7 @@ class CvxpyLayer:
         options, leaves = call_options(self.layer, solver_args, on_failure), self.layer.compiled.leaves.map
         arrays = [np.asarray(value).astype(np.float64) for value in values]
         forward = self.layer.forward(arrays, options, start, leaves)
-        outputs = [tf.constant(output, dtype) for output in forward.outputs]
+        outputs = _unparted([tf.constant(output, dtype) for output in forward.outputs], leaves.complexes)
         objective = tf.constant(self.layer.objective(forward), dtype)
         return self.layer.result(forward, outputs, objective, tf.convert_to_tensor)
 
@@ -205,23 +203,36 @@ class KerasLayer(tf.keras.layers.Layer):
 def _values(layer: Layer, parameters: Sequence[Any]) -> list[tf.Tensor]:
     maps = layer.compiled.parameters
     labels = [repr(name) for name in maps.names] + [f"#{index}" for index in range(len(maps.names), len(parameters))]
-    values = [_real(label, parameter) for label, parameter in zip(labels, parameters, strict=False)]
+    complexes = [*maps.complexes, *(False,) * len(parameters)]
+    values = [_real(*each) for each in zip(labels, parameters, complexes, strict=False)]
     shapes: list[Any] = [tuple(value.shape) for value in values if value.shape.is_fully_defined()]
     if len(shapes) == len(values):
         maps.batch_shape(maps.leads(shapes))
     return values
 
 
-def _real(label: str, parameter: Any) -> tf.Tensor:
+def _real(label: str, parameter: Any, parted: bool) -> tf.Tensor:
+    """Returns a tensor of real numbers: of a complex parameter the real and imaginary parts, along a last axis."""
     try:
         tensor = tf.convert_to_tensor(parameter)
     except (TypeError, ValueError) as error:
         raise DtypeError(f"parameter {label} needs a tensor of real numbers: {error}") from None
-    if tensor.dtype.is_floating:
-        return tensor
+    if parted and tensor.dtype.is_complex:
+        return tf.stack([tf.math.real(tensor), tf.math.imag(tensor)], axis=-1)
     if tensor.dtype.is_integer:
-        return tf.cast(tensor, tf.float32)
+        tensor = tf.cast(tensor, tf.float32)
+    if tensor.dtype.is_floating:
+        return tf.stack([tensor, tf.zeros_like(tensor)], axis=-1) if parted else tensor
     raise DtypeError(f"parameter {label} needs real numbers, got {tensor.dtype.name}")
+
+
+def _unparted(tensors: Sequence[tf.Tensor], complexes: Sequence[bool]) -> tuple[tf.Tensor, ...]:
+    """Returns those that are complex as complex tensors."""
+    flags = complexes or (False,) * len(tensors)
+    return tuple(
+        tf.complex(tensor[..., 0], tensor[..., 1]) if flag else tensor
+        for tensor, flag in zip(tensors, flags, strict=True)
+    )
 
 
 def _common_dtype(values: Sequence[tf.Tensor]) -> tf.DType:
