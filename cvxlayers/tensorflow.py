@@ -230,7 +230,7 @@ def _unparted(tensors: Sequence[tf.Tensor], complexes: Sequence[bool]) -> tuple[
     """Returns those that are complex as complex tensors."""
     flags = complexes or (False,) * len(tensors)
     return tuple(
-        tf.complex(tensor[..., 0], tensor[..., 1]) if flag else tensor
+        tf.complex(*tf.unstack(tensor, axis=-1)) if flag else tensor
         for tensor, flag in zip(tensors, flags, strict=True)
     )
 

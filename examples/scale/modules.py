@@ -19,7 +19,8 @@ from cvxlayers.jax import CvxpyLayer
 def allocation(count: int) -> CvxpyLayer:
     """Returns shares of a budget, by predicted returns: maximise returnsᵀx − ½‖x‖² over the simplex."""
     x, returns = cp.Variable(count, nonneg=True), cp.Parameter(count)
-    return CvxpyLayer(cp.Problem(cp.Maximize(returns @ x - 0.5 * cp.sum_squares(x)), [cp.sum(x) == 1]), [returns], [x])
+    budget: Any = cp.sum(x) == 1
+    return CvxpyLayer(cp.Problem(cp.Maximize(returns @ x - 0.5 * cp.sum_squares(x)), [budget]), [returns], [x])
 
 
 class EquinoxAllocator(eqx.Module):
