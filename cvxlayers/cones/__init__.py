@@ -16,3 +16,4 @@ from cvxlayers.cones.product import Product as Product
 from cvxlayers.cones.second_order import SecondOrder as SecondOrder
 from cvxlayers.cones.semidefinite import Semidefinite as Semidefinite
 from cvxlayers.cones.zero import Zero as Zero
+from cvxlayers.cones.smoothing import Smoothed as Smoothed

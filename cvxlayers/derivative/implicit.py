@@ -8,13 +8,17 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cvxlayers.cones import Derivative, derivative_dual
+from cvxlayers.cones import Derivative, Product, Smoothed, derivative_dual
 from cvxlayers.derivative.residual import Point
-from cvxlayers.derivative.system import Factorisation, Factorise, System
+from cvxlayers.derivative.system import Factorisation, Factorise, Solve, System
 from cvxlayers.program import ConeProgram, Values, Vectors
 
 # A dual and a slack both below this, relative to the largest of their kind, count as both zero: weakly active.
 _WEAKLY_ACTIVE = 1e-10
+# Across a kink of a curved cone's projection, its derivative of a random direction of size one jumps by more than this.
+_JUMP = 1e-2
+# Relative residuals and condition numbers up to which a derivative counts as reliable.
+TRUSTED, CONDITIONED = 1e-6, 1e10
 
 
 class Data(NamedTuple):
@@ -35,15 +39,30 @@ class DerivativeInfo:
 
     Attributes:
         residual: relative residual ‖K u − rhs‖∞ / ‖rhs‖∞ of the linear solve.
-        degenerate: whether the system was singular (dependent active constraints, non-unique solution): the derivative
-            is then the least-squares one of smallest norm.
+        condition: estimate of the condition number of K: errors of the solution are amplified by no more than about it.
+        not_unique: whether other solutions are as good; the derivative is then the least-squares one of smallest norm.
+        dependent: whether active constraints depend on one another, so that their dual variables are not unique; the
+            derivative is then again that of smallest norm.
         weakly_active: whether a constraint holds with equality and a zero multiplier, so that the solution map has a
-            kink: the derivative is then the mean of the two sides.
+            kink: the derivative is then the mean of the two sides, or for curved cones one of them.
     """
 
     residual: Float[np.ndarray, "*batch"]
-    degenerate: Bool[np.ndarray, "*batch"]
+    condition: Float[np.ndarray, "*batch"]
+    not_unique: Bool[np.ndarray, "*batch"]
+    dependent: Bool[np.ndarray, "*batch"]
     weakly_active: Bool[np.ndarray, "*batch"]
+
+    @property
+    def degenerate(self) -> Bool[np.ndarray, "*batch"]:
+        """Whether the system was singular: the solution not unique, or active constraints dependent."""
+        return np.logical_or(self.not_unique, self.dependent)
+
+    @property
+    def reliable(self) -> Bool[np.ndarray, "*batch"]:
+        """Whether nothing speaks against the derivative: solved well, regular, well-conditioned, and not at a kink."""
+        sound = np.logical_and(self.residual <= TRUSTED, self.condition <= CONDITIONED)
+        return np.logical_and(sound, ~np.logical_or(self.degenerate, self.weakly_active))
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,27 +75,62 @@ class Linearisation:
     factors: Factorisation
     weakly_active: Bool[np.ndarray, " batch"]
 
+    def trust(self, solve: Solve) -> DerivativeInfo:
+        """Returns how far a derivative from one linear solve can be trusted."""
+        rank = self.factors.rank
+        return DerivativeInfo(solve.residual, rank.condition, rank.not_unique, rank.dependent, self.weakly_active)
 
-def linearise(program: ConeProgram, point: Point, factorise: Factorise) -> Linearisation:
-    """Factorises the Jacobian of the residual map at the solutions `point`."""
-    derivative, weakly_active = projection_derivative(program, point)
+
+def linearise(
+    program: ConeProgram, point: Point, factorise: Factorise, smoothed: Smoothed | None = None
+) -> Linearisation:
+    """Factorises the Jacobian of the residual map at the solutions `point`, or at points of the central path.
+
+    Args:
+        program: the programs.
+        point: their solutions; with `smoothed`, points of the central path.
+        factorise: how the systems are factorised.
+        smoothed: the smoothed cone whose central path it is.
+    """
+    if smoothed is None:
+        derivative, weakly_active = projection_derivative(program, point)
+    else:
+        derivative, weakly_active = derivative_dual(smoothed, point.v), np.zeros(len(point.v), dtype=bool)
     system = System(program, derivative)
     return Linearisation(program, point, system, factorise(system), weakly_active)
 
 
 def projection_derivative(program: ConeProgram, point: Point) -> tuple[Derivative, Bool[np.ndarray, " batch"]]:
-    """Returns DΠ(v), with the rounding noise of weakly active inequality rows removed, and which items have such."""
+    """Returns DΠ(v), with the rounding noise of weakly active inequality rows removed, and which items have kinks."""
     cone = program.structure.cone
     derivative = derivative_dual(cone, point.v)
     rows = slice(cone.zero, cone.zero + cone.nonnegative)
     v, y, s = point.v[:, rows], point.y[:, rows], point.s[:, rows]
-    weak = (y <= _WEAKLY_ACTIVE * _size(point.y)) & (s <= _WEAKLY_ACTIVE * np.maximum(_size(point.s), _size(program.b)))
+    sizes = _size(point.y), np.maximum(_size(point.s), _size(program.b))
+    weak = (y <= _WEAKLY_ACTIVE * sizes[0]) & (s <= _WEAKLY_ACTIVE * sizes[1])
     weak &= np.isfinite(v)
     if weak.any():
         eigenvalues = derivative.eigenvalues.copy()
         eigenvalues[:, rows] = np.where(weak, 0.5, eigenvalues[:, rows])
         derivative = replace(derivative, eigenvalues=eigenvalues)
-    return derivative, np.any(weak, axis=1)
+    weakly_active = np.any(weak, axis=1)
+    if not cone.polyhedral:
+        weakly_active |= _kinked(cone, point.v, _WEAKLY_ACTIVE * np.minimum(*sizes))
+    return derivative, weakly_active
+
+
+def _kinked(cone: Product, v: Vectors, distance: Float[np.ndarray, "batch 1"]) -> Bool[np.ndarray, " batch"]:
+    """Returns whether the projection on a curved cone has a kink within about a distance of v.
+
+    Across a kink its derivative jumps; where it is smooth, a step as small as this changes it hardly at all.
+    """
+    curved = np.arange(v.shape[1]) >= cone.zero + cone.nonnegative
+    rng = np.random.default_rng(0)
+    step, probe = rng.normal(size=(2, 1, v.shape[1])) * curved
+    step, probe = distance * step, np.broadcast_to(probe, v.shape)
+    ahead, behind = (derivative_dual(cone, v + sign * step).apply(probe) for sign in (1.0, -1.0))
+    with np.errstate(invalid="ignore"):
+        return np.max(np.abs(ahead - behind), axis=1, initial=0.0) > _JUMP
 
 
 def jvp(linearisation: Linearisation, tangent: Data) -> tuple[Vectors, Vectors, Vectors, DerivativeInfo]:
@@ -88,7 +142,7 @@ def jvp(linearisation: Linearisation, tangent: Data) -> tuple[Vectors, Vectors, 
     solve = linearisation.factors.solve(r1, system.to_eigen(r2))
     dx, dy = solve.first, system.from_eigen(solve.second)
     ds = r2 - A.matvec(program.A, dx)
-    return dx, dy, ds, DerivativeInfo(solve.residual, solve.degenerate, linearisation.weakly_active)
+    return dx, dy, ds, linearisation.trust(solve)
 
 
 def vjp(linearisation: Linearisation, x: Vectors, y: Vectors, s: Vectors) -> tuple[Data, DerivativeInfo]:
@@ -99,9 +153,7 @@ def vjp(linearisation: Linearisation, x: Vectors, y: Vectors, s: Vectors) -> tup
     lam, mu = solve.first, s + system.from_eigen(solve.second)
     A_bar = A.outer(-point.y, lam)
     A_bar -= A.outer(mu, point.x)
-    return Data(P.outer(-lam, point.x), -lam, A_bar, mu), DerivativeInfo(
-        solve.residual, solve.degenerate, linearisation.weakly_active
-    )
+    return Data(P.outer(-lam, point.x), -lam, A_bar, mu), linearisation.trust(solve)
 
 
 def _size(w: Vectors) -> Float[np.ndarray, "batch 1"]:
