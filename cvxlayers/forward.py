@@ -98,3 +98,14 @@ def spread_info(info: DerivativeInfo, solved: Items, forward: Forward) -> Deriva
         column[solved] = found
         columns.append(column.reshape(forward.batch_shape))
     return DerivativeInfo(*columns)
+
+
+def put_on_path(point: Point, solved: Items, found: Point) -> Point:
+    """Returns solutions with those of the solved items replaced by points of the central path, and their residuals."""
+    columns = {name: np.array(getattr(point, name)) for name in ("x", "v", "y", "s")}
+    for name, column in columns.items():
+        column[solved] = getattr(found, name)
+    merit = np.zeros((len(point.x), 1))
+    merit[solved, 0] = found.merit
+    none, scale = np.zeros((len(merit), 0)), np.ones(len(merit))
+    return Point(**columns, dual=merit, primal=none, dual_scale=scale, primal_scale=scale)

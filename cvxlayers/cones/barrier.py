@@ -105,13 +105,15 @@ def proximal_point(
     return np.where(np.isfinite(v), found * scale[:, None], np.nan), hessian
 
 
-def _newton_step(
-    barrier: Barrier, rows: Rows, at: Points, target: Points, strength: Scalars
-) -> tuple[Points, Scalars]:
+def _newton_step(barrier: Barrier, rows: Rows, at: Points, target: Points, strength: Scalars) -> tuple[Points, Scalars]:
     """Returns the Newton step, and the Newton decrement of the function divided by μ, which is self-concordant."""
     here = barrier(at, rows)
     gradient = at - target + strength[:, None] * here.gradient
-    step = -np.linalg.solve(np.eye(3) + strength[:, None, None] * here.hessian, gradient[..., None])[..., 0]
+    matrix = np.eye(3) + strength[:, None, None] * here.hessian
+    try:
+        step = -np.linalg.solve(matrix, gradient[..., None])[..., 0]
+    except np.linalg.LinAlgError:  # to rounding, where a point all but touches the boundary
+        step = -(np.linalg.pinv(np.nan_to_num(matrix), hermitian=True) @ gradient[..., None])[..., 0]
     return step, np.sqrt(np.maximum(-np.sum(gradient * step, axis=-1), 0.0) / strength)
 
 
@@ -147,7 +149,12 @@ def _symmetric(entries: dict[tuple[int, int], Scalars], count: int) -> Matrices:
 
 
 def _minus_log(
-    psi: Scalars, slope: Points, bend: Matrices, legs: tuple[Points, Points], logs: Scalars, inside: Bool[np.ndarray, " k"]
+    psi: Scalars,
+    slope: Points,
+    bend: Matrices,
+    legs: tuple[Points, Points],
+    logs: Scalars,
+    inside: Bool[np.ndarray, " k"],
 ) -> Expansion:
     """−log ψ − Σ weight·log leg, from ψ's expansion and from the reciprocals of the legs with their weights."""
     reciprocal, weight = legs

@@ -38,7 +38,8 @@ class DerivativeInfo:
     """How far a derivative can be trusted, per item.
 
     Attributes:
-        residual: relative residual ‖K u − rhs‖∞ / ‖rhs‖∞ of the linear solve.
+        residual: relative residual ‖K u − rhs‖∞ / ‖rhs‖∞ of the linear solve; for a smoothed derivative also that of
+            the point of the central path, for lpgd infinite where neither perturbed program has a solution.
         condition: estimate of the condition number of K: errors of the solution are amplified by no more than about it.
         not_unique: whether other solutions are as good; the derivative is then the least-squares one of smallest norm.
         dependent: whether active constraints depend on one another, so that their dual variables are not unique; the
@@ -67,18 +68,22 @@ class DerivativeInfo:
 
 @dataclass(frozen=True, eq=False)
 class Linearisation:
-    """The solution map of a batch of programs, linearised and factorised at their solutions."""
+    """The solution map of a batch of programs, linearised and factorised at their solutions.
+
+    `offset` is how far the points are from the central path, zero where solutions themselves are differentiated.
+    """
 
     program: ConeProgram
     point: Point
     system: System
     factors: Factorisation
     weakly_active: Bool[np.ndarray, " batch"]
+    offset: Float[np.ndarray, " batch"]
 
     def trust(self, solve: Solve) -> DerivativeInfo:
         """Returns how far a derivative from one linear solve can be trusted."""
-        rank = self.factors.rank
-        return DerivativeInfo(solve.residual, rank.condition, rank.not_unique, rank.dependent, self.weakly_active)
+        rank, residual = self.factors.rank, np.maximum(solve.residual, self.offset)
+        return DerivativeInfo(residual, rank.condition, rank.not_unique, rank.dependent, self.weakly_active)
 
 
 def linearise(
@@ -97,7 +102,8 @@ def linearise(
     else:
         derivative, weakly_active = derivative_dual(smoothed, point.v), np.zeros(len(point.v), dtype=bool)
     system = System(program, derivative)
-    return Linearisation(program, point, system, factorise(system), weakly_active)
+    offset = np.zeros(len(point.v)) if smoothed is None else point.merit
+    return Linearisation(program, point, system, factorise(system), weakly_active, offset)
 
 
 def projection_derivative(program: ConeProgram, point: Point) -> tuple[Derivative, Bool[np.ndarray, " batch"]]:
@@ -115,7 +121,8 @@ def projection_derivative(program: ConeProgram, point: Point) -> tuple[Derivativ
         derivative = replace(derivative, eigenvalues=eigenvalues)
     weakly_active = np.any(weak, axis=1)
     if not cone.polyhedral:
-        weakly_active |= _kinked(cone, point.v, _WEAKLY_ACTIVE * np.minimum(*sizes))
+        near = np.maximum(np.minimum(*sizes), 1e-3 * np.maximum(*sizes))
+        weakly_active |= _kinked(cone, point.v, _WEAKLY_ACTIVE * near)
     return derivative, weakly_active
 
 
