@@ -29,6 +29,7 @@ import scipy.sparse as sp
 from cvxlayers.build import assemble
 from cvxlayers.compiled import AffineMap, CompiledProblem, Leaves, Owner, VariableMap
 from cvxlayers.cones import Product
+from cvxlayers.differentiation import differentiation
 from cvxlayers.domain import Domain
 from cvxlayers.errors import ArtifactError, OptionError
 from cvxlayers.layer import Layer
@@ -132,6 +133,7 @@ def _header(layer: Layer) -> dict[str, Any]:
         "on_failure": options.on_failure,
         "strict": layer.strict,
         "check": layer.check,
+        "differentiation": asdict(layer.differentiation),
     }
     try:
         return json.loads(json.dumps(header))
@@ -198,7 +200,12 @@ def _layer(header: Mapping[str, Any], arrays: Arrays) -> Layer:
     primary, *fallbacks = (solver_named(name) for name in header["solvers"])
     layer = assemble(compiled, Plan(primary, tuple(fallbacks)))
     options = replace(layer.options, solver=Options(**header["options"]), on_failure=header["on_failure"])
-    return replace(layer, options=options, strict=bool(header["strict"]), check=bool(header["check"]))
+    # The ridge stands in P already. Files written before there was a choice are differentiated exactly.
+    how = header.get("differentiation", {"kind": "exact", "mu": None, "ridge": 0.0})
+    how = differentiation(how["kind"], how["mu"] if how["kind"] != "exact" else None, how["ridge"])
+    return replace(
+        layer, options=options, strict=bool(header["strict"]), check=bool(header["check"]), differentiation=how
+    )
 
 
 def _domains(

@@ -9,12 +9,14 @@ import numpy as np
 
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.derivative import choose_method
+from cvxlayers.differentiation import differentiation
 from cvxlayers.errors import OptionError, did_you_mean
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.layer import Layer
 from cvxlayers.memory import keep_freed_memory
 from cvxlayers.parallel import default_threads
 from cvxlayers.reduction import find_reduction
+from cvxlayers.ridge import add_ridge
 from cvxlayers.solvers import Options, Plan, parse_options, select
 
 ON_FAILURE = ("raise", "nan", "mask")
@@ -33,12 +35,16 @@ def build_layer(
     strict: bool = False,
     threads: int | None = None,
     check: bool = True,
+    derivative: str = "exact",
+    mu: float | None = None,
+    ridge: float = 0.0,
 ) -> Layer:
     """Compiles a problem and chooses the methods for it; the arguments are those of every `CvxpyLayer`."""
     from cvxlayers.canonical import compile_problem
 
-    compiled = compile_problem(problem, parameters, variables, gp=gp, freeze=freeze)
-    layer = replace(assemble(compiled, solver), strict=strict, check=check)
+    how = differentiation(derivative, mu, ridge)
+    compiled = add_ridge(compile_problem(problem, parameters, variables, gp=gp, freeze=freeze), how.ridge)
+    layer = replace(assemble(compiled, solver), strict=strict, check=check, differentiation=how)
     return with_keywords(layer, solver_args, on_failure, threads)
 
 

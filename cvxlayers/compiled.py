@@ -237,6 +237,11 @@ class CompiledProblem:
         data = (self.P.apply(theta), self.q.apply(theta), self.A.apply(theta), self.b.apply(theta))
         return ConeProgram(self.structure, theta.batch, *data)
 
+    @property
+    def names_in_costs(self) -> list[str]:
+        """The parameters on which q depends."""
+        return [name for name, enters in zip(self.parameters.names, self.q.depends, strict=True) if enters]
+
     def tangent(self, dtheta: Vectors) -> tuple[Values, Vectors, Values, Vectors]:
         """Returns the tangents of P, q, A and b."""
         return self.P.tangent(dtheta), self.q.tangent(dtheta), self.A.tangent(dtheta), self.b.tangent(dtheta)

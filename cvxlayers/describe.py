@@ -51,7 +51,13 @@ def _rows(layer: Layer) -> Iterator[tuple[str, str]]:
     yield from _data(compiled)
     names = [solver.name for solver in layer.options.plan.solvers]
     yield "solver", f"{names[0]}; for what it leaves unsolved {', '.join(names[1:])}" if names[1:] else names[0]
-    yield "derivative", _METHODS[kernel.method]
+    how = layer.differentiation
+    if how.ridge:
+        yield "ridge", f"{how.ridge:g} / 2 times the squares of all variables, added to the cost"
+    kind = "" if how.kind == "exact" else f"{how.describe()}; "
+    yield "derivative", f"{kind}{_METHODS[kernel.method]}"
+    if layer.strict:
+        yield "strict", "inaccurate solutions and doubtful derivatives raise"
     yield "memory", f"about {amount(memory_per_item(layer))} for each item of a batch"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -90,9 +90,22 @@ def spread(arrays: Sequence[Array], solved: Items, forward: Forward) -> list[Arr
 
 
 def spread_info(info: DerivativeInfo, solved: Items, forward: Forward) -> DerivativeInfo:
-    """Spreads over the batch, in its shape; items without a solution have no residual: NaN."""
-    shape, batch = forward.batch_shape, forward.program.batch
-    residual = np.full(batch, np.nan)
-    degenerate, weakly_active = np.zeros(batch, dtype=bool), np.zeros(batch, dtype=bool)
-    residual[solved], degenerate[solved], weakly_active[solved] = info.residual, info.degenerate, info.weakly_active
-    return DerivativeInfo(residual.reshape(shape), degenerate.reshape(shape), weakly_active.reshape(shape))
+    """Spreads over the batch, in its shape; items without a solution have no residual and no condition: NaN."""
+    columns = []
+    for field in fields(DerivativeInfo):
+        found = getattr(info, field.name)
+        column = np.full(forward.program.batch, np.nan if found.dtype == np.float64 else False, found.dtype)
+        column[solved] = found
+        columns.append(column.reshape(forward.batch_shape))
+    return DerivativeInfo(*columns)
+
+
+def put_on_path(point: Point, solved: Items, found: Point) -> Point:
+    """Returns solutions with those of the solved items replaced by points of the central path, and their residuals."""
+    columns = {name: np.array(getattr(point, name)) for name in ("x", "v", "y", "s")}
+    for name, column in columns.items():
+        column[solved] = getattr(found, name)
+    merit = np.zeros((len(point.x), 1))
+    merit[solved, 0] = found.merit
+    none, scale = np.zeros((len(merit), 0)), np.ones(len(merit))
+    return Point(**columns, dual=merit, primal=none, dual_scale=scale, primal_scale=scale)

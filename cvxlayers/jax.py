@@ -10,6 +10,7 @@ import numpy as np
 from cvxlayers import artifact
 from cvxlayers.build import build_layer, call_options
 from cvxlayers.errors import DtypeError, InputError, MissingDependencyError
+from cvxlayers.gradcheck import GradientCheck, gradcheck
 from cvxlayers.host import Host
 from cvxlayers.layer import Layer
 from cvxlayers.result import LayerResult
@@ -50,6 +51,10 @@ class CvxpyLayer:
         threads: threads over the items of a batch; by default CVXLAYERS_THREADS, or the processors available.
         check: whether each call checks its values against the attributes of the parameters: sign, bounds, symmetry,
             definiteness, support.
+        derivative: "exact"; "smoothed", the derivative of the point on the central path with s ∘ y = mu, and "lpgd",
+            differences of solutions with perturbed costs: both inform also where the exact one is zero or undefined.
+        mu: how strongly: the barrier parameter of "smoothed" (0.01), the size of lpgd's perturbation (0.1).
+        ridge: weight of ½‖variables‖² that is added to the cost, in the solution and in its derivatives.
 
     Raises:
         ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
@@ -70,6 +75,9 @@ class CvxpyLayer:
         strict: bool = False,
         threads: int | None = None,
         check: bool = True,
+        derivative: str = "exact",
+        mu: float | None = None,
+        ridge: float = 0.0,
     ) -> None:
         self.layer = build_layer(
             problem,
@@ -83,6 +91,9 @@ class CvxpyLayer:
             strict=strict,
             threads=threads,
             check=check,
+            derivative=derivative,
+            mu=mu,
+            ridge=ridge,
         )
 
     @classmethod
@@ -148,6 +159,20 @@ class CvxpyLayer:
         forward = self.layer.forward([np.asarray(v).astype(np.float64) for v in values], options, start, leaves)
         outputs = _unparted([jnp.asarray(output, dtype) for output in forward.outputs], leaves.complexes)
         return self.layer.result(forward, outputs, jnp.asarray(self.layer.objective(forward), dtype), jnp.asarray)
+
+    def gradcheck(self, *parameters: Any, tolerance: float = 1e-5, seed: int = 0) -> GradientCheck:
+        """Compares the layer's derivatives with finite differences, per parameter and item of the batch.
+
+        The step of the differences follows from the accuracy of the solutions, and their own error is known: the result
+        tells which of the two sides is unreliable. Print it; its `ok` says whether a derivative is wrong.
+
+        Args:
+            parameters: as in a call.
+            tolerance: relative error up to which derivatives and differences agree.
+            seed: of the random directions.
+        """
+        values = [np.asarray(value).astype(np.float64) for value in self._values(parameters)]
+        return gradcheck(self.layer, values, tolerance, seed=seed)
 
     def save(self, path: object) -> None:
         """Writes the compiled layer to a file that `cvxlayers.load` reads, also where CVXPY is not installed.

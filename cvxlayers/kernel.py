@@ -19,6 +19,7 @@ from cvxlayers.derivative import (
     Method,
     Point,
     System,
+    central_point,
     evaluate,
     factorise,
     polish,
@@ -106,6 +107,26 @@ class Kernel:
             return Lifted(factorise(small, self.method, threads), fold, expand)
 
         return lift
+
+    def central_point(self, program: ConeProgram, reduced: Reduced | None, point: Point, mu: float) -> Point:
+        """Returns the points of the central path with barrier parameter `mu`; see `derivative.central_point`.
+
+        The barrier is that of the reduced programs: a row that says nothing new repels nothing.
+
+        Args:
+            program: the programs.
+            reduced: the same programs, reduced; otherwise they are reduced anew.
+            point: their solutions.
+            mu: the barrier parameter.
+        """
+        reduction = self.reduction
+        if reduction is None:
+            return central_point(program, point.x, point.v, mu, lambda system: factorise(system, self.method, 1))
+        lower = reduction.eliminate(program) if reduced is None else reduced
+        x, v = np.take(point.x, reduction.kept_variables, axis=1), np.take(point.v, reduction.kept_rows, axis=1)
+        small = central_point(lower.program, x, v, mu, lambda system: factorise(system, self.method, 1))
+        x, y, s = lower.recover(small.x, small.y, small.s)
+        return Point(x, y - s, y, s, small.dual, small.primal, small.dual_scale, small.primal_scale)
 
     def _polish(self, program: ConeProgram, outcome: Outcome, threads: int) -> Point:
         """Polishes the items that have a solution; the others keep the solver's last point."""

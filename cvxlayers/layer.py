@@ -7,8 +7,9 @@ Everything here is a batch of float64 numpy arrays. A call changes nothing: what
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -16,31 +17,42 @@ from jaxtyping import Bool, Float, Int
 
 from cvxlayers import envelope, report
 from cvxlayers.compiled import CompiledProblem, VariableMap
+from cvxlayers.cones import Smoothed
 from cvxlayers.derivative import (
+    TRUSTED,
     Data,
     DerivativeInfo,
     Linearisation,
+    Point,
     jvp,
     linearise,
     microseconds,
     vjp,
     worst_of,
 )
+from cvxlayers.differentiation import Differentiation
 from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, SolverError
-from cvxlayers.forward import Array, Forward, Items, join, split, spread, spread_info, spread_rows
+from cvxlayers.forward import Array, Forward, Items, join, put_on_path, split, spread, spread_info, spread_rows
 from cvxlayers.kernel import CallOptions, Kernel
+from cvxlayers.lpgd import Differences
 from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
-from cvxlayers.program import Status, Vectors
+from cvxlayers.program import ConeProgram, Status, Vectors
+from cvxlayers.reduction import Reduced
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
 from cvxlayers.solvers import Outcome
 
 Sizes = Float[np.ndarray, " batch"]
 
 # Relative KKT residuals of the returned point up to which it counts as solved, and as usable (with a warning), unless
-# the caller asked for less. A derivative is reported where its linear solve has a larger residual than the last.
-_SOLVED, _USABLE, _TRUSTED = 1e-8, 1e-5, 1e-6
+# the caller asked for less.
+_SOLVED, _USABLE = 1e-8, 1e-5
 # Bytes of matrices that one piece of a batch may fill.
 _CACHE = 2**22
+# The linear programs of which it has been said that their solutions do not move with their costs.
+_WARNED: weakref.WeakSet[CompiledProblem] = weakref.WeakSet()
+
+# What derivatives at some solutions are computed from.
+Local = Linearisation | Differences
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +65,7 @@ class Layer:
         options: what a call asks for unless it says otherwise.
         strict: whether doubtful results raise instead of warning.
         check: whether values are checked against the attributes of their parameters.
+        differentiation: how it is differentiated, and the ridge that the compiled problem has been given.
     """
 
     compiled: CompiledProblem
@@ -60,6 +73,7 @@ class Layer:
     options: CallOptions
     strict: bool
     check: bool = True
+    differentiation: Differentiation = field(default_factory=Differentiation)
 
     def forward(
         self,
@@ -118,15 +132,20 @@ class Layer:
             One cotangent per parameter, of the shape of the value the caller passed, and how far to trust them.
         """
         lead, rows = split([*cotangents, objective], directions, forward.fold)
+        self._warn_of_zeros(cotangents)
+        call, forward = forward, self.on_path(forward)
         batch, point, parameters = forward.program.batch, forward.point, self.compiled.parameters
         count, widths = len(parameters.names), [block.stop - block.start for block in parameters.blocks]
         pulled = [forward.map.adjoint(point.x, point.y, row[:-1]) for row in rows]
         pulled = [(spread_rows(x, batch), spread_rows(y, batch)) for x, y in pulled]
 
-        def pull(lin: Linearisation, items: Items, out: Sequence[Array]) -> DerivativeInfo:
+        def pull(lin: Local, items: Items, out: Sequence[Array]) -> DerivativeInfo:
             zero, infos = np.zeros((len(items), forward.program.structure.m)), []
             for k, (x, y) in enumerate(pulled):
-                data, info = vjp(lin, x[items], y[items], zero)
+                if isinstance(lin, Differences):
+                    data, info = lin.vjp(x[items], y[items])
+                else:
+                    data, info = vjp(lin, x[items], y[items], zero)
                 self.compiled.pull(*data, out=out[k * count : (k + 1) * count])
                 infos.append(info)
             return worst_of(infos)
@@ -136,7 +155,7 @@ class Layer:
         for k, row in enumerate(rows):
             total = found[k * count : (k + 1) * count]
             if row[-1] is not None:
-                direct = parameters.split(envelope.adjoint(self.compiled, forward, row[-1]))
+                direct = parameters.split(envelope.adjoint(self.compiled, call, row[-1]))
                 total = [one + other for one, other in zip(total, direct, strict=True)]
             gradients.append(parameters.adjoint(forward.values, total, forward.batch_shape))
         return join(gradients, lead), info
@@ -155,12 +174,18 @@ class Layer:
             One tangent per variable, of shape (*batch, *variable.shape), and how far to trust them.
         """
         lead, dthetas = self.theta_tangents(forward, tangents, directions)
+        self._warn_of_zeros(tangents)
+        forward = self.on_path(forward)
         point = forward.point
 
-        def push(lin: Linearisation, items: Items, out: Sequence[Array]) -> DerivativeInfo:
+        def push(lin: Local, items: Items, out: Sequence[Array]) -> DerivativeInfo:
             infos = []
             for dtheta, dx, dy in zip(dthetas, out[::2], out[1::2], strict=True):
-                dx[:], dy[:], _, info = jvp(lin, Data(*self.compiled.tangent(dtheta[items])))
+                tangent = Data(*self.compiled.tangent(dtheta[items]))
+                if isinstance(lin, Differences):
+                    dx[:], dy[:], info = lin.jvp(tangent)
+                else:
+                    dx[:], dy[:], _, info = jvp(lin, tangent)
                 infos.append(info)
             return worst_of(infos)
 
@@ -219,7 +244,7 @@ class Layer:
     def over_solved(
         self,
         forward: Forward,
-        differentiate: Callable[[Linearisation, Items, Sequence[Array]], DerivativeInfo],
+        differentiate: Callable[[Any, Items, Sequence[Array]], DerivativeInfo],
         widths: Sequence[int],
     ) -> tuple[list[Array], DerivativeInfo]:
         """Differentiates the solution maps of the solved items, in pieces that fit the processor's cache.
@@ -238,18 +263,20 @@ class Layer:
         threads = len(worthwhile_chunks(len(solved), forward.options.threads, microseconds(order)))
         footprint = 8 * (2 * order * order + self.compiled.parameters.width)
         count = max(threads, len(solved) * footprint // _CACHE)
+        if self.differentiation.kind == "lpgd":  # the solver has threads of its own
+            threads = count = 1
         arrays = [np.zeros((len(solved), width)) for width in widths]
 
         def piece_of(piece: slice) -> DerivativeInfo:
             index = piece if everything else solved[piece]
             program, point = forward.program.item(index), forward.point.item(index)
             reduced = None if forward.reduced is None else forward.reduced.item(index)
-            lin = linearise(program, point, self.kernel.factoriser(1, reduced))
+            lin = self._local(program, point, reduced, forward.options)
             return differentiate(lin, solved[piece], [array[piece] for array in arrays])
 
         infos = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)
         info = DerivativeInfo(
-            *(np.concatenate([getattr(i, field.name) for i in infos]) for field in fields(DerivativeInfo))
+            *(np.concatenate([getattr(i, column.name) for i in infos]) for column in fields(DerivativeInfo))
         )
         self._check(info, solved)
         return spread(arrays, solved, forward), spread_info(info, solved, forward)
@@ -258,6 +285,33 @@ class Layer:
         """The parameters whose definiteness the first solver proves by solving: checking it takes as long again."""
         proves = self.kernel.reduction is None and options.plan.primary.proves_convexity(options.solver)
         return self.compiled.blocks_of_P if proves else ()
+    def _local(self, program: ConeProgram, point: Point, reduced: Reduced | None, options: CallOptions) -> Local:
+        """Returns what derivatives at the solutions of some programs are computed from."""
+        how = self.differentiation
+        if how.kind == "lpgd":
+            return Differences(self.kernel, program, point, options, how.mu)
+        smoothed = Smoothed(program.structure.cone, how.mu) if how.kind == "smoothed" else None
+        return linearise(program, point, self.kernel.factoriser(1, reduced), smoothed)
+
+    def on_path(self, forward: Forward) -> Forward:
+        """Returns the call as if it had ended on the central path, where that is what is differentiated."""
+        if self.differentiation.kind != "smoothed":
+            return forward
+        solved = np.flatnonzero(forward.ok)
+        program, point = forward.program.item(solved), forward.point.item(solved)
+        reduced = None if forward.reduced is None else forward.reduced.item(solved)
+        found = self.kernel.central_point(program, reduced, point, self.differentiation.mu)
+        return replace(forward, point=put_on_path(forward.point, solved, found))
+
+    def _warn_of_zeros(self, directions: Sequence[Array | None]) -> None:
+        """Warns, once for each problem, that a linear program's solution does not move with its costs."""
+        compiled, exact = self.compiled, self.differentiation.kind == "exact"
+        linear = not compiled.structure.P.nnz and compiled.structure.cone.polyhedral and any(compiled.q.depends)
+        if not (exact and linear) or compiled in _WARNED:
+            return
+        if any(direction is not None and np.any(direction) for direction in directions):
+            _WARNED.add(compiled)
+            warnings.warn(report.constant_in_costs(compiled.names_in_costs), DerivativeWarning, stacklevel=4)
 
     def _report(
         self,
@@ -281,9 +335,9 @@ class Layer:
             warnings.warn(message, CvxlayersWarning, stacklevel=4)
 
     def _check(self, info: DerivativeInfo, solved: Items) -> None:
-        rough = np.flatnonzero(info.residual > _TRUSTED)
+        rough = np.flatnonzero(~(info.residual <= TRUSTED))
         if len(rough):
-            message = report.doubtful(solved[rough], len(solved), info.residual[rough])
+            message = report.doubtful(solved[rough], len(solved), info.residual[rough], self.differentiation.kind)
             if self.strict:
                 raise DerivativeError(message)
             warnings.warn(message, DerivativeWarning, stacklevel=4)

@@ -17,6 +17,7 @@ from cvxlayers.derivative import DerivativeInfo
 from cvxlayers.describe import describe
 from cvxlayers.errors import ShapeError
 from cvxlayers.forward import Array, Forward
+from cvxlayers.gradcheck import GradientCheck, gradcheck
 from cvxlayers.layer import Layer
 from cvxlayers.result import LayerResult
 from cvxlayers.spy import spy
@@ -43,6 +44,10 @@ class CvxpyLayer:
         threads: threads over the items of a batch; by default CVXLAYERS_THREADS, or the processors available.
         check: whether each call checks its values against the attributes of the parameters: sign, bounds, symmetry,
             definiteness, support.
+        derivative: "exact"; "smoothed", the derivative of the point on the central path with s ∘ y = mu, and "lpgd",
+            differences of solutions with perturbed costs: both inform also where the exact one is zero or undefined.
+        mu: how strongly: the barrier parameter of "smoothed" (0.01), the size of lpgd's perturbation (0.1).
+        ridge: weight of ½‖variables‖² that is added to the cost, in the solution and in its derivatives.
 
     Raises:
         ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
@@ -63,6 +68,9 @@ class CvxpyLayer:
         strict: bool = False,
         threads: int | None = None,
         check: bool = True,
+        derivative: str = "exact",
+        mu: float | None = None,
+        ridge: float = 0.0,
     ) -> None:
         self.layer = build_layer(
             problem,
@@ -76,6 +84,9 @@ class CvxpyLayer:
             strict=strict,
             threads=threads,
             check=check,
+            derivative=derivative,
+            mu=mu,
+            ridge=ridge,
         )
 
     @classmethod
@@ -230,6 +241,19 @@ class CvxpyLayer:
 
         return tensorflow.CvxpyLayer.from_layer(self.layer)
 
+    def gradcheck(self, *parameters: ArrayLike, tolerance: float = 1e-5, seed: int = 0) -> GradientCheck:
+        """Compares the layer's derivatives with finite differences, per parameter and item of the batch.
+
+        The step of the differences follows from the accuracy of the solutions, and their own error is known: the result
+        tells which of the two sides is unreliable. Print it; its `ok` says whether a derivative is wrong.
+
+        Args:
+            parameters: as in a call.
+            tolerance: relative error up to which derivatives and differences agree.
+            seed: of the random directions.
+        """
+        return gradcheck(self.layer, self._read(parameters), tolerance, seed=seed)
+
     def save(self, path: object) -> None:
         """Writes the compiled layer to a file that `cvxlayers.load` reads, also where CVXPY is not installed.
 
@@ -237,6 +261,12 @@ class CvxpyLayer:
             ArtifactError: if an option of the layer is neither a number nor a text.
         """
         artifact.save(self.layer, path)
+
+    def _read(self, parameters: Sequence[ArrayLike]) -> list[Array]:
+        names = self.layer.compiled.parameters.names
+        labels = [f"parameter {name!r}" for name in names]
+        labels += [f"parameter #{index}" for index in range(len(names), len(parameters))]
+        return read(labels, parameters, self.layer.compiled.parameters.complexes)
 
     def _forward(
         self,
@@ -246,10 +276,7 @@ class CvxpyLayer:
         warm_start: LayerResult | None = None,
         outputs: VariableMap | None = None,
     ) -> Forward:
-        names = self.layer.compiled.parameters.names
-        labels = [f"parameter {name!r}" for name in names]
-        labels += [f"parameter #{index}" for index in range(len(names), len(parameters))]
-        values = read(labels, parameters, self.layer.compiled.parameters.complexes)
+        values = self._read(parameters)
         options = call_options(self.layer, solver_args, on_failure)
         return self.layer.forward(values, options, None if warm_start is None else warm_start.warm_start, outputs)
 

@@ -18,6 +18,14 @@ _HINTS = {
     Status.INVALID_INPUT: "Invalid input: the data of these items hold NaN or infinite entries{culprits}.",
 }
 
+_DOUBTS = {
+    "exact": "The solution is probably not unique, or its active constraints are dependent; what is returned is the "
+    "least-squares derivative of smallest norm. A small quadratic term in the objective makes a solution unique.",
+    "smoothed": "The central path was not reached: the program, or its dual, has probably no interior point, or mu is "
+    "too small. A ridge bounds the solutions; equal constraints may be written once.",
+    "lpgd": "Neither of the perturbed programs has a solution: choose a smaller mu, or bound the variables.",
+}
+
 
 def failures(
     items: Items,
@@ -52,14 +60,31 @@ def inaccurate(items: Items, residual: Float[np.ndarray, " batch"]) -> str:
     )
 
 
-def doubtful(items: Items, batch: int, residual: Float[np.ndarray, " items"]) -> str:
-    """Says which items' derivatives rest on a linear system that could not be solved."""
+def doubtful(items: Items, batch: int, residual: Float[np.ndarray, " items"], kind: str) -> str:
+    """Says which items' derivatives rest on equations that could not be solved, for a kind of derivative."""
     return (
         f"the derivative of {len(items)} of {batch} programs is unreliable: items {_listed(items)} have linear solves "
-        f"with relative residuals up to {residual.max():.1e}. The solution is probably not unique, or its active "
-        "constraints are dependent; what is returned is the least-squares derivative of smallest norm. A small "
-        "quadratic term in the objective makes a solution unique."
+        f"with relative residuals up to {residual.max():.1e}{_each(items, residual)}. {_DOUBTS[kind]}"
     )
+
+
+def constant_in_costs(names: list[str]) -> str:
+    """Says that a linear program's solution has no informative derivative in its costs."""
+    return (
+        "the solution of a linear program is constant almost everywhere in its costs: its exact derivative in "
+        f"{', '.join(map(repr, names))} is zero, and gradient descent on costs learns nothing from it. Pass "
+        'derivative="smoothed" or "lpgd", or ridge=... for a quadratic term, to train costs (said once a problem)'
+    )
+
+
+def _each(items: Items, residual: Float[np.ndarray, " items"]) -> str:
+    """Says the residuals of the first items, where there are several."""
+    if len(items) < 2:
+        return ""
+    shown = ", ".join(
+        f"{item}: {size:.1e}" for item, size in zip(items[:8].tolist(), residual[:8].tolist(), strict=True)
+    )
+    return f" ({shown}{', ...' if len(items) > 8 else ''})"
 
 
 def _listed(items: Items) -> str:

@@ -72,6 +72,10 @@ def require_second(layer: Layer, kind: str) -> None:
     """Raises DerivativeError if a map has no derivative in the parameters."""
     if kind not in ("push", "pull"):
         raise DerivativeError("third derivatives of a layer are not offered")
+    if layer.differentiation.kind != "exact":
+        raise DerivativeError(
+            f'derivative="{layer.differentiation.kind}" has no second derivatives: they are those of the exact map'
+        )
     cone = layer.compiled.structure.cone
     if not cone.twice_differentiable:
         cone.refuse_second_derivative()

@@ -10,6 +10,7 @@ from cvxlayers import artifact, standard
 from cvxlayers.build import build_layer, call_options
 from cvxlayers.describe import describe
 from cvxlayers.errors import DeviceError, DtypeError, MissingDependencyError, OptionError
+from cvxlayers.gradcheck import GradientCheck, gradcheck
 from cvxlayers.layer import Layer
 from cvxlayers.result import LayerResult, WarmStart
 from cvxlayers.spy import spy
@@ -46,6 +47,10 @@ class CvxpyLayer(torch.nn.Module):
         threads: threads over the items of a batch; by default CVXLAYERS_THREADS, or the processors available.
         check: whether each call checks its values against the attributes of the parameters: sign, bounds, symmetry,
             definiteness, support.
+        derivative: "exact"; "smoothed", the derivative of the point on the central path with s ∘ y = mu, and "lpgd",
+            differences of solutions with perturbed costs: both inform also where the exact one is zero or undefined.
+        mu: how strongly: the barrier parameter of "smoothed" (0.01), the size of lpgd's perturbation (0.1).
+        ridge: weight of ½‖variables‖² that is added to the cost, in the solution and in its derivatives.
 
     Raises:
         ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
@@ -66,6 +71,9 @@ class CvxpyLayer(torch.nn.Module):
         strict: bool = False,
         threads: int | None = None,
         check: bool = True,
+        derivative: str = "exact",
+        mu: float | None = None,
+        ridge: float = 0.0,
     ) -> None:
         torch.nn.Module.__init__(self)
         self.layer = build_layer(
@@ -80,6 +88,9 @@ class CvxpyLayer(torch.nn.Module):
             strict=strict,
             threads=threads,
             check=check,
+            derivative=derivative,
+            mu=mu,
+            ridge=ridge,
         )
 
     @classmethod
@@ -161,6 +172,21 @@ class CvxpyLayer(torch.nn.Module):
     def _encoded(self, solver_args: Mapping[str, object] | None, on_failure: str | None) -> str:
         options = call_options(self.layer, solver_args, on_failure)
         return operators.encode(replace(self.layer, options=options))
+
+    def gradcheck(self, *parameters: torch.Tensor, tolerance: float = 1e-5, seed: int = 0) -> GradientCheck:
+        """Compares the layer's derivatives with finite differences, per parameter and item of the batch.
+
+        The step of the differences follows from the accuracy of the solutions, and their own error is known: the result
+        tells which of the two sides is unreliable. Print it; its `ok` says whether a derivative is wrong.
+
+        Args:
+            parameters: as in a call.
+            tolerance: relative error up to which derivatives and differences agree.
+            seed: of the random directions.
+        """
+        reals = _parts(self.layer, parameters)
+        _check_tensors(self.layer.compiled.parameters.names, reals)
+        return gradcheck(self.layer, [to_numpy(real) for real in reals], tolerance, seed=seed)
 
     def save(self, path: object) -> None:
         """Writes the compiled layer to a file that `cvxlayers.load` reads, also where CVXPY is not installed.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Complex, Float
 
+from cvxlayers.directions import random_directions
 from cvxlayers.domain import Domain
 from cvxlayers.parameter_map import ParameterMap
 
@@ -21,23 +22,6 @@ def sample(parameters: ParameterMap, given: Sequence[object], rng: np.random.Gen
         _inside(along, domain) if value is None else np.asarray(value, dtype=along.dtype)
         for value, along, domain in zip(given, directions, parameters.domains, strict=True)
     ]
-
-
-def random_directions(parameters: ParameterMap, rng: np.random.Generator) -> list[Numbers]:
-    """Returns for each parameter a random direction along which it keeps its symmetry and its zeros."""
-    rows = zip(parameters.user_shapes, parameters.complexes, parameters.domains, strict=True)
-    return [_direction(shape, is_complex, domain, rng) for shape, is_complex, domain in rows]
-
-
-def _direction(shape: tuple[int, ...], is_complex: bool, domain: Domain | None, rng: np.random.Generator) -> Numbers:
-    draw = np.asarray(rng.normal(size=shape) + (1j * rng.normal(size=shape) if is_complex else 0.0))
-    if domain is None:
-        return draw
-    if domain.imaginary:
-        draw = 1j * draw.imag
-    if domain.symmetric:
-        draw = 0.5 * (draw + draw.swapaxes(-1, -2).conj())
-    return draw if domain.support is None else np.where(domain.support.reshape(shape), draw, 0.0)
 
 
 def _inside(draw: Numbers, domain: Domain | None) -> Numbers:

@@ -15,4 +15,5 @@ from cvxlayers.cones.power import Power as Power
 from cvxlayers.cones.product import Product as Product
 from cvxlayers.cones.second_order import SecondOrder as SecondOrder
 from cvxlayers.cones.semidefinite import Semidefinite as Semidefinite
+from cvxlayers.cones.smoothing import Smoothed as Smoothed
 from cvxlayers.cones.zero import Zero as Zero

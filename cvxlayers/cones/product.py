@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -72,7 +72,7 @@ class Product(Cone):
         return [(cone, rows) for cone, rows in found if cone.dim]
 
     @cached_property
-    def _groups(self) -> list[tuple[Cone, Int[np.ndarray, " _rows"]]]:
+    def groups(self) -> list[tuple[Cone, Int[np.ndarray, " _rows"]]]:
         """Equal cones, wherever they stand, as one cone with all their rows."""
         rows: dict[Cone | type[Cone], list[np.ndarray]] = {}
         alphas: list[float] = []
@@ -85,11 +85,14 @@ class Product(Cone):
 
     def project(self, v: Vector) -> Vector:
         """Projects each block."""
-        return self._by_group(v, lambda cone, rows: cone.project(v[..., rows]))
+        return self.by_group(v, lambda cone, rows: cone.project(v[..., rows]))
 
     def derivative(self, v: Vector) -> Derivative:
-        """Stacks the derivatives of the blocks; where all are polyhedral their common basis is the identity."""
-        parts = [(rows, cone.derivative(v[..., rows])) for cone, rows in self._groups]
+        """Stacks the derivatives of the blocks."""
+        return self.stack(v, [(rows, cone.derivative(v[..., rows])) for cone, rows in self.groups])
+
+    def stack(self, v: Vector, parts: Sequence[tuple[Int[np.ndarray, " _rows"], Derivative]]) -> Derivative:
+        """Stacks the derivatives of the groups at v; where all are polyhedral their common basis is the identity."""
         eigenvalues = np.empty(v.shape)
         for rows, part in parts:
             eigenvalues[..., rows] = part.eigenvalues
@@ -103,11 +106,12 @@ class Product(Cone):
         Raises:
             DerivativeError: if a block does not offer one.
         """
-        return self._by_group(v, lambda cone, rows: cone.second_derivative(v[..., rows], dv[..., rows], w[..., rows]))
+        return self.by_group(v, lambda cone, rows: cone.second_derivative(v[..., rows], dv[..., rows], w[..., rows]))
 
-    def _by_group(self, v: Vector, compute: Callable[[Cone, Int[np.ndarray, " rows"]], Vector]) -> Vector:
+    def by_group(self, v: Vector, compute: Callable[[Cone, Int[np.ndarray, " rows"]], Vector]) -> Vector:
+        """Stacks what is computed for each group."""
         out = np.empty(v.shape)
-        for cone, rows in self._groups:
+        for cone, rows in self.groups:
             out[..., rows] = compute(cone, rows)
         return out
 

@@ -30,7 +30,7 @@ class SecondOrder(Cone):
 
     def project(self, v: Vector) -> Vector:
         """Returns v inside, 0 inside the polar cone, else ½(1 + t/‖z‖)(‖z‖, z)."""
-        t, z, norm = self._split(v)
+        t, z, norm = self.split(v)
         outside = norm > np.abs(t)
         # ½(1 + t/‖z‖) where the point is outside both cones; 1 or 0 where it is not.
         share = np.divide(t, norm, out=np.sign(t), where=outside)
@@ -40,7 +40,7 @@ class SecondOrder(Cone):
 
     def derivative(self, v: Vector) -> Derivative:
         """Outside both cones: eigenvalue 1 on (1, ẑ), 0 on (1, −ẑ), ½(1 + t/‖z‖) across; at the origin ½."""
-        t, z, norm = self._split(v)
+        t, z, norm = self.split(v)
         # clip(t/‖z‖) is 1 inside and −1 inside the polar cone; on a boundary it is the limit from outside.
         share = np.clip(np.divide(t, norm, out=np.sign(t), where=norm > 0), -1.0, 1.0)
         across = 0.5 * (1.0 + share)
@@ -59,9 +59,9 @@ class SecondOrder(Cone):
 
         Outside, D(v) w = ½ (w₀ + ẑᵀw_z ; w₀ẑ + (1 + ρ) w_z − ρ ẑ ẑᵀw_z) with ρ = t/‖z‖, ẑ = z/‖z‖.
         """
-        t, z, norm = self._split(v)
-        dt, dz, _ = self._split(dv)
-        head, tail, _ = self._split(w)
+        t, z, norm = self.split(v)
+        dt, dz, _ = self.split(dv)
+        head, tail, _ = self.split(w)
         outside = (norm > np.abs(t))[..., None]
         safe = np.where(norm > 0, norm, 1.0)[..., None]
         unit, rho = z / safe, t[..., None] / safe
@@ -76,7 +76,7 @@ class SecondOrder(Cone):
         out = 0.5 * np.concatenate([dhead, dtail], axis=-1)
         return np.where(outside, out, 0.0).reshape(v.shape)
 
-    def _split(self, v: Vector) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def split(self, v: Vector) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Returns t, z and ‖z‖ of each cone; the norm neither overflows nor underflows."""
         stacked = v.reshape((*v.shape[:-1], self.count, self.size))
         t, z = stacked[..., 0], stacked[..., 1:]

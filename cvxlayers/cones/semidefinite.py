@@ -30,7 +30,7 @@ class Semidefinite(Cone):
 
     def project(self, v: Vector) -> Vector:
         """Returns Q max(Λ, 0) Qᵀ for V = Q Λ Qᵀ."""
-        eigenvalues, Q = self._eigh(v)
+        eigenvalues, Q = self.eigh(v)
         # Of the two parts of V the smaller one is computed, so that a matrix inside either cone keeps its bits.
         positive = np.maximum(eigenvalues, 0.0)
         negative = np.maximum(-eigenvalues, 0.0)
@@ -42,7 +42,7 @@ class Semidefinite(Cone):
 
     def derivative(self, v: Vector) -> Derivative:
         """In the eigenbasis: (max(λᵢ, 0) + max(λⱼ, 0)) / (|λᵢ| + |λⱼ|) on the entry (i, j), ½ where both vanish."""
-        eigenvalues, Q = self._eigh(v)
+        eigenvalues, Q = self.eigh(v)
         rows, cols = triangle(self.order)
         a, b = eigenvalues[..., rows], eigenvalues[..., cols]
         scale = np.max(np.abs(eigenvalues), axis=-1, keepdims=True)
@@ -56,7 +56,8 @@ class Semidefinite(Cone):
         """Is not offered."""
         raise no_second_derivative(self)
 
-    def _eigh(self, v: Vector) -> tuple[np.ndarray, np.ndarray]:
+    def eigh(self, v: Vector) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the eigenvalues and eigenvectors of each matrix."""
         size = self.order * (self.order + 1) // 2
         V = smat(v.reshape((*v.shape[:-1], self.count, size)), self.order)
         finite = np.all(np.isfinite(V), axis=(-1, -2), keepdims=True)[..., 0]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import lapack
 
 from cvxlayers.cones import IdentityBasis
-from cvxlayers.derivative.system import Factorisation, Solve, System, relative_residual
+from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, relative_residual
 from cvxlayers.parallel import map_chunks, worthwhile_chunks
 from cvxlayers.program import Vectors
 
@@ -19,6 +20,9 @@ Matrices = Float[np.ndarray, "batch k k"]
 # A ratio of LU pivots below this makes an item suspect; an eigenvalue ratio below the second makes it singular.
 _SUSPECT, _SINGULAR = 1e-9, 1e-12
 _REFINE_ABOVE, _REFINEMENTS = 1e-13, 3
+# A residual above the first is worth another method; the shift of the regularised one; a null vector's parts above
+# the last are not rounding.
+_ESCALATE, _SHIFT, _PART = 1e-8, 1e-9, 1e-6
 # Up to this order of K all rows are kept.
 _SMALL = 80
 
@@ -36,6 +40,7 @@ class Group:
     factors: Matrices
     pivots: list[Int[np.ndarray, " k"]]
     pseudo_inverses: Mapping[int, Float[np.ndarray, "k k"]]
+    rank: Rank
 
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for the items of the group."""
@@ -59,7 +64,30 @@ class Group:
             chosen = items[better]
             solution[chosen], gap[chosen] = refined[better], refined_gap[better]
             residual[chosen] = refined_residual[better]
-        return Solve(solution[:, :n], solution[:, n:], residual, degenerate)
+        for item in np.flatnonzero((residual > _ESCALATE) & np.isfinite(residual) & ~degenerate).tolist():
+            solution[item], residual[item] = self._escalate(item, rhs[item], solution[item], residual[item])
+        return Solve(solution[:, :n], solution[:, n:], residual)
+
+    def _escalate(
+        self, item: int, rhs: Float[np.ndarray, " size"], u: Float[np.ndarray, " size"], residual: float
+    ) -> tuple[Float[np.ndarray, " size"], float]:
+        """Solves again where refinement has failed: balanced and regularised, then by least squares; keeps the best."""
+        n, index, mine = self.system.program.structure.n, np.array([item]), self.system.item(np.array([item]))
+        columns = np.concatenate([np.arange(n), n + self.kept[item]])
+        K = _assemble(mine, self.kept[index])[0]
+        for solver in _balanced_solvers(K, n):
+            trial = np.zeros_like(u)
+            for _ in range(1 + _REFINEMENTS):
+                product = np.concatenate(mine.matvec(trial[None, :n], trial[None, n:]), axis=1)[0]
+                trial = trial.copy()
+                trial[columns] += solver((rhs - product)[columns])
+                gap = rhs - np.concatenate(mine.matvec(trial[None, :n], trial[None, n:]), axis=1)[0]
+                found = float(relative_residual(gap[None], rhs[None])[0])
+                if found < residual:
+                    u, residual = trial, found
+            if residual <= _ESCALATE:
+                break
+        return u, residual
 
     def _back_substitute(self, rhs: Vectors, items: Int[np.ndarray, " count"]) -> Vectors:
         """Applies the factors; the rows left out read −z = 0."""
@@ -86,17 +114,27 @@ class DenseFactorisation(Factorisation):
 
     groups: Sequence[Group]
 
+    @property
+    def rank(self) -> Rank:
+        """How regular the systems are."""
+        if len(self.groups) == 1:
+            return self.groups[0].rank
+        if not self.groups:
+            return Rank(np.ones(0), np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
+        order = np.argsort(np.concatenate([group.items for group in self.groups]))
+        names = [field.name for field in fields(Rank)]
+        return Rank(*(np.concatenate([getattr(group.rank, name) for group in self.groups])[order] for name in names))
+
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for each item."""
         if len(self.groups) == 1:
             return self.groups[0].solve(first, second)
-        u, z = np.empty(first.shape), np.empty(second.shape)
-        residual, degenerate = np.empty(len(first)), np.empty(len(first), dtype=bool)
+        u, z, residual = np.empty(first.shape), np.empty(second.shape), np.empty(len(first))
         for group in self.groups:
             part = group.solve(first[group.items], second[group.items])
             u[group.items], z[group.items] = part.first, part.second
-            residual[group.items], degenerate[group.items] = part.residual, part.degenerate
-        return Solve(u, z, residual, degenerate)
+            residual[group.items] = part.residual
+        return Solve(u, z, residual)
 
 
 def factorise_dense(system: System, threads: int) -> DenseFactorisation:
@@ -134,7 +172,7 @@ def _factorise_group(
 
     pieces = worthwhile_chunks(len(factors), threads, microseconds(factors.shape[1]))
     pivots = [pivot for part in map_chunks(factorise, pieces, threads) for pivot in part]
-    return Group(mine, items, kept, factors, pivots, _pseudo_inverses(mine, kept, factors))
+    return Group(mine, items, kept, factors, pivots, *_rank(mine, kept, factors))
 
 
 def _assemble(system: System, kept: Int[np.ndarray, "batch kept"]) -> Matrices:
@@ -159,29 +197,62 @@ def _assemble(system: System, kept: Int[np.ndarray, "batch kept"]) -> Matrices:
     return K
 
 
-def _pseudo_inverses(
+def _rank(
     system: System, kept: Int[np.ndarray, "batch kept"], factors: Matrices
-) -> dict[int, Float[np.ndarray, "k k"]]:
-    """Returns the pseudo-inverse of every item that is singular to working precision."""
+) -> tuple[dict[int, Float[np.ndarray, "k k"]], Rank]:
+    """Returns the pseudo-inverse of every item that is singular to working precision, and how regular all are."""
+    batch, n = len(factors), system.program.structure.n
+    rank = Rank(np.ones(batch), np.zeros(batch, dtype=bool), np.zeros(batch, dtype=bool))
     if not factors.shape[1]:
-        return {}
+        return {}, rank
     pivots = np.abs(np.diagonal(factors, axis1=1, axis2=2))
-    suspects = np.flatnonzero(~(pivots.min(axis=1) > _SUSPECT * pivots.max(axis=1)))
-    if not len(suspects):
-        return {}
-    matrices = zip(suspects.tolist(), _assemble(system.item(suspects), kept[suspects]), strict=True)
-    found = {item: _pseudo_inverse(K) for item, K in matrices if np.isfinite(K).all()}
-    return {item: inverse for item, inverse in found.items() if inverse is not None}
+    smallest, largest = pivots.min(axis=1), pivots.max(axis=1)
+    rank.condition[:] = np.divide(largest, smallest, out=np.full(batch, np.inf), where=smallest > 0)
+    found: dict[int, Float[np.ndarray, "k k"]] = {}
+    suspects = np.flatnonzero(~(smallest > _SUSPECT * largest))
+    for item in suspects.tolist():
+        K = _assemble(system.item(np.array([item])), kept[[item]])[0]
+        if not np.isfinite(K).all():
+            continue
+        rank.condition[item] = _balanced_condition(K)
+        if rank.condition[item] * _SINGULAR >= 1.0:
+            found[item], null = _pseudo_inverse(K)
+            weight = np.abs(null).max(axis=1)
+            rank.not_unique[item] = weight[:n].max(initial=0.0) > _PART
+            rank.dependent[item] = weight[n:].max(initial=0.0) > _PART
+    return found, rank
 
 
-def _pseudo_inverse(K: Float[np.ndarray, "k k"]) -> Float[np.ndarray, "k k"] | None:
-    """Returns K⁺, or None where K is only badly scaled: regular once its rows and columns have comparable size."""
+def _balance(K: Float[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]:
+    """Returns the scale S for which S K S has rows of about unit size."""
     row_sizes = np.abs(K).max(axis=1)
-    scale = np.sqrt(np.where(row_sizes > 0, row_sizes, 1.0))
-    balanced = np.abs(np.linalg.eigvalsh(K / np.outer(scale, scale)))
-    if balanced.min() > _SINGULAR * balanced.max():
-        return None
+    return 1.0 / np.sqrt(np.where(row_sizes > 0, row_sizes, 1.0))
+
+
+def _balanced_condition(K: Float[np.ndarray, "k k"]) -> float:
+    """Returns the condition number of K, once its rows and columns have comparable size."""
+    scale = _balance(K)
+    sizes = np.abs(np.linalg.eigvalsh(K * np.outer(scale, scale)))
+    return float(sizes.max() / sizes.min()) if sizes.min() > 0 else np.inf
+
+
+def _pseudo_inverse(K: Float[np.ndarray, "k k"]) -> tuple[Float[np.ndarray, "k k"], Float[np.ndarray, "k null"]]:
+    """Returns K⁺ and an orthonormal basis of K's null space."""
     eigenvalues, vectors = np.linalg.eigh(K)
     regular = np.abs(eigenvalues) > 10 * _SINGULAR * np.abs(eigenvalues).max()
     inverse = np.divide(1.0, eigenvalues, out=np.zeros_like(eigenvalues), where=regular)
-    return (vectors * inverse) @ vectors.T
+    return (vectors * inverse) @ vectors.T, vectors[:, ~regular]
+
+
+def _balanced_solvers(K: Float[np.ndarray, "k k"], n: int) -> Iterator[Callable[[Any], Any]]:
+    """Yields approximate inverses of a matrix that LU does not solve: regularised as quasi-definite, least squares."""
+    scale = _balance(K)
+    balanced = K * np.outer(scale, scale)
+    sign = np.where(np.arange(len(K)) < n, 1.0, -1.0)
+    with np.errstate(all="ignore"):
+        factors = lapack.dgetrf(balanced + _SHIFT * np.diag(sign))[:2]
+        yield lambda rhs: scale * lapack.dgetrs(*factors, scale * rhs)[0]
+    eigenvalues, vectors = np.linalg.eigh(balanced)
+    regular = np.abs(eigenvalues) > 10 * _SINGULAR * np.abs(eigenvalues).max()
+    inverse = np.divide(1.0, eigenvalues, out=np.zeros_like(eigenvalues), where=regular)
+    yield lambda rhs: scale * (vectors @ (inverse * (vectors.T @ (scale * rhs))))

@@ -8,13 +8,21 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cvxlayers.cones import Derivative, derivative_dual
+from cvxlayers.cones import Derivative, Product, Smoothed, derivative_dual
 from cvxlayers.derivative.residual import Point
-from cvxlayers.derivative.system import Factorisation, Factorise, System
+from cvxlayers.derivative.system import Factorisation, Factorise, Solve, System
 from cvxlayers.program import ConeProgram, Values, Vectors
 
 # A dual and a slack both below this, relative to the largest of their kind, count as both zero: weakly active.
 _WEAKLY_ACTIVE = 1e-10
+# So do both below the residual of the point times the condition number of the system, up to this.
+_FARTHEST, _ROUNDING = 1e-6, 1e-16
+# A system with this condition number amplifies the residual of a polished point to no more than the first of these.
+_WELL = 1e3
+# Across a kink of a curved cone's projection, its derivative of a random direction of size one jumps by more than this.
+_JUMP = 1e-2
+# Relative residuals and condition numbers up to which a derivative counts as reliable.
+TRUSTED, CONDITIONED = 1e-6, 1e10
 
 
 class Data(NamedTuple):
@@ -34,34 +42,75 @@ class DerivativeInfo:
     """How far a derivative can be trusted, per item.
 
     Attributes:
-        residual: relative residual ‖K u − rhs‖∞ / ‖rhs‖∞ of the linear solve.
-        degenerate: whether the system was singular (dependent active constraints, non-unique solution): the derivative
-            is then the least-squares one of smallest norm.
+        residual: relative residual ‖K u − rhs‖∞ / ‖rhs‖∞ of the linear solve; for a smoothed derivative also that of
+            the point of the central path, for lpgd infinite where neither perturbed program has a solution.
+        condition: estimate of the condition number of K: errors of the solution are amplified by no more than about it.
+        not_unique: whether other solutions are as good; the derivative is then the least-squares one of smallest norm.
+        dependent: whether active constraints depend on one another, so that their dual variables are not unique; the
+            derivative is then again that of smallest norm.
         weakly_active: whether a constraint holds with equality and a zero multiplier, so that the solution map has a
-            kink: the derivative is then the mean of the two sides.
+            kink: the derivative is then the mean of the two sides, or for curved cones one of them.
     """
 
     residual: Float[np.ndarray, "*batch"]
-    degenerate: Bool[np.ndarray, "*batch"]
+    condition: Float[np.ndarray, "*batch"]
+    not_unique: Bool[np.ndarray, "*batch"]
+    dependent: Bool[np.ndarray, "*batch"]
     weakly_active: Bool[np.ndarray, "*batch"]
+
+    @property
+    def degenerate(self) -> Bool[np.ndarray, "*batch"]:
+        """Whether the system was singular: the solution not unique, or active constraints dependent."""
+        return np.asarray(self.not_unique | self.dependent)
+
+    @property
+    def reliable(self) -> Bool[np.ndarray, "*batch"]:
+        """Whether nothing speaks against the derivative: solved well, regular, well-conditioned, and not at a kink."""
+        sound = (self.residual <= TRUSTED) & (self.condition <= CONDITIONED)
+        return np.asarray(sound & ~self.degenerate & ~self.weakly_active)
 
 
 @dataclass(frozen=True, eq=False)
 class Linearisation:
-    """The solution map of a batch of programs, linearised and factorised at their solutions."""
+    """The solution map of a batch of programs, linearised and factorised at their solutions.
+
+    `offset` is how far the points are from the central path, zero where solutions themselves are differentiated.
+    """
 
     program: ConeProgram
     point: Point
     system: System
     factors: Factorisation
     weakly_active: Bool[np.ndarray, " batch"]
+    offset: Float[np.ndarray, " batch"]
+
+    def trust(self, solve: Solve) -> DerivativeInfo:
+        """Returns how far a derivative from one linear solve can be trusted."""
+        rank, residual = self.factors.rank, np.maximum(solve.residual, self.offset)
+        return DerivativeInfo(residual, rank.condition, rank.not_unique, rank.dependent, self.weakly_active)
 
 
-def linearise(program: ConeProgram, point: Point, factorise: Factorise) -> Linearisation:
-    """Factorises the Jacobian of the residual map at the solutions `point`."""
-    derivative, weakly_active = projection_derivative(program, point)
+def linearise(
+    program: ConeProgram, point: Point, factorise: Factorise, smoothed: Smoothed | None = None
+) -> Linearisation:
+    """Factorises the Jacobian of the residual map at the solutions `point`, or at points of the central path.
+
+    Args:
+        program: the programs.
+        point: their solutions; with `smoothed`, points of the central path.
+        factorise: how the systems are factorised.
+        smoothed: the smoothed cone whose central path it is.
+    """
+    if smoothed is None:
+        derivative, weakly_active = projection_derivative(program, point)
+    else:
+        derivative, weakly_active = derivative_dual(smoothed, point.v), np.zeros(len(point.v), dtype=bool)
     system = System(program, derivative)
-    return Linearisation(program, point, system, factorise(system), weakly_active)
+    factors = factorise(system)
+    if smoothed is not None:
+        return Linearisation(program, point, system, factors, weakly_active, point.merit)
+    weakly_active |= _near_kinks(program, point, factors.rank.condition)
+    return Linearisation(program, point, system, factors, weakly_active, np.zeros(len(point.v)))
 
 
 def projection_derivative(program: ConeProgram, point: Point) -> tuple[Derivative, Bool[np.ndarray, " batch"]]:
@@ -70,13 +119,52 @@ def projection_derivative(program: ConeProgram, point: Point) -> tuple[Derivativ
     derivative = derivative_dual(cone, point.v)
     rows = slice(cone.zero, cone.zero + cone.nonnegative)
     v, y, s = point.v[:, rows], point.y[:, rows], point.s[:, rows]
-    weak = (y <= _WEAKLY_ACTIVE * _size(point.y)) & (s <= _WEAKLY_ACTIVE * np.maximum(_size(point.s), _size(program.b)))
+    sizes = _size(point.y), np.maximum(_size(point.s), _size(program.b))
+    weak = (y <= _WEAKLY_ACTIVE * sizes[0]) & (s <= _WEAKLY_ACTIVE * sizes[1])
     weak &= np.isfinite(v)
     if weak.any():
         eigenvalues = derivative.eigenvalues.copy()
         eigenvalues[:, rows] = np.where(weak, 0.5, eigenvalues[:, rows])
         derivative = replace(derivative, eigenvalues=eigenvalues)
     return derivative, np.any(weak, axis=1)
+
+
+def _near_kinks(
+    program: ConeProgram, point: Point, condition: Float[np.ndarray, " batch"]
+) -> Bool[np.ndarray, " batch"]:
+    """Returns which points have a kink of the projection so near that they may lie on either side of it.
+
+    How near that is follows from the residual of the point, which the conditioning of the system amplifies.
+    """
+    cone, found = program.structure.cone, np.zeros(len(point.v), dtype=bool)
+    items = np.flatnonzero(~(condition <= _WELL)) if cone.polyhedral else np.arange(len(found))
+    if not len(items):
+        return found
+    reach = condition[items] * np.maximum(point.item(items).merit, _ROUNDING)
+    reach = np.clip(np.nan_to_num(reach, nan=0.0), _WEAKLY_ACTIVE, _FARTHEST)
+    y, s, v = point.y[items], point.s[items], point.v[items]
+    b = np.broadcast_to(program.b, point.v.shape)[items]
+    sizes, near = (_size(y), np.maximum(_size(s), _size(b))), reach[:, None]
+    rows = slice(cone.zero, cone.zero + cone.nonnegative)
+    found[items] = np.any((y[:, rows] <= near * sizes[0]) & (s[:, rows] <= near * sizes[1]), axis=1)
+    if not cone.polyhedral:
+        distance = near * np.maximum(np.minimum(*sizes), 1e-3 * np.maximum(*sizes))
+        found[items] |= _kinked(cone, v, distance)
+    return found
+
+
+def _kinked(cone: Product, v: Vectors, distance: Float[np.ndarray, "batch 1"]) -> Bool[np.ndarray, " batch"]:
+    """Returns whether the projection on a curved cone has a kink within about a distance of v.
+
+    Across a kink its derivative jumps; where it is smooth, a step as small as this changes it hardly at all.
+    """
+    curved = np.arange(v.shape[1]) >= cone.zero + cone.nonnegative
+    rng = np.random.default_rng(0)
+    step, probe = rng.normal(size=(2, 1, v.shape[1])) * curved
+    step, probe = distance * step, np.broadcast_to(probe, v.shape)
+    ahead, behind = (derivative_dual(cone, v + sign * step).apply(probe) for sign in (1.0, -1.0))
+    with np.errstate(invalid="ignore"):
+        return np.max(np.abs(ahead - behind), axis=1, initial=0.0) > _JUMP
 
 
 def jvp(linearisation: Linearisation, tangent: Data) -> tuple[Vectors, Vectors, Vectors, DerivativeInfo]:
@@ -88,7 +176,7 @@ def jvp(linearisation: Linearisation, tangent: Data) -> tuple[Vectors, Vectors, 
     solve = linearisation.factors.solve(r1, system.to_eigen(r2))
     dx, dy = solve.first, system.from_eigen(solve.second)
     ds = r2 - A.matvec(program.A, dx)
-    return dx, dy, ds, DerivativeInfo(solve.residual, solve.degenerate, linearisation.weakly_active)
+    return dx, dy, ds, linearisation.trust(solve)
 
 
 def vjp(linearisation: Linearisation, x: Vectors, y: Vectors, s: Vectors) -> tuple[Data, DerivativeInfo]:
@@ -99,9 +187,7 @@ def vjp(linearisation: Linearisation, x: Vectors, y: Vectors, s: Vectors) -> tup
     lam, mu = solve.first, s + system.from_eigen(solve.second)
     A_bar = A.outer(-point.y, lam)
     A_bar -= A.outer(mu, point.x)
-    return Data(P.outer(-lam, point.x), -lam, A_bar, mu), DerivativeInfo(
-        solve.residual, solve.degenerate, linearisation.weakly_active
-    )
+    return Data(P.outer(-lam, point.x), -lam, A_bar, mu), linearisation.trust(solve)
 
 
 def _size(w: Vectors) -> Float[np.ndarray, "batch 1"]:

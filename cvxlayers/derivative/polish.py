@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cvxlayers.cones import derivative_dual
+from cvxlayers.cones import Cone, derivative_dual
 from cvxlayers.derivative.residual import Point, evaluate, relative
 from cvxlayers.derivative.system import Factorise, System
 from cvxlayers.program import ConeProgram, Vectors
@@ -22,9 +22,26 @@ _EXACT = 1e-13
 _STEPS = (1.0, 0.5, 0.25, 0.0625, 0.015625)
 
 
-def polish(program: ConeProgram, x: Vectors, v: Vectors, factorise: Factorise, max_steps: int = 12) -> Point:
-    """Returns the polished points. Items that are not finite, or that no step improves, come back as they were."""
-    best = evaluate(program, x, v)
+def polish(
+    program: ConeProgram,
+    x: Vectors,
+    v: Vectors,
+    factorise: Factorise,
+    max_steps: int = 12,
+    cone: Cone | None = None,
+) -> Point:
+    """Returns the polished points. Items that are not finite, or that no step improves, come back as they were.
+
+    Args:
+        program: the programs.
+        x: where to start.
+        v: where to start.
+        factorise: how the systems are factorised.
+        max_steps: the largest number of steps.
+        cone: a smoothed cone, whose residual map vanishes on the central path; the program's own by default.
+    """
+    cone = program.structure.cone if cone is None else cone
+    best = evaluate(program, x, v, cone)
     merit = best.merit
     pending = np.flatnonzero((merit > _EXACT) & np.isfinite(merit))
     for _ in range(max_steps):
@@ -32,7 +49,7 @@ def polish(program: ConeProgram, x: Vectors, v: Vectors, factorise: Factorise, m
             break
         items = program.item(pending)
         start = best.item(pending)
-        candidate, improved = _newton_step(items, start, merit[pending], factorise)
+        candidate, improved = _newton_step(items, cone, start, merit[pending], factorise)
         taken = pending[improved]
         before = merit[taken]
         best = best.put(taken, candidate.item(np.flatnonzero(improved)))
@@ -44,10 +61,10 @@ def polish(program: ConeProgram, x: Vectors, v: Vectors, factorise: Factorise, m
 
 
 def _newton_step(
-    program: ConeProgram, start: Point, merit: Float[np.ndarray, " batch"], factorise: Factorise
+    program: ConeProgram, cone: Cone, start: Point, merit: Float[np.ndarray, " batch"], factorise: Factorise
 ) -> tuple[Point, Bool[np.ndarray, " batch"]]:
     """Returns the best shortened Newton step of each item, and whether it lowers the residual."""
-    system = System(program, derivative_dual(program.structure.cone, start.v))
+    system = System(program, derivative_dual(cone, start.v))
     solve = factorise(system).solve(-start.dual, -system.to_eigen(start.primal))
     dx, dy = solve.first, system.from_eigen(solve.second)
     dv = program.structure.A.matvec(program.A, dx) + dy + start.primal
@@ -57,9 +74,8 @@ def _newton_step(
     for step in _STEPS:
         if not len(pending):
             break
-        trial = evaluate(
-            program.item(pending), start.x[pending] + step * dx[pending], start.v[pending] + step * dv[pending]
-        )
+        x, v = start.x[pending] + step * dx[pending], start.v[pending] + step * dv[pending]
+        trial = evaluate(program.item(pending), x, v, cone)
         # On the start's scale a step gains nothing by inflating the terms that cancel, and loses nothing if all vanish.
         scales = start.dual_scale[pending], start.primal_scale[pending]
         lower = relative(trial.dual, trial.primal, *scales) < (1.0 - 0.1 * step) * merit[pending]

@@ -18,7 +18,7 @@ from functools import reduce
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.cones import project_dual
+from cvxlayers.cones import Cone, project_dual
 from cvxlayers.program import ConeProgram, Residuals, Vectors, largest
 
 Sizes = Float[np.ndarray, "#batch"]
@@ -64,10 +64,10 @@ class Point:
         return Point(*columns)
 
 
-def evaluate(program: ConeProgram, x: Vectors, v: Vectors) -> Point:
-    """Evaluates the residual map at (x, v)."""
+def evaluate(program: ConeProgram, x: Vectors, v: Vectors, cone: Cone | None = None) -> Point:
+    """Evaluates the residual map at (x, v); with a smoothed cone, the one that vanishes on the central path."""
     structure = program.structure
-    y = project_dual(structure.cone, v)
+    y = project_dual(structure.cone if cone is None else cone, v)
     s = y - v
     Px = structure.P.matvec(program.P, x)
     Aty = structure.A.rmatvec(program.A, y)

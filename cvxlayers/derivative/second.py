@@ -11,7 +11,7 @@ direction, differentiated along a second one, is likewise again a jvp.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -113,13 +113,9 @@ def second_jvp(
 
 def worst_of(infos: list[DerivativeInfo]) -> DerivativeInfo:
     """Returns the least trust, item by item."""
-    return DerivativeInfo(
-        residual=np.max([info.residual for info in infos], axis=0),
-        degenerate=np.any([info.degenerate for info in infos], axis=0),
-        weakly_active=np.any([info.weakly_active for info in infos], axis=0),
-    )
+    names = [field.name for field in fields(DerivativeInfo)]
+    return DerivativeInfo(*(np.max([getattr(info, name) for info in infos], axis=0) for name in names))
 
 
 def _trust(info: DerivativeInfo, first: Solve, second: Solve) -> DerivativeInfo:
-    parts = [DerivativeInfo(solve.residual, solve.degenerate, info.weakly_active) for solve in (first, second)]
-    return worst_of([info, *parts])
+    return replace(info, residual=np.max([info.residual, first.residual, second.residual], axis=0))

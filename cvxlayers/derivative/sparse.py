@@ -20,28 +20,34 @@ import scipy.sparse.linalg as spl
 from jaxtyping import Float
 
 from cvxlayers.cones import IdentityBasis
-from cvxlayers.derivative.system import Factorisation, Solve, System, relative_residual
+from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, relative_residual
 from cvxlayers.parallel import chunks, map_chunks
 from cvxlayers.program import Vectors
 
 _SHIFT = 1e-9
 _ACCURATE, _REFINEMENTS = 1e-12, 12
+# From this condition number on a balanced K is singular; entries of its null vector above the second are not rounding.
+_SINGULAR, _PART = 0.01 / _SHIFT, 1e-4
 
 
 @dataclass(frozen=True, eq=False)
 class SparseItem:
-    """One matrix K, balanced to S K S with rows of unit size, S = diag(scale), and its shifted factors."""
+    """One matrix K, balanced to S K S with rows of unit size, S = diag(scale), and its shifted factors.
+
+    `weakest` is a direction along which the shifted matrix is weakest, of unit size, and `condition` estimates by it.
+    """
 
     balanced: sp.csc_array
     scale: Float[np.ndarray, " size"]
     factors: qdldl.Solver
-    singular: bool
+    condition: float
+    weakest: Float[np.ndarray, " size"]
 
-    def solve(self, rhs: Float[np.ndarray, " size"]) -> tuple[Float[np.ndarray, " size"], float, bool]:
-        """Returns the solution, its relative residual, and whether K was singular to working precision."""
+    def solve(self, rhs: Float[np.ndarray, " size"]) -> tuple[Float[np.ndarray, " size"], float]:
+        """Returns the solution and its relative residual."""
         size = np.max(np.abs(rhs), initial=0.0)
         if size == 0 or not np.isfinite(size):
-            return np.where(size == 0, 0.0, np.nan) * np.ones_like(rhs), float(np.where(size == 0, 0.0, np.inf)), False
+            return np.where(size == 0, 0.0, np.nan) * np.ones_like(rhs), float(np.where(size == 0, 0.0, np.inf))
         target = self.scale * (rhs / size)
         u, residual = self._refine(target, self.factors.solve)
         if residual > _ACCURATE:
@@ -49,7 +55,7 @@ class SparseItem:
         if residual > np.sqrt(_ACCURATE):
             u = spl.lsmr(self.balanced, target, atol=1e-14, btol=1e-14, maxiter=20 * len(target))[0]
             residual = _relative(target - self.balanced @ u, target)
-        return self.scale * u * size, residual, self.singular
+        return self.scale * u * size, residual
 
     def _refine(self, target, approximate) -> tuple[Float[np.ndarray, " size"], float]:
         u = approximate(target)
@@ -88,19 +94,27 @@ class SparseFactorisation(Factorisation):
     items: Sequence[SparseItem]
     threads: int
 
+    @property
+    def rank(self) -> Rank:
+        """How regular the balanced matrices are."""
+        condition = np.array([item.condition for item in self.items], dtype=float)
+        null = np.array([item.weakest for item in self.items]).reshape((len(self.items), -1))
+        singular = ~(condition < _SINGULAR)
+        parts = [singular & (np.max(np.abs(part), axis=1, initial=0.0) > _PART) for part in np.split(null, [self.n], 1)]
+        return Rank(condition, *parts)
+
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for each item."""
         rhs = np.concatenate([first, second], axis=1)
 
-        def solve_piece(piece: slice) -> list[tuple[Float[np.ndarray, " size"], float, bool]]:
+        def solve_piece(piece: slice) -> list[tuple[Float[np.ndarray, " size"], float]]:
             return [item.solve(row) for item, row in zip(self.items[piece], rhs[piece], strict=True)]
 
         pieces = chunks(len(rhs), self.threads)
         solved = [result for part in map_chunks(solve_piece, pieces, self.threads) for result in part]
         u = np.array([result[0] for result in solved]).reshape(rhs.shape)
         residual = np.array([result[1] for result in solved], dtype=float)
-        degenerate = np.array([result[2] for result in solved], dtype=bool)
-        return Solve(u[:, : self.n], u[:, self.n :], residual, degenerate)
+        return Solve(u[:, : self.n], u[:, self.n :], residual)
 
 
 def factorise_sparse(system: System, threads: int) -> SparseFactorisation:
@@ -130,7 +144,8 @@ def _factorise(system: System, item: int) -> SparseItem:
     factors = qdldl.Solver(sp.csc_matrix(balanced + sp.diags_array(shift)))
     # One step of inverse iteration: along a null vector of K, the shifted matrix has the eigenvalue ±δ.
     amplified = factors.solve(np.random.default_rng(0).normal(size=len(scale)))
-    return SparseItem(balanced, scale, factors, bool(np.max(np.abs(amplified), initial=0.0) > 0.01 / _SHIFT))
+    condition = float(np.max(np.abs(amplified), initial=0.0))
+    return SparseItem(balanced, scale, factors, condition, amplified / condition if condition > 0 else amplified)
 
 
 def _assemble(system: System, item: int) -> sp.csc_array:

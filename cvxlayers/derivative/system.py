@@ -60,18 +60,36 @@ class System:
 class Solve:
     """The solution [first; second] of K u = right-hand side, and how well it was solved.
 
-    `residual` is ‖K u − rhs‖∞ / ‖rhs‖∞ per item (zero where the right-hand side is). `degenerate` marks items whose K
-    is singular to working precision: there u is the least-squares solution of smallest norm.
+    `residual` is ‖K u − rhs‖∞ / ‖rhs‖∞ per item (zero where the right-hand side is).
     """
 
     first: Vectors
     second: Vectors
     residual: Float[np.ndarray, " batch"]
-    degenerate: Bool[np.ndarray, " batch"]
+
+
+@dataclass(frozen=True, eq=False)
+class Rank:
+    """How regular the matrices K are, per item.
+
+    Attributes:
+        condition: an estimate of the condition number of K, from what the factorisation computes anyway.
+        not_unique: whether K is singular along a direction of x: other solutions are as good.
+        dependent: whether K is singular along a direction of y: active constraints depend on one another.
+    """
+
+    condition: Float[np.ndarray, " batch"]
+    not_unique: Bool[np.ndarray, " batch"]
+    dependent: Bool[np.ndarray, " batch"]
 
 
 class Factorisation(ABC):
-    """A factorised batch of systems."""
+    """A factorised batch of systems. Where K is singular, solutions are the least-squares ones of smallest norm."""
+
+    @property
+    @abstractmethod
+    def rank(self) -> Rank:
+        """How regular the systems are."""
 
     @abstractmethod
     def solve(self, first: Vectors, second: Vectors) -> Solve:
@@ -86,10 +104,15 @@ class Lifted(Factorisation):
     fold: Callable[[Vectors, Vectors], tuple[Vectors, Vectors]]
     expand: Callable[[tuple[Vectors, Vectors], tuple[Vectors, Vectors]], tuple[Vectors, Vectors]]
 
+    @property
+    def rank(self) -> Rank:
+        """How regular the smaller systems are."""
+        return self.inner.rank
+
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for each item; the residual is that of the smaller system."""
         small = self.inner.solve(*self.fold(first, second))
-        return Solve(*self.expand((small.first, small.second), (first, second)), small.residual, small.degenerate)
+        return Solve(*self.expand((small.first, small.second), (first, second)), small.residual)
 
 
 Factorise = Callable[[System], Factorisation]
