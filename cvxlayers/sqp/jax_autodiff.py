@@ -31,6 +31,10 @@ class JaxAutodiff:
 
     def numpy(self, value: jax.Array) -> np.ndarray:
         """Returns a float64 numpy array."""
+        if isinstance(value, jax.core.Tracer):
+            raise InputError(
+                "starts and guesses have no gradient and cannot be traced: pass values, outside jit and vmap"
+            )
         return np.asarray(value, dtype=np.float64)
 
     def flatten(self, tree: Any) -> tuple[list[Any], Callable[[Sequence[Any]], Any]]:

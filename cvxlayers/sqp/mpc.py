@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 
 from cvxlayers.errors import InputError, ShapeError
 from cvxlayers.sqp.autodiff import Function, autodiff_of
-from cvxlayers.sqp.model import Multipliers
+from cvxlayers.sqp.functions import Bound
+from cvxlayers.sqp.model import Layout, Multipliers
 from cvxlayers.sqp.options import Options, Record
 from cvxlayers.sqp.sqp import Solver, SQPResult, check_closures
 from cvxlayers.sqp.stages import Sizes, Stages
@@ -33,6 +34,19 @@ class Plan:
     states: Any
     controls: Any
     result: SQPResult
+
+
+@dataclass(frozen=True, eq=False)
+class Guess:
+    """Where a plan may start: trajectories in the order of the variables, and multipliers."""
+
+    z: np.ndarray
+    multipliers: Multipliers
+
+    @classmethod
+    def of(cls, plan: Plan) -> Guess:
+        """Returns a plan as it is."""
+        return cls(plan.result.point, plan.result.multipliers)
 
 
 class MPC:
@@ -117,7 +131,7 @@ class MPC:
         *theta: Any,
         controls: Any = None,
         previous: Any = None,
-        warm_start: Plan | None = None,
+        warm_start: Plan | Guess | None = None,
         max_iters: int | None = None,
         on_failure: str | None = None,
     ) -> Plan:
@@ -136,9 +150,8 @@ class MPC:
             SolverError: if items are not solved.
         """
         autodiff, sizes = self._solver.autodiff, self.sizes
-        now = autodiff.numpy(x0)
-        if now.ndim != 2 or now.shape[1] != sizes.states:
-            raise ShapeError(f"x0 has shape {now.shape}, expected (batch, {sizes.states})")
+        if x0.ndim != 2 or x0.shape[1] != sizes.states:
+            raise ShapeError(f"x0 has shape {tuple(x0.shape)}, expected (batch, {sizes.states})")
         axes = self._in_axes or (None,) * len(theta)
         given, given_axes = (x0,), (0,)
         if self._stages.slew is not None:
@@ -150,62 +163,60 @@ class MPC:
             max_iters=max_iters or self._solver.options.max_iters,
             on_failure=on_failure or self._solver.options.on_failure,
         )
-        start, multipliers = self._start(now, theta, axes, controls, warm_start)
-        check_closures(autodiff, self._stages.values, start, (*given, *theta), (*given_axes, *axes))
-        found = self._solver.solve(self._layout, start, (*given, *theta), (*given_axes, *axes), multipliers, options)
+        batch, every = len(x0), (*given_axes, *axes)
+
+        def begin(bound: Bound) -> tuple[Layout, np.ndarray, Multipliers | None]:
+            guess = warm_start if warm_start is None or isinstance(warm_start, Guess) else Guess.of(warm_start)
+            if controls is not None or guess is None:
+                return self._layout, self._cold(bound, batch, controls, axes), None
+            now, z = autodiff.numpy(bound.arguments.leaves[0]), guess.z.copy()
+            z[:, : sizes.states] = now
+            return self._layout, z, guess.multipliers
+
+        check_closures(autodiff, self._stages.values, np.zeros(self._layout.n), (*given, *theta), every)
+        found = self._solver.solve(begin, batch, (*given, *theta), every, options)
         (states, last), planned = sizes.split(found.z)
-        flat = states.reshape(len(now), -1)
-        trajectory = autodiff.concatenate([flat, last]).reshape(len(now), sizes.horizon + 1, sizes.states)
-        return Plan(trajectory, planned, found)
+        trajectory = autodiff.concatenate([states.reshape(batch, -1), last])
+        return Plan(trajectory.reshape(batch, sizes.horizon + 1, sizes.states), planned, found)
 
-    def shifted(self, plan: Plan, by: int = 1) -> Plan:
+    def shifted(self, plan: Plan, by: int = 1) -> Guess:
         """Returns the plan as it looks some stages later: the last stage is repeated, and so are its multipliers."""
-        numpy, sizes = self._solver.autodiff.numpy, self.sizes
-        states, controls = numpy(plan.states), numpy(plan.controls)
-        moved = [np.concatenate([part[:, by:], part[:, -1:].repeat(by, axis=1)], axis=1) for part in (states, controls)]
-        at, batch = plan.result.multipliers, len(states)
-        y = at.g.reshape(batch, sizes.horizon + 1, sizes.states)
-        y = np.concatenate([y[:, by:], y[:, -1:].repeat(by, axis=1)], axis=1).reshape(batch, -1)
+        sizes, at = self.sizes, plan.result.multipliers
+        z, batch = plan.result.point, len(plan.result.point)
+        (_, controls), states = sizes.split(z), sizes.states_of(z)
+        states, controls, y = (
+            _later(part, by) for part in (states, controls, at.g.reshape(batch, sizes.horizon + 1, sizes.states))
+        )
         box = np.concatenate([at.box[:, by * sizes.stage :], np.zeros((batch, by * sizes.stage))], axis=1)
-        return Plan(moved[0], moved[1], replace(plan.result, multipliers=Multipliers(y, np.zeros_like(at.h), box)))
+        return Guess(sizes.joined(states, controls), Multipliers(y.reshape(batch, -1), np.zeros_like(at.h), box))
 
-    def _start(
-        self, now: np.ndarray, theta: Sequence[Any], axes: Sequence[int | None], controls: Any, warm_start: Plan | None
-    ) -> tuple[np.ndarray, Multipliers | None]:
-        numpy, sizes = self._solver.autodiff.numpy, self.sizes
-        if controls is None and warm_start is not None:
-            kept = [
-                part if isinstance(part, np.ndarray) else numpy(part)
-                for part in (warm_start.states, warm_start.controls)
-            ]
-            kept[0] = np.concatenate([now[:, None], kept[0][:, 1:]], axis=1)
-            return sizes.joined(kept[0], kept[1]), warm_start.result.multipliers
-        shape = (len(now), sizes.horizon, sizes.controls)
+    def _cold(self, bound: Bound, batch: int, controls: Any, axes: Sequence[int | None]) -> np.ndarray:
+        """Returns the trajectories of guessed controls, zero without a guess."""
+        sizes = self.sizes
+        shape = (batch, sizes.horizon, sizes.controls)
         if controls is not None and not isinstance(controls, np.ndarray):
-            controls = numpy(controls)
+            controls = self._solver.autodiff.numpy(controls)
         guess = np.zeros(shape) if controls is None else np.asarray(controls, dtype=float)
         if guess.shape != shape:
             raise ShapeError(f"controls has shape {guess.shape}, expected {shape}")
-        lowest, highest = (
-            self._layout.lower[sizes.states :][: sizes.controls],
-            self._layout.upper[sizes.states :][: sizes.controls],
-        )
-        guess = np.clip(guess, lowest, highest)
-        return sizes.joined(self._rollout(now, guess, theta, axes), guess), None
+        place = slice(sizes.states, sizes.stage)
+        guess = np.clip(guess, self._layout.lower[place], self._layout.upper[place])
+        return sizes.joined(self._rollout(bound, guess, axes), guess)
 
-    def _rollout(
-        self, now: np.ndarray, controls: np.ndarray, theta: Sequence[Any], axes: Sequence[int | None]
-    ) -> np.ndarray:
-        autodiff = self._solver.autodiff
+    def _rollout(self, bound: Bound, controls: np.ndarray, axes: Sequence[int | None]) -> np.ndarray:
+        autodiff, arguments = self._solver.autodiff, bound.arguments
         step = autodiff.vmap(self._stages.dynamics, (0, 0, *axes))
-        states = [now]
         with autodiff.scope():
-            leaves = [autodiff.flatten(tree) for tree in theta]
-            plain = [make([autodiff.array(autodiff.numpy(leaf)) for leaf in found]) for found, make in leaves]
+            x0, *rest = arguments.rebuild(arguments.leaves)
+            theta = rest if self._stages.slew is None else rest[1:]
+            states = [x0]
             for t in range(self.sizes.horizon):
-                following = step(autodiff.array(states[-1]), autodiff.array(controls[:, t]), *plain)
-                states.append(autodiff.numpy(following))
-        return np.stack(states, axis=1)
+                states.append(step(states[-1], autodiff.array(controls[:, t]), *theta))
+            return np.stack([autodiff.numpy(state) for state in states], axis=1)
+
+
+def _later(part: np.ndarray, by: int) -> np.ndarray:
+    return np.concatenate([part[:, by:], part[:, -1:].repeat(by, axis=1)], axis=1)
 
 
 def receding_horizon(

@@ -26,6 +26,7 @@ class SQPResult:
 
     Attributes:
         z: the points, with gradients to the parameters; of shape (*batch, n).
+        point: the same, last iterates of failed items included, as a numpy array of shape (batch, n).
         multipliers: of g, of h, and of the bounds, as numpy arrays.
         status: how each item ended.
         iterations: how many each took.
@@ -36,6 +37,7 @@ class SQPResult:
     """
 
     z: Any
+    point: np.ndarray
     multipliers: Multipliers
     status: np.ndarray
     iterations: np.ndarray
@@ -61,38 +63,30 @@ class Solver:
 
     def solve(
         self,
-        layout: Layout | Callable[[Bound], Layout],
-        start: np.ndarray,
+        begin: Callable[[Bound], tuple[Layout, np.ndarray, Multipliers | None]],
+        batch: int,
         theta: Sequence[Any],
         axes: Sequence[int | None],
-        multipliers: Multipliers | None = None,
         options: Options | None = None,
     ) -> SQPResult:
-        """Solves a batch from starts of shape (batch, n)."""
+        """Solves a batch; `begin` gives the layout, the starts of shape (batch, n), and a guess of multipliers."""
         options = options or self.options
-        leaves, batched, rebuild, key = self._leaves(theta, axes, len(start))
+        leaves, batched, rebuild, key = self._leaves(theta, axes, batch)
         kept: dict[str, Run] = {}
 
         def solve(values: list[np.ndarray]) -> tuple[np.ndarray, Pullback]:
-            oracle = self._bound(layout, values, batched, rebuild, key)
-            guess = multipliers or Multipliers.zeros(oracle.layout, len(start))
+            bound = self._bound(values, batched, rebuild, key)
+            layout, start, guess = begin(bound)
+            oracle = replace(bound, layout=layout)
+            guess = guess or Multipliers.zeros(layout, batch)
             found = run(oracle, start, guess, options, taped=unrolled(options.backward) > 0)
             kept["run"] = found
-            z = _answer(found, options.on_failure)
-            return z, lambda dz: pullback(oracle, found, options, dz)
+            return _answer(found, options.on_failure), lambda dz: pullback(oracle, found, options, dz)
 
         z = self.autodiff.join(leaves, solve)
         found = kept["run"]
-        return SQPResult(
-            z,
-            found.multipliers,
-            found.status,
-            found.iterations,
-            found.residual,
-            found.violation,
-            found.objective,
-            found.log,
-        )
+        ends = found.status, found.iterations, found.residual, found.violation, found.objective
+        return SQPResult(z, found.z, found.multipliers, *ends, found.log)
 
     def _leaves(
         self, theta: Sequence[Any], axes: Sequence[int | None], batch: int
@@ -120,7 +114,6 @@ class Solver:
 
     def _bound(
         self,
-        layout: Layout | Callable[[Bound], Layout],
         values: Sequence[np.ndarray],
         batched: tuple[bool, ...],
         rebuild: Callable[[Sequence[Any]], tuple[Any, ...]],
@@ -131,11 +124,7 @@ class Solver:
         arguments = Arguments(leaves, batched, rebuild)
         if key not in self.compiled:
             self.compiled[key] = Compiled(self.autodiff, self.formulas, arguments.axes, rebuild)
-        compiled = self.compiled[key]
-        if callable(layout):
-            nowhere = Layout(np.zeros(0), np.zeros(0), *(dense_layout(np.zeros(0), np.zeros(0), 0, 0).A,) * 2, ())
-            layout = layout(Bound(nowhere, compiled, arguments))
-        return Bound(layout, compiled, arguments)
+        return Bound(dense_layout(np.zeros(0), np.zeros(0), 0, 0), self.compiled[key], arguments)
 
 
 class SQP:
@@ -157,8 +146,8 @@ class SQP:
         upper: likewise.
         framework: "torch" or "jax".
         in_axes: 0 or None for each parameter: whether it has a leading batch axis, or is shared; by default all have.
-        hessian: "exact", the Lagrangian's, made definite where it is not; or "gauss_newton", of the objective alone, rᵀr's
-            without the residuals' curvature.
+        hessian: "exact", the Lagrangian's, made definite where it is not; or "gauss_newton", of the objective alone,
+            and of ½|r|² without the curvature of r.
         backward: "implicit", exact: the KKT system with the Lagrangian's Hessian; "gauss_newton", the last convex
             approximation's, biased; "unroll" and "truncated(k)", through the iterations (second-order corrections count
             as constants); "dlm", differences of tilted solutions.
@@ -225,22 +214,22 @@ class SQP:
         lower, upper = (np.broadcast_to(bound, points.shape[-1:]).astype(float) for bound in self._bounds)
         points = np.atleast_2d(points)
 
-        def layout(oracle: Bound) -> Layout:
-            values = oracle.values(points[None])
-            return dense_layout(lower, upper, values.g.shape[-1], values.h.shape[-1])
+        def begin(bound: Bound) -> tuple[Layout, np.ndarray, Multipliers | None]:
+            values = bound.values(points[None])
+            layout = dense_layout(lower, upper, values.g.shape[-1], values.h.shape[-1])
+            return layout, points, None if warm_start is None else warm_start.multipliers
 
-        check_closures(autodiff, self._solver.formulas.values, points, theta, axes)
-        guess = None if warm_start is None else warm_start.multipliers
-        found = self._solver.solve(layout, points, theta, axes, guess)
+        check_closures(autodiff, self._solver.formulas.values, points[0], theta, axes)
+        found = self._solver.solve(begin, len(points), theta, axes)
         return replace(found, z=found.z[0]) if single else found
 
 
 def check_closures(
-    autodiff: Autodiff, function: Function, start: np.ndarray, theta: Sequence[Any], axes: Sequence[int | None]
+    autodiff: Autodiff, function: Function, point: np.ndarray, theta: Sequence[Any], axes: Sequence[int | None]
 ) -> None:
     """Raises if a function holds tensors that require gradients, evaluating it for the first item."""
     items = [_first(autodiff, tree, axis) for tree, axis in zip(theta, axes, strict=True)]
-    autodiff.check(function, start[0], items)
+    autodiff.check(function, point, items)
 
 
 def _first(autodiff: Autodiff, tree: Any, axis: int | None) -> Any:
@@ -274,7 +263,8 @@ def _answer(found: Run, on_failure: str) -> np.ndarray:
         )
     if len(inaccurate):
         warnings.warn(
-            f"items {inaccurate.tolist()} are inaccurate: relative KKT residual up to {found.residual[inaccurate].max():.1e}",
+            f"items {inaccurate.tolist()} are inaccurate: relative KKT residual up to "
+            f"{found.residual[inaccurate].max():.1e}",
             CvxlayersWarning,
             stacklevel=2,
         )

@@ -99,7 +99,7 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> Any:
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         gradients = ctx.pullback(grad_outputs[0].detach().to("cpu", torch.float64).numpy())
         kinds = zip(gradients, ctx.kinds, strict=True)
         return (None, *(torch.as_tensor(gradient).to(device, dtype) for gradient, (dtype, device) in kinds))
