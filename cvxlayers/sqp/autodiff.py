@@ -73,7 +73,7 @@ class Autodiff(Protocol):
         ...
 
 
-def autodiff_of(framework: str) -> Autodiff:
+def autodiff_of(framework: str, traced: bool) -> Autodiff:
     """Returns a framework by its name.
 
     Raises:
@@ -82,7 +82,7 @@ def autodiff_of(framework: str) -> Autodiff:
     if framework == "torch":
         from cvxlayers.sqp.torch_autodiff import TorchAutodiff
 
-        return TorchAutodiff()
+        return TorchAutodiff(traced)
     if framework == "jax":
         from cvxlayers.sqp.jax_autodiff import JaxAutodiff
 

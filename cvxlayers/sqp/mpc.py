@@ -71,6 +71,7 @@ class MPC:
         x_max: likewise.
         slew: the largest change of a control from stage to stage; calls then need `previous`.
         framework: "torch" or "jax".
+        traced: as of `SQP`.
         in_axes: 0 or None for each parameter: whether it has a leading batch axis, or is shared (the default).
         hessian: "gauss_newton" leaves the curvature of the dynamics out; "exact" has it.
         backward: as of `SQP`.
@@ -97,6 +98,7 @@ class MPC:
         x_max: ArrayLike = np.inf,
         slew: ArrayLike | None = None,
         framework: str = "torch",
+        traced: bool = False,
         in_axes: Sequence[int | None] | None = None,
         hessian: str = "gauss_newton",
         backward: str = "implicit",
@@ -112,7 +114,7 @@ class MPC:
         solver = "DAQP" if solver is None and n <= _DAQP_UP_TO else solver
         options = Options(hessian, backward, eps, max_iters, on_failure, solver, dlm_epsilon, progress)
         limit = None if slew is None else np.broadcast_to(np.asarray(slew, dtype=float), (controls,))
-        autodiff = autodiff_of(framework)
+        autodiff = autodiff_of(framework, traced)
         self._stages = Stages(autodiff, self.sizes, dynamics, stage_cost, terminal_cost, limit)
         self._layout = self._stages.layout(self._row(x_min, u_min, -np.inf), self._row(x_max, u_max, np.inf))
         self._solver = Solver(autodiff, self._stages, options)

@@ -145,6 +145,8 @@ class SQP:
         lower: bounds of z, numbers or of shape (n,). They hold at every iterate.
         upper: likewise.
         framework: "torch" or "jax".
+        traced: in PyTorch, whether the functions are traced once, which is several times faster; they may then depend on
+            their arguments alone. In JAX they are compiled always.
         in_axes: 0 or None for each parameter: whether it has a leading batch axis, or is shared; by default all have.
         hessian: "exact", the Lagrangian's, made definite where it is not; or "gauss_newton", of the objective alone,
             and of ½|r|² without the curvature of r.
@@ -171,6 +173,7 @@ class SQP:
         lower: ArrayLike = -np.inf,
         upper: ArrayLike = np.inf,
         framework: str = "torch",
+        traced: bool = False,
         in_axes: Sequence[int | None] | None = None,
         hessian: str = "exact",
         backward: str = "implicit",
@@ -182,7 +185,7 @@ class SQP:
         progress: Callable[[Record], object] | None = None,
     ) -> None:
         options = Options(hessian, backward, eps, max_iters, on_failure, solver, dlm_epsilon, progress)
-        autodiff = autodiff_of(framework)
+        autodiff = autodiff_of(framework, traced)
         self._solver = Solver(autodiff, Dense(autodiff, objective, equalities, inequalities), options)
         self._bounds = np.asarray(lower, dtype=float), np.asarray(upper, dtype=float)
         self._in_axes = None if in_axes is None else tuple(in_axes)

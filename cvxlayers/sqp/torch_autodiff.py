@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,21 @@ from cvxlayers.sqp.autodiff import Function, Pullback
 
 try:
     import torch
+    from torch.fx.experimental.proxy_tensor import make_fx
     from torch.utils import _pytree as pytree
 except ImportError:
     raise MissingDependencyError("cvxlayers.sqp needs PyTorch: pip install 'cvxlayers[torch]'") from None
 
 
+@dataclass(frozen=True)
 class TorchAutodiff:
-    """PyTorch by `torch.func`."""
+    """PyTorch by `torch.func`.
+
+    Attributes:
+        traced: whether functions are traced to graphs of plain operations, once for each shape of their arguments.
+    """
+
+    traced: bool = False
 
     def scope(self) -> AbstractContextManager[Any]:
         """Records nothing."""
@@ -66,8 +75,8 @@ class TorchAutodiff:
         return torch.cat(list(parts), dim=-1)
 
     def ready(self, function: Function) -> Function:
-        """Returns the function: nothing is compiled."""
-        return function
+        """Returns the function, traced on its first call for each shape of its arguments where that is wished."""
+        return _traced(function) if self.traced else function
 
     def join(
         self, leaves: Sequence[torch.Tensor], solve: Callable[[list[np.ndarray]], tuple[np.ndarray, Pullback]]
@@ -86,6 +95,21 @@ class TorchAutodiff:
                 "a function closes over tensors that require gradients, which would be lost: pass them as a parameter; "
                 "for a module, `torch.func.functional_call` with dict(module.named_parameters())"
             )
+
+
+def _traced(function: Function) -> Function:
+    graphs: dict[tuple[torch.Size, ...], Function] = {}
+
+    def call(*arguments: Any) -> Any:
+        key = tuple(leaf.shape for leaf in pytree.tree_leaves(arguments))
+        if key not in graphs:
+            traced = make_fx(function)(*arguments)
+            traced.graph.eliminate_dead_code()
+            traced.recompile()
+            graphs[key] = traced
+        return graphs[key](*arguments)
+
+    return call
 
 
 class _Solve(torch.autograd.Function):
