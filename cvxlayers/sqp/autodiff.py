@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from cvxlayers.errors import InputError
 
 Array = Any
+# What numpy makes a float64 array of.
+Numbers = Any
 Function = Callable[..., Any]
 # Cotangents of the solution (numpy) → cotangents of the leaves (numpy).
 Pullback = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 
+@runtime_checkable
 class Autodiff(Protocol):
     """A framework, as far as sequential quadratic programming meets it."""
 

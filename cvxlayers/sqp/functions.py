@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from cvxlayers.sqp.model import Functions, Layout, Model, Multipliers, Sizes
 from cvxlayers.sqp.pattern import Pattern, Vectors
 
 
+@runtime_checkable
 class Formulas(Protocol):
     """One item's functions of z and the parameters."""
 

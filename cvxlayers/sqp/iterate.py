@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from cvxlayers.program import Status
 from cvxlayers.sqp.model import Functions, Layout, Model, Multipliers, Oracle, Sizes
 from cvxlayers.sqp.options import Options, Record
-from cvxlayers.sqp.pattern import Values, Vectors
+from cvxlayers.sqp.pattern import Vectors
 from cvxlayers.sqp.subproblem import Step, corrected, solve
 
 _STEPS = 0.5 ** np.arange(14)
@@ -25,16 +25,16 @@ _USABLE = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class Tape:
-    """One iteration of some items, as a backward pass needs it."""
+    """One iteration of some items, as a backward pass needs it; z is that of all items."""
 
     items: Int[np.ndarray, " k"]
-    z: Vectors
+    z: Float[np.ndarray, "batch n"]
     before: Multipliers
     after: Multipliers
     model: Model
-    curvature: Values
-    d: Vectors
-    length: Sizes
+    curvature: Float[np.ndarray, "k nnz"]
+    d: Float[np.ndarray, "k n"]
+    length: Float[np.ndarray, " k"]
     elastic: Bool[np.ndarray, " k"]
 
 
@@ -121,7 +121,7 @@ def optimality(layout: Layout, z: Vectors, model: Model, at: Multipliers) -> tup
 
 def _advance(
     oracle: Oracle, state: _State, model: Model, items: np.ndarray, step: Step, residual: Sizes, options: Options
-) -> tuple[_State, Sizes, int]:
+) -> tuple[_State, np.ndarray, int]:
     """Moves the items along their steps. Returns their state, the lengths taken, and the number of corrections."""
     layout, z = oracle.layout, state.z
     here = model.item(items)
@@ -168,7 +168,7 @@ def _second_order(
     penalty: Sizes,
     bound: Sizes,
     solver: str | None,
-) -> tuple[np.ndarray, Vectors]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns which items a full step with a second-order correction serves, and these steps."""
     if not len(curved):
         return curved, np.zeros((0, oracle.layout.n))

@@ -29,7 +29,7 @@ class JaxAutodiff:
         """Returns a float64 array; only inside the scope."""
         return jnp.asarray(value, dtype=jnp.float64)
 
-    def numpy(self, value: jax.Array) -> np.ndarray:
+    def numpy(self, value: Any) -> np.ndarray:
         """Returns a float64 numpy array."""
         if isinstance(value, jax.core.Tracer):
             raise InputError(
@@ -74,7 +74,7 @@ class JaxAutodiff:
         return jax.jit(function)
 
     def join(
-        self, leaves: Sequence[jax.Array], solve: Callable[[list[np.ndarray]], tuple[np.ndarray, Pullback]]
+        self, leaves: Sequence[Any], solve: Callable[[list[np.ndarray]], tuple[np.ndarray, Pullback]]
     ) -> jax.Array:
         """Solves with a custom gradient; outside `jit`, as the iterations run on the host."""
         dtype = jnp.result_type(*leaves) if leaves else jnp.result_type(float)

@@ -38,9 +38,9 @@ class System:
     """
 
     layout: Layout
-    H: Values
-    A: Values
-    G: Values
+    H: Vectors
+    A: Vectors
+    G: Vectors
     active: Bool[np.ndarray, "batch q"]
     bound: Bool[np.ndarray, "batch n"]
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
-from cvxlayers.sqp.pattern import Pattern, Values, Vectors
+from cvxlayers.sqp.pattern import Pattern, Vectors
 
 Sizes = Float[np.ndarray, " batch"]
-Blocks = tuple[Float[np.ndarray, "batch count k k"], ...]
+Blocks = tuple[Float[np.ndarray, "batch _ _ _"], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +50,11 @@ class Layout:
 
 @dataclass(frozen=True, eq=False)
 class Functions:
-    """The values of f, g and h."""
+    """The values of f, g and h, at one or more points of each item."""
 
-    f: Sizes
-    g: Vectors
-    h: Vectors
+    f: Float[np.ndarray, "*batch"]
+    g: Float[np.ndarray, "*batch p"]
+    h: Float[np.ndarray, "*batch q"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +64,8 @@ class Model:
     gradient: Vectors
     g: Vectors
     h: Vectors
-    A: Values
-    G: Values
+    A: Vectors
+    G: Vectors
     hessian: Blocks
 
     def item(self, items: np.ndarray) -> Model:
@@ -102,6 +102,7 @@ class Multipliers:
         return Multipliers(*found)
 
 
+@runtime_checkable
 class Oracle(Protocol):
     """A problem at given parameters, for a whole batch."""
 

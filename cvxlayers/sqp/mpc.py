@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from cvxlayers.errors import InputError, ShapeError
-from cvxlayers.sqp.autodiff import Function, autodiff_of
+from cvxlayers.sqp.autodiff import Function, Numbers, autodiff_of
 from cvxlayers.sqp.functions import Bound
 from cvxlayers.sqp.model import Layout, Multipliers
 from cvxlayers.sqp.options import Options, Record
@@ -92,11 +91,11 @@ class MPC:
         horizon: int,
         states: int,
         controls: int,
-        u_min: ArrayLike = -np.inf,
-        u_max: ArrayLike = np.inf,
-        x_min: ArrayLike = -np.inf,
-        x_max: ArrayLike = np.inf,
-        slew: ArrayLike | None = None,
+        u_min: Numbers = -np.inf,
+        u_max: Numbers = np.inf,
+        x_min: Numbers = -np.inf,
+        x_max: Numbers = np.inf,
+        slew: Numbers | None = None,
         framework: str = "torch",
         traced: bool = False,
         in_axes: Sequence[int | None] | None = None,
@@ -120,7 +119,7 @@ class MPC:
         self._solver = Solver(autodiff, self._stages, options)
         self._in_axes = None if in_axes is None else tuple(in_axes)
 
-    def _row(self, x: ArrayLike, u: ArrayLike, free: float) -> np.ndarray:
+    def _row(self, x: Numbers, u: Numbers, free: float) -> np.ndarray:
         """Returns the bounds of z; the present state has none."""
         T, nx, nu = self.sizes.horizon, self.sizes.states, self.sizes.controls
         state, control = np.broadcast_to(np.asarray(x, float), (nx,)), np.broadcast_to(np.asarray(u, float), (nu,))

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from cvxlayers.errors import CvxlayersWarning, ShapeError, SolverError
 from cvxlayers.program import Status
-from cvxlayers.sqp.autodiff import Arguments, Autodiff, Function, Pullback, autodiff_of
+from cvxlayers.sqp.autodiff import Arguments, Autodiff, Function, Numbers, Pullback, autodiff_of
 from cvxlayers.sqp.backward import pullback
 from cvxlayers.sqp.functions import Bound, Compiled, Dense, Formulas, dense_layout
 from cvxlayers.sqp.iterate import Run, run
@@ -170,8 +169,8 @@ class SQP:
         *,
         equalities: Function | None = None,
         inequalities: Function | None = None,
-        lower: ArrayLike = -np.inf,
-        upper: ArrayLike = np.inf,
+        lower: Numbers = -np.inf,
+        upper: Numbers = np.inf,
         framework: str = "torch",
         traced: bool = False,
         in_axes: Sequence[int | None] | None = None,

@@ -63,8 +63,8 @@ class TorchAutodiff:
         return torch.func.jacrev(function)
 
     def hessian(self, function: Function) -> Function:
-        """Returns the Hessian."""
-        return torch.func.hessian(function)
+        """Returns the Hessian, in reverse mode twice: forward mode is missing for some operations."""
+        return torch.func.jacrev(torch.func.grad(function))
 
     def pull(self, function: Function, arguments: Sequence[Any], cotangents: Any) -> Sequence[Any]:
         """Pulls back by `torch.func.vjp`."""
