@@ -59,15 +59,28 @@ def test_projection_on_a_sphere(projection):
 
 
 @pytest.mark.parametrize("backward", EXACT)
-@pytest.mark.parametrize("hessian", ["exact", "gauss_newton"])
-def test_gradients_of_a_projection(projection, backward, hessian):
+def test_gradients_of_a_projection(projection, backward):
     target, radius, expected = projection
-    found = sphere(backward=backward, hessian=hessian, max_iters=200)(START, target, radius)
+    found = sphere(backward=backward)(START, target, radius)
     gradients = torch.autograd.grad((found * WEIGHTS).sum(), (target, radius))
     for got, want in zip(gradients, torch.autograd.grad((expected * WEIGHTS).sum(), (target, radius)), strict=True):
-        # Through three iterations of a linearly convergent method only part of the gradient returns.
-        loose = hessian == "gauss_newton" and backward.startswith("truncated")
-        torch.testing.assert_close(got, want, atol=1.0 if loose else 1e-5, rtol=0)
+        torch.testing.assert_close(got, want, atol=1e-6 if backward in ("implicit", "dlm") else 1e-4, rtol=0)
+
+
+def test_few_iterations_of_a_linear_method_give_back_part_of_the_gradient():
+    """With the Gauss-Newton Hessian the iterates approach by a constant factor, and so does the truncated gradient."""
+    target = tensor([[1.1, 0.3]], requires_grad=True)
+    radius = tensor([1.0])
+    errors = []
+    expected = target / target.norm()
+    (want,) = torch.autograd.grad(expected[0, 0], target)
+    for backward in ("truncated(1)", "truncated(3)", "truncated(6)", "implicit"):
+        found = sphere(backward=backward, hessian="gauss_newton")(target.detach(), target, radius)
+        (got,) = torch.autograd.grad(found[0, 0], target)
+        errors.append(float((got - want).abs().max()))
+    assert errors[0] > 3.0 * errors[1] > 3.0 * errors[2] > errors[3]
+    assert errors[0] > 1e-3
+    assert errors[3] < 1e-6
 
 
 def test_gauss_newton_backward_is_biased_where_the_constraint_is_curved(projection):
@@ -374,7 +387,7 @@ def test_in_jax(projection):
         gradients = jax.grad(loss, argnums=(0, 1))(jax.numpy.asarray(target), jax.numpy.asarray(radius))
         assert gradients[0].dtype == np.float32  # x64 is not switched on
         for got, want in zip(gradients, reference, strict=True):
-            np.testing.assert_allclose(got, want, atol=1e-5)
+            np.testing.assert_allclose(got, want, atol=1e-4)
     assert not jax.config.jax_enable_x64
     with pytest.raises(InputError, match="eagerly"):
         jax.jit(lambda t: solver(START.numpy(), t, radius))(jax.numpy.asarray(target))

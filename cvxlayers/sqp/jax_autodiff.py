@@ -81,10 +81,10 @@ class JaxAutodiff:
         kept: dict[str, Pullback] = {}
 
         @jax.custom_vjp
-        def solved(*leaves: jax.Array) -> jax.Array:
+        def solved(*leaves: Any) -> jax.Array:
             return forward(*leaves)[0]
 
-        def forward(*leaves: jax.Array) -> tuple[jax.Array, None]:
+        def forward(*leaves: Any) -> tuple[jax.Array, None]:
             if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
                 raise InputError(
                     "sequential quadratic programs are solved eagerly: call them outside jit and vmap; batches are "

@@ -59,7 +59,7 @@ class Pattern:
         rows, cols, order = _merged(self, right)
         return Pattern((self.shape[0], self.shape[1] + right.shape[1]), rows[order], cols[order])
 
-    def beside(self, values: Values, right: sp.coo_array) -> Values:
+    def beside(self, values: Values, right: sp.coo_array) -> Vectors:
         """Returns the values of matrices with constant columns on the right, in the order of `padded`."""
         constant = np.broadcast_to(right.data, (len(values), right.nnz))
         return np.concatenate([values, constant], axis=1)[:, _merged(self, right)[2]]

@@ -36,7 +36,7 @@ class TorchAutodiff:
 
     def array(self, value: np.ndarray) -> torch.Tensor:
         """Returns a float64 tensor."""
-        return torch.as_tensor(np.ascontiguousarray(value), dtype=torch.float64)
+        return torch.tensor(value, dtype=torch.float64)
 
     def numpy(self, value: torch.Tensor) -> np.ndarray:
         """Returns a float64 array on the host."""

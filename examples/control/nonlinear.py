@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from examples.control.gradient import SQP_GRADIENT
+from examples.control.imitation import IMITATION_COST, IMITATION_DYNAMICS
 from examples.control.swing_up import SWING_UP, SWING_UP_CARTPOLE
 from examples.experiment import Experiment
 
-NONLINEAR: list[Experiment[Any]] = [SWING_UP, SWING_UP_CARTPOLE]
+NONLINEAR: list[Experiment[Any]] = [
+    SQP_GRADIENT,
+    SWING_UP,
+    SWING_UP_CARTPOLE,
+    IMITATION_DYNAMICS,
+    IMITATION_COST,
+]
