@@ -117,8 +117,8 @@ def test_bounds_hold_and_are_differentiated_as_constants():
     solver = SQP(lambda z, t: ((z - t) ** 2).sum() + (z**4).sum(), lower=0.0, upper=[0.3, 1.0])
     target = tensor([[2.0, 0.5], [-1.0, 0.7]], requires_grad=True)
     result = solver.solve(torch.zeros(2, 2, dtype=torch.float64), target)
-    assert result.z[0, 0] == pytest.approx(0.3)
-    assert result.z[1, 0] == pytest.approx(0.0, abs=1e-12)
+    assert result.point[0, 0] == pytest.approx(0.3)
+    assert result.point[1, 0] == pytest.approx(0.0, abs=1e-12)
     (gradient,) = torch.autograd.grad(result.z.sum(), target)
     # 2(z − t) + 4z³ = 0 where no bound is active
     expected = torch.zeros(2, 2, dtype=torch.float64)
@@ -229,8 +229,8 @@ def test_float32_comes_back_and_second_derivatives_are_refused(projection):
     small = target.detach().float().requires_grad_()
     found = sphere()(START.float(), small, radius.detach().float())
     assert found.dtype == torch.float32
+    (gradient,) = torch.autograd.grad(found.sum(), small, create_graph=True)
     with pytest.raises(RuntimeError):
-        (gradient,) = torch.autograd.grad(found.sum(), small, create_graph=True)
         torch.autograd.grad(gradient.sum(), small)
 
 

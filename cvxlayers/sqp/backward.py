@@ -105,8 +105,9 @@ def _through_step(
     G_bar = -(after.h[:, G.rows] * lam[:, G.cols] + mu.h[:, G.rows] * d[:, G.cols])
     P = layout.P
     P_bar = -0.5 * (lam[:, P.rows] * d[:, P.cols] + d[:, P.rows] * lam[:, P.cols])
-    whole = Model(*(_spread(items, part, batch) for part in (-lam, -mu.g, -mu.h, A_bar, G_bar)), ())
-    whole = replace(whole, hessian=_blocks(layout, _spread(items, P_bar, batch)))
+    parts = {"gradient": -lam, "g": -mu.g, "h": -mu.h, "A": A_bar, "G": G_bar}
+    spread = {name: _spread(items, part, batch) for name, part in parts.items()}
+    whole = Model(**spread, hessian=_blocks(layout, _spread(items, P_bar, batch)))
     passed = dz.copy()
     passed[items] -= mu.box  # the bounds of the step are those of z, less z
     stay = [part.copy() for part in (carried.g, carried.h, carried.box)]

@@ -131,9 +131,8 @@ class Bound:
             found = compiled.call(
                 f"model {hessian}", lambda: self._model(hessian), *self._point(z, multipliers), *self.arguments.leaves
             )
-            *parts, blocks = found
-            numpy = compiled.autodiff.numpy
-            return Model(*(numpy(part) for part in parts), tuple(numpy(block) for block in blocks))
+            gradient, g, h, A, G = map(compiled.autodiff.numpy, found[:-1])
+            return Model(gradient, g, h, A, G, tuple(map(compiled.autodiff.numpy, found[-1])))
 
     def pull_model(
         self, z: Vectors, multipliers: Multipliers, hessian: str, cotangents: Model
@@ -153,7 +152,7 @@ class Bound:
         return dz, Multipliers(dy, dw, np.zeros_like(dz)), gradients
 
     def pull_conditions(self, z: Vectors, at: Multipliers, dz: Vectors, dual: Multipliers) -> list[np.ndarray]:
-        """Pulls cotangents of ∇L, g and h back to the leaves: the gradient of L's slope along dz, and of dual·(g, h)."""
+        """Pulls cotangents of ∇L, g and h back: the gradient of L's slope along dz, and of dual·(g, h)."""
         compiled = self.compiled
         values = compiled.formulas.values
 

@@ -75,6 +75,7 @@ def run(oracle: Oracle, start: Vectors, multipliers: Multipliers, options: Optio
     running = np.full(batch, int(Status.ITERATION_LIMIT))
     state = _State(np.clip(start, layout.lower, layout.upper), multipliers, np.ones(batch), running)
     iterations, log, tapes = np.zeros(batch, dtype=int), [], []
+    residual = violation = np.full(batch, np.inf)
     for iteration in range(options.max_iters + 1):
         model = oracle.model(state.z, state.multipliers, options.hessian)
         residual, violation = optimality(layout, state.z, model, state.multipliers)

@@ -70,9 +70,8 @@ class Model:
 
     def item(self, items: np.ndarray) -> Model:
         """Returns the model of some items."""
-        return Model(
-            *(getattr(self, part.name)[items] for part in fields(self)[:-1]), tuple(b[items] for b in self.hessian)
-        )
+        chosen = {part.name: getattr(self, part.name)[items] for part in fields(self)[:-1]}
+        return Model(**chosen, hessian=tuple(block[items] for block in self.hessian))
 
 
 @dataclass(frozen=True, eq=False)

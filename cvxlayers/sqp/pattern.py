@@ -57,12 +57,17 @@ class Pattern:
     def padded(self, right: sp.coo_array) -> Pattern:
         """Returns the pattern with that of further columns on the right; `beside` places the values."""
         rows, cols, order = _merged(self, right)
-        return Pattern((self.shape[0], self.shape[1] + right.shape[1]), rows[order], cols[order])
+        return Pattern((self.shape[0], self.shape[1] + _width(right)), rows[order], cols[order])
 
     def beside(self, values: Values, right: sp.coo_array) -> Vectors:
         """Returns the values of matrices with constant columns on the right, in the order of `padded`."""
         constant = np.broadcast_to(right.data, (len(values), right.nnz))
         return np.concatenate([values, constant], axis=1)[:, _merged(self, right)[2]]
+
+
+def _width(matrix: sp.coo_array) -> int:
+    _, width = matrix.shape or (0, 0)
+    return width
 
 
 def _merged(left: Pattern, right: sp.coo_array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

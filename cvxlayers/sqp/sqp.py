@@ -133,9 +133,9 @@ class SQP:
         z = solver(start, theta)  # of shape (batch, n), differentiable in theta
 
     The functions are written for one item, in PyTorch or JAX, as `function(z, *theta)` with z of shape (n,); they are
-    mapped over the batch. Parameters may be trees of arrays. Each iteration solves a convex quadratic program; the
-    constraints of an infeasible linearisation are relaxed (elastic mode), and full steps that the constraints' curvature
-    spoils are corrected to second order.
+    mapped over the batch. Parameters may be trees of arrays. Each iteration solves a convex quadratic program; an
+    infeasible linearisation is relaxed (elastic mode), and full steps that curvature spoils are corrected to second
+    order.
 
     Args:
         objective: f, a scalar; or a vector r of residuals, whose ½|r|² is minimised.
@@ -144,8 +144,8 @@ class SQP:
         lower: bounds of z, numbers or of shape (n,). They hold at every iterate.
         upper: likewise.
         framework: "torch" or "jax".
-        traced: in PyTorch, whether the functions are traced once, which is several times faster; they may then depend on
-            their arguments alone. In JAX they are compiled always.
+        traced: in PyTorch, whether the functions are traced once, which is several times faster; they may then depend
+            on their arguments alone. In JAX they are compiled always.
         in_axes: 0 or None for each parameter: whether it has a leading batch axis, or is shared; by default all have.
         hessian: "exact", the Lagrangian's, made definite where it is not; or "gauss_newton", of the objective alone,
             and of ½|r|² without the curvature of r.

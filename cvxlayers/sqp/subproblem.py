@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -119,7 +120,7 @@ def corrected(layout: Layout, z: Vectors, d: Vectors, model: Model, g: Vectors, 
 
 
 def _solved(layout: Layout, z: Vectors, model: Model, convex: Convex, solver: str | None) -> QPSolution:
-    blocks: dict[str, object] = {}
+    blocks: dict[str, Any] = {}
     if layout.A.shape[0]:
         blocks |= {"A": (layout.A.csr, model.A), "b": -model.g}
     if layout.G.shape[0]:
@@ -137,8 +138,7 @@ def _elastic(
     """Solves with rows Ad + g = t⁺ − t⁻ and Gd + h ≤ s, at the price ρ(t⁺ + t⁻ + s)."""
     n, p, q, batch = layout.n, layout.A.shape[0], layout.G.shape[0], len(z)
     extra = 2 * p + q
-    A_right = sp.hstack([-sp.eye_array(p), sp.eye_array(p), sp.coo_array((p, q))], format="coo")
-    G_right = sp.hstack([sp.coo_array((q, 2 * p)), -sp.eye_array(q)], format="coo")
+    A_right, G_right = _slack(p, (np.arange(p), p + np.arange(p)), extra), _slack(q, (2 * p + np.arange(q),), extra)
     A, G = layout.A.padded(A_right), layout.G.padded(G_right)
     diagonal = Pattern.block_diagonal((1,) * extra)
     rows = np.concatenate([layout.P.rows, n + diagonal.rows])
@@ -159,11 +159,18 @@ def _elastic(
     return (solution.x[:, :n], solution.y, solution.z, solution.z_box[:, :n]), _usable(solution)
 
 
-def _quiet(P: object, q: Vectors, blocks: dict[str, object], solver: str | None) -> QPSolution:
+def _slack(height: int, columns: tuple[np.ndarray, ...], width: int) -> sp.coo_array:
+    """Returns slack columns: −1 for what a row may exceed by, +1 for what it may fall short by."""
+    signs = np.repeat((-1.0, 1.0)[: len(columns)], height)
+    places = np.tile(np.arange(height), len(columns)), np.concatenate(columns)
+    return sp.coo_array((signs, places), shape=(height, width))
+
+
+def _quiet(P: object, q: Vectors, blocks: dict[str, Any], solver: str | None) -> QPSolution:
     """Solves without a word: what is wrong with a sub-problem is the algorithm's to answer."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CvxlayersWarning)
-        return solve_qp(P, q, **blocks, on_failure="mask", check=False, solver=solver)  # pyright: ignore[reportArgumentType]
+        return solve_qp(P, q, **blocks, on_failure="mask", check=False, solver=solver)
 
 
 def _usable(solution: QPSolution) -> Bool[np.ndarray, " batch"]:

@@ -40,7 +40,7 @@ def soft_top_k(count: int, k: int) -> CvxpyLayer:
     """Returns the layer scores ↦ weights in [0, 1] that sum to k."""
     scores, y = cp.Parameter(count), cp.Variable(count)
     objective = cp.Maximize(scores @ y + cp.sum(cp.entr(y)) + cp.sum(cp.entr(1 - y)))
-    return CvxpyLayer(cp.Problem(objective, [cp.sum(y) == k]), [scores], [y])
+    return CvxpyLayer(cp.Problem(objective, [cp.Zero(cp.sum(y) - k)]), [scores], [y])
 
 
 def minimise(

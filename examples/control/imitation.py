@@ -29,7 +29,7 @@ class Settings:
 
     demonstrations: int = 10
     horizon: int = 20
-    steps: int = 150
+    steps: int = 220
     lr: float = 0.1
 
 
