@@ -9,8 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from cvxlayers.errors import InputError
-
 Array = Any
 # What numpy makes a float64 array of.
 Numbers = Any
@@ -74,23 +72,6 @@ class Autodiff(Protocol):
     def check(self, function: Function, point: np.ndarray, theta: Sequence[Any]) -> None:
         """Raises if a function holds a quantity that needs a gradient without being an argument."""
         ...
-
-
-def autodiff_of(framework: str, traced: bool) -> Autodiff:
-    """Returns a framework by its name.
-
-    Raises:
-        InputError: if there is none of this name.
-    """
-    if framework == "torch":
-        from cvxlayers.sqp.torch_autodiff import TorchAutodiff
-
-        return TorchAutodiff(traced)
-    if framework == "jax":
-        from cvxlayers.sqp.jax_autodiff import JaxAutodiff
-
-        return JaxAutodiff()
-    raise InputError(f"framework is 'torch' or 'jax'; got {framework!r}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from cvxlayers.errors import InputError, ShapeError
-from cvxlayers.sqp.autodiff import Function, Numbers, autodiff_of
+from cvxlayers.sqp.autodiff import Function, Numbers
+from cvxlayers.sqp.frameworks import autodiff_of
 from cvxlayers.sqp.functions import Bound
 from cvxlayers.sqp.model import Layout, Multipliers
 from cvxlayers.sqp.options import Options, Record

@@ -11,8 +11,9 @@ import numpy as np
 
 from cvxlayers.errors import CvxlayersWarning, ShapeError, SolverError
 from cvxlayers.program import Status
-from cvxlayers.sqp.autodiff import Arguments, Autodiff, Function, Numbers, Pullback, autodiff_of
+from cvxlayers.sqp.autodiff import Arguments, Autodiff, Function, Numbers, Pullback
 from cvxlayers.sqp.backward import pullback
+from cvxlayers.sqp.frameworks import autodiff_of
 from cvxlayers.sqp.functions import Bound, Compiled, Dense, Formulas, dense_layout
 from cvxlayers.sqp.iterate import Run, run
 from cvxlayers.sqp.model import Layout, Multipliers
