@@ -422,3 +422,14 @@ def test_an_inaccurate_end_warns():
         result = solver.solve(tensor([[1.0]]), tensor([1.0]))
     assert result.status[0] == Status.INACCURATE
     assert any("inaccurate" in str(entry.message) for entry in caught)
+
+
+def test_large_systems_are_differentiated_sparsely(monkeypatch):
+    """The same gradient from the sparse factorisation as from the dense one."""
+    gradients = []
+    for largest in (10**6, 0):
+        monkeypatch.setattr("cvxlayers.sqp.kkt._DENSE", largest)
+        theta = tensor([[10.0, 1.0, 1.0]]).repeat(2, 1).requires_grad_()
+        plan = planner()(STATES, theta)
+        gradients.append(torch.autograd.grad(plan.controls.square().sum(), theta)[0])
+    torch.testing.assert_close(*gradients, atol=1e-9, rtol=0)

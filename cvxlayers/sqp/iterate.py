@@ -125,69 +125,78 @@ def _advance(
 ) -> tuple[_State, np.ndarray, int]:
     """Moves the items along their steps. Returns their state, the lengths taken, and the number of corrections."""
     layout, z = oracle.layout, state.z
-    here = model.item(items)
-    largest = np.maximum(_largest(step.multipliers.g), _largest(step.multipliers.h))
-    penalty = np.maximum(1.1 * largest, 0.5 * (state.penalty[items] + 1.1 * largest)) + 1e-8
-    d = np.zeros_like(z)
-    d[items] = step.d
-    trials = oracle.values(_inside(layout, np.concatenate([z[None], z + _STEPS[:, None, None] * d])))
-    merits = trials.f[:, items] + penalty * _violations(trials)[:, items]
-    slope = (here.gradient * step.d).sum(axis=1) - penalty * _promised(layout, here, step.d)
-    tolerance = _ROUNDING * (np.abs(trials.f[0, items]) + penalty * (1.0 + _violations(trials)[0, items]))
-    bound = merits[0] + _ARMIJO * _STEPS[:, None] * np.minimum(slope, 0.0) + 10.0 * tolerance
-    good = (merits[1:] <= bound) & step.solved
-    first, accepted = good.argmax(axis=0), good.any(axis=0)
-    lengths = np.where(accepted, _STEPS[first], 0.0)
+    search = _line_search(oracle, state, model.item(items), items, step)
+    lengths = search.lengths.copy()
     move = lengths[:, None] * step.d
-    curved = np.flatnonzero(
-        step.solved & (lengths < 1.0) & (_violations(trials)[1, items] >= _violations(trials)[0, items])
-    )
-    curved = curved[_violations(trials)[1, items[curved]] > 0.0]
-    corrections = _second_order(oracle, state, here, items, step, curved, trials, penalty, bound[0], options.solver)
-    move[corrections[0]], lengths[corrections[0]] = corrections[1], 1.0
-    moved = z.copy()
+    served, corrections = _second_order(oracle, state, model.item(items), items, step, search, options.solver)
+    move[served], lengths[served] = corrections, 1.0
+    moved, penalties = z.copy(), state.penalty.copy()
     moved[items] = np.clip(z[items] + move, layout.lower, layout.upper)
+    penalties[items] = search.penalty
     status = state.status.copy()
     stuck = items[lengths == 0.0]
     status[stuck] = np.where(residual[stuck] <= _USABLE, int(Status.INACCURATE), int(Status.NUMERICAL_ERROR))
     still = step.elastic & (_largest(move) <= 1e-10 * (1.0 + _largest(z[items])))
-    status[items[still & (_violations(trials)[0, items] > _USABLE)]] = int(Status.INFEASIBLE)
-    penalties = state.penalty.copy()
-    penalties[items] = penalty
+    status[items[still & (search.violation[0] > _USABLE)]] = int(Status.INFEASIBLE)
     multipliers = state.multipliers.moved(items, step.multipliers, lengths)
-    return _State(moved, multipliers, penalties, status), lengths, len(corrections[0])
+    return _State(moved, multipliers, penalties, status), lengths, len(served)
+
+
+@dataclass(frozen=True, eq=False)
+class _Search:
+    """What a line search found, of the items it was for.
+
+    Attributes:
+        penalty: of a unit of violation, in the merit function.
+        bound: what the merit of a full step may be.
+        lengths: the longest that lower the merit enough; 0 where none does.
+        violation: here, and after a full step.
+        g: the equalities' values after a full step.
+        h: the inequalities' values after a full step.
+    """
+
+    penalty: np.ndarray
+    bound: np.ndarray
+    lengths: np.ndarray
+    violation: tuple[np.ndarray, np.ndarray]
+    g: np.ndarray
+    h: np.ndarray
+
+
+def _line_search(oracle: Oracle, state: _State, here: Model, items: np.ndarray, step: Step) -> _Search:
+    """Tries all lengths at once, on the l1 merit function f + ν(|g|₁ + |max(h, 0)|₁)."""
+    largest = np.maximum(_largest(step.multipliers.g), _largest(step.multipliers.h))
+    penalty = np.maximum(1.1 * largest, 0.5 * (state.penalty[items] + 1.1 * largest)) + 1e-8
+    d = np.zeros_like(state.z)
+    d[items] = step.d
+    points = np.concatenate([state.z[None], state.z + _STEPS[:, None, None] * d])
+    trials = oracle.values(np.clip(points, oracle.layout.lower, oracle.layout.upper))
+    violations = _violations(trials)[:, items]
+    merits = trials.f[:, items] + penalty * violations
+    slope = (here.gradient * step.d).sum(axis=1) - penalty * _promised(oracle.layout, here, step.d)
+    tolerance = 10.0 * _ROUNDING * (np.abs(trials.f[0, items]) + penalty * (1.0 + violations[0]))
+    bound = merits[0] + _ARMIJO * _STEPS[:, None] * np.minimum(slope, 0.0) + tolerance
+    good = (merits[1:] <= bound) & step.solved
+    lengths = np.where(good.any(axis=0), _STEPS[good.argmax(axis=0)], 0.0)
+    return _Search(penalty, bound[0], lengths, (violations[0], violations[1]), trials.g[1, items], trials.h[1, items])
 
 
 def _second_order(
-    oracle: Oracle,
-    state: _State,
-    here: Model,
-    items: np.ndarray,
-    step: Step,
-    curved: np.ndarray,
-    trials: Functions,
-    penalty: Sizes,
-    bound: Sizes,
-    solver: str | None,
+    oracle: Oracle, state: _State, here: Model, items: np.ndarray, step: Step, search: _Search, solver: str | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns which items a full step with a second-order correction serves, and these steps."""
+    before, after = search.violation
+    curved = np.flatnonzero(step.solved & (search.lengths < 1.0) & (after >= before) & (after > 0.0))
     if not len(curved):
         return curved, np.zeros((0, oracle.layout.n))
     chosen = items[curved]
-    fixed = corrected(
-        oracle.layout,
-        state.z[chosen],
-        step.d[curved],
-        here.item(curved),
-        trials.g[1, chosen],
-        trials.h[1, chosen],
-        solver,
-    )
+    g, h = search.g[curved], search.h[curved]
+    fixed = corrected(oracle.layout, state.z[chosen], step.d[curved], here.item(curved), g, h, solver)
     trial = state.z.copy()
     trial[chosen] = np.clip(trial[chosen] + fixed.d, oracle.layout.lower, oracle.layout.upper)
     found = oracle.values(trial[None])
-    merit = found.f[0, chosen] + penalty[curved] * _violations(found)[0, chosen]
-    good = fixed.solved & (merit <= bound[curved])
+    merit = found.f[0, chosen] + search.penalty[curved] * _violations(found)[0, chosen]
+    good = fixed.solved & (merit <= search.bound[curved])
     return curved[good], fixed.d[good]
 
 
@@ -205,10 +214,6 @@ def _promised(layout: Layout, model: Model, d: Vectors) -> Sizes:
 
 def _violations(values: Functions) -> np.ndarray:
     return np.abs(values.g).sum(axis=-1) + np.maximum(values.h, 0.0).sum(axis=-1)
-
-
-def _inside(layout: Layout, trials: np.ndarray) -> np.ndarray:
-    return np.clip(trials, layout.lower, layout.upper)
 
 
 def _largest(vectors: Vectors) -> Sizes:

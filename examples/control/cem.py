@@ -180,7 +180,10 @@ def _among_controls(
 def _drawing(curve: list[float], metrics: dict[str, float]) -> Callable[[Any], None]:
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        axes.plot(curve, linewidth=0.8, label="training, by search in two dimensions")
+        window = max(len(curve) // 8, 1)
+        smooth = torch.tensor(curve).unfold(0, window, 1).mean(1)
+        axes.plot(curve, linewidth=0.6, alpha=0.5, label="training: other starts at every step")
+        axes.plot(torch.arange(window - 1, len(curve)), smooth, label=f"its mean over {window} steps")
         for name, style in (("cost_controls", ":"), ("cost_controls_many_samples", "--"), ("cost_latent", "-")):
             axes.axhline(metrics[name], color="black", linewidth=0.8, linestyle=style, label=name.replace("_", " "))
         axes.set_xlabel("step")

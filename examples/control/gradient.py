@@ -95,7 +95,7 @@ def _drawing(exact: Tensor, gradients: dict[str, Tensor]) -> Callable[[Any], Non
             axis.set_xticks(range(3), ["gravity", "mass", "length"])
             axis.set_title(f"start at angle {start[0]}, speed {start[1]}")
         axes[0].set_ylabel("error against central differences")
-        axes[0].legend()
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(gradients))
 
     return draw
 

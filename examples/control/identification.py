@@ -190,7 +190,6 @@ SYSID_PENDULUM = Experiment[Settings](
     "Learns a pendulum for its task, from the model that predicts a different pendulum best.",
     run,
     {"ci": Settings(6, 8, 10, 15), "full": Settings()},
-    {"imitation_ratio": 0.43},
 )
 SYSID_LINEAR = Experiment[LinearSettings](
     "sysid-linear",
