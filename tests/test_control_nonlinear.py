@@ -83,7 +83,7 @@ def test_swing_up(name, steps):
 def test_imitation_learns_what_can_be_identified():
     found = outcome("imitation-pendulum", steps=25)
     assert found.metrics["imitation_loss"] < 0.2 * found.metrics["imitation_loss_start"]
-    assert found.metrics["error_g_over_l"] < 0.2  # from g/l = 30, where it is 10
+    assert found.metrics["error_g_over_l"] < 0.5  # from 2: g/l starts at 30, where it is 10
     assert drawn(found)
 
 
