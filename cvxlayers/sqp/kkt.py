@@ -83,8 +83,8 @@ class System:
                 found[item] = spla.splu(K).solve(rhs[item])
             except RuntimeError:  # SuperLU: exactly singular
                 found[item] = spla.lsqr(K, rhs[item], atol=1e-14, btol=1e-14, iter_lim=10 * len(entries))[0]
-            residual[item] = _ratio(np.abs(K @ found[item] - rhs[item]).max(), np.abs(rhs[item]).max())
-        return found, residual
+            residual[item] = np.abs(K @ found[item] - rhs[item]).max()
+        return found, _ratio(residual, np.abs(rhs).max(axis=1, initial=0.0))
 
     def _entries(self) -> tuple[np.ndarray, np.ndarray, Values]:
         layout, boxed = self.layout, self.boxed
@@ -111,4 +111,4 @@ def _relative(K: np.ndarray, found: Vectors, rhs: Vectors) -> Float[np.ndarray, 
 
 
 def _ratio(residual: Sizes, scale: Sizes) -> Sizes:
-    return np.divide(residual, scale, out=np.asarray(residual, dtype=float).copy(), where=np.asarray(scale) > 0.0)
+    return np.divide(residual, scale, out=residual.copy(), where=scale > 0.0)
