@@ -72,7 +72,7 @@ def test_sqp_gradient():
     assert drawn(found)
 
 
-@pytest.mark.parametrize(("name", "steps"), [("swing-up", 70), ("swing-up-cartpole", 60)])
+@pytest.mark.parametrize(("name", "steps"), [("swing-up", 110), ("swing-up-cartpole", 80)])
 def test_swing_up(name, steps):
     found = outcome(name, starts=2, steps=steps)
     assert found.metrics["success_rate"] == 1.0
