@@ -36,7 +36,7 @@ FLOORS = (
     {"artifact", "forms", "jax_primitives", "tensorflow_gradients", "torch_function"},
     {"torch_operators"},
     {"jax", "neutral", "tensorflow", "testing", "torch"},
-    {"cli"},
+    {"cli", "sqp"},
     {"__main__"},
 )
 FLOOR = {room: height for height, rooms in enumerate(FLOORS) for room in rooms}
@@ -53,14 +53,14 @@ HOMES = {
     "matplotlib": "spy.py",
     "rich": "cli/screen.py",
     "qdldl": "derivative/sparse.py",
-    "torch": "torch",
-    "jax": "jax",
+    "torch": ("torch", "sqp/torch_autodiff.py"),
+    "jax": ("jax", "sqp/jax_autodiff.py"),
     "tensorflow": "tensorflow",
 }
 # The doors, and what their frameworks call themselves.
 DOORS = {"jax": "JAX", "tensorflow": "TensorFlow", "torch": "PyTorch"}
 EVERYWHERE = {"numpy", "scipy", "jaxtyping", *sys.stdlib_module_names}
-SOLVERS = {package for package, home in HOMES.items() if home.startswith("solvers/")}
+SOLVERS = {package for package, home in HOMES.items() if str(home).startswith("solvers/")}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 MODULES = [path for path in FILES if path != PACKAGE / "__init__.py"]
@@ -141,6 +141,7 @@ def test_solvers_are_imported_on_first_use(path):
 def test_examples_and_benchmarks_use_the_public_face(folder):
     public = {"cvxlayers.CvxpyLayer", "cvxlayers.errors", *(f"cvxlayers.{door}.CvxpyLayer" for door in DOORS)}
     public |= {"cvxlayers.torch.solve_conic", "cvxlayers.torch.solve_qp"}
+    public |= {"cvxlayers.sqp.MPC", "cvxlayers.sqp.SQP", "cvxlayers.sqp.receding_horizon"}
     public |= {f"cvxlayers.errors.{name}" for name in errors.__all__} | {
         f"cvxlayers.{name}" for name in cvxlayers.__all__
     }
