@@ -1,0 +1,1 @@
+"""Policies and the worlds they act in: convex problems that decide, and are tuned by gradients through a simulator."""

@@ -1,0 +1,12 @@
+"""The experiments whose policies are convex problems."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from examples.control.cocp_box import COCP_BOX
+from examples.control.cocp_lqr import COCP_LQR
+from examples.control.lqr import LQR_LAYER
+from examples.experiment import Experiment
+
+CONVEX: list[Experiment[Any]] = [LQR_LAYER, COCP_LQR, COCP_BOX]
