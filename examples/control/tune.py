@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from examples.control.simulator import Cost, Draws, Policy, Simulator, Tensor, draw, draw_each, rollout
 from examples.experiment import Context
 
-FRESH_SEED = 10_000  # the seeds of fresh rollouts lie above those of all training and test rollouts
+SEEDS = 100_000  # a run with another seed trains on rollouts whose seeds lie so far away
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Plan:
         test_seed: their seed.
         clip: largest norm of a gradient.
         fresh: rollouts, of their own seeds, on which start, tuned and fixed policies are compared at the end.
+        fresh_seed: the first of these seeds; those of training begin with 1.
     """
 
     epochs: int
@@ -36,6 +37,7 @@ class Plan:
     test_seed: int = 0
     clip: float = float("inf")
     fresh: int = 20
+    fresh_seed: int = 10_000
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def tune(
         return float(rollout_costs(policy, simulator, cost, test).mean())
 
     for epoch in context.track(range(run.epoch, plan.epochs), "tuning"):
-        train = draw(simulator, 1000 * context.seed + epoch + 1, plan.batch, plan.horizon)
+        train = draw(simulator, SEEDS * context.seed + epoch + 1, plan.batch, plan.horizon)
         run.curve.append(measure())
         optimiser.zero_grad()
         rollout(policy, simulator, cost, train).costs.mean().backward()
@@ -136,7 +138,7 @@ def tune(
         if project is not None:
             project()
         context.keep(run.state(epoch + 1))
-    fresh = draw_each(simulator, range(FRESH_SEED, FRESH_SEED + plan.fresh), plan.horizon)
+    fresh = draw_each(simulator, range(plan.fresh_seed, plan.fresh_seed + plan.fresh), plan.horizon)
     contestants = {"start": _at(policy, run.start), "tuned": policy, **(fixed or {})}
     costs = {name: rollout_costs(rival, simulator, cost, fresh) for name, rival in contestants.items()}
     return Tuned(_copy(policy), run.start, [*run.curve, measure()], run.gradients, costs)
