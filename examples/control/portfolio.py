@@ -38,7 +38,7 @@ class Settings:
     epochs: int = 400
     horizon: int = 24
     batch: int = 10
-    test_batch: int = 50
+    test_batch: int = 10
     lr: float = 1e-3
     fresh: int = 100
 
