@@ -33,37 +33,44 @@ class Settings:
     decay: int = 26
 
 
-class ControlLyapunov(torch.nn.Module):
-    """u = argmin u'u + |S x⁺|² + q'x⁺ with x⁺ = A x + B u, perhaps with |u| ≤ u_max; S and q are learnt.
+def lyapunov_problem(
+    system: LinearSystem, u_max: float | None = None
+) -> tuple[cp.Problem, list[cp.Parameter], list[cp.Variable]]:
+    """Returns the problem min u'u + |S x⁺|² + q'x⁺ over x⁺ = A x + B u, its parameters x, S (and q), and u.
 
     Args:
         system: A and B.
-        P: the value function S'S to start from.
         u_max: bound of each control; None is no bound, and no q.
+    """
+    n, m = system.sizes
+    x, S, q = cp.Parameter(n, name="x"), cp.Parameter((n, n), name="S"), cp.Parameter(n, name="q")
+    u, after = cp.Variable(m, name="u"), cp.Variable(n, name="after")
+    cost = cp.sum_squares(u) + cp.sum_squares(S @ after)
+    dynamics = after == system.A @ x + system.B @ u
+    if u_max is None:
+        return cp.Problem(cp.Minimize(cost), [dynamics]), [x, S], [u]
+    return cp.Problem(cp.Minimize(cost + q @ after), [dynamics, u <= u_max, u >= -u_max]), [x, S, q], [u]
+
+
+class ControlLyapunov(torch.nn.Module):
+    """The policy u = argmin of `lyapunov_problem`; S, and q where controls are bounded, are learnt.
+
+    Args:
+        system: A and B.
+        P: the value function S'S to start from; q starts from zero.
+        u_max: bound of each control; None is no bound.
     """
 
     def __init__(self, system: LinearSystem, P: np.ndarray, u_max: float | None = None) -> None:
         super().__init__()
-        n, m = system.sizes
-        x, S, q = cp.Parameter(n, name="x"), cp.Parameter((n, n), name="S"), cp.Parameter(n, name="q")
-        u, after = cp.Variable(m, name="u"), cp.Variable(n, name="after")
-        cost = cp.sum_squares(u) + cp.sum_squares(S @ after)
-        constraints = [after == system.A @ x + system.B @ u]
-        parameters = [x, S]
-        if u_max is not None:
-            cost, parameters = cost + q @ after, [x, S, q]
-            constraints += [u <= u_max, u >= -u_max]
-            self.q = torch.nn.Parameter(torch.zeros(n, dtype=torch.float64))
-        self.layer = CvxpyLayer(cp.Problem(cp.Minimize(cost), constraints), parameters, [u])
+        self.layer = CvxpyLayer(*lyapunov_problem(system, u_max))
         self.S = torch.nn.Parameter(torch.as_tensor(scipy.linalg.sqrtm(P).real.copy()))
+        if u_max is not None:
+            self.q = torch.nn.Parameter(torch.zeros(len(P), dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
         """Decides for a batch of states."""
-        return self.layer(x, *self.parameters_of_layer())[0]
-
-    def parameters_of_layer(self) -> list[Tensor]:
-        """Returns S, and q where there is one."""
-        return [self.S] if "q" not in self._parameters else [self.S, self.q]
+        return self.layer(x, *self.parameters())[0]
 
 
 def run(settings: Settings, context: Context) -> Outcome:
