@@ -26,25 +26,26 @@ class Settings:
     batch: int = 32
 
 
-def lqr_layer(n: int, m: int, T: int, u_max: bool = False) -> CvxpyLayer:
+def lqr_layer(n: int, m: int, T: int, bounded: bool = False) -> CvxpyLayer:
     """Returns the layer of finite-horizon problems whose every datum is a parameter, stage by stage.
 
     Args:
         n: states.
         m: controls.
         T: stages.
-        u_max: whether one more parameter, the last, bounds the controls: |u| ≤ u_max.
+        bounded: whether two more parameters of shape (T, m), the last, bound the controls from below and above.
     """
     C = [cp.Parameter((n + m, n + m), PSD=True, name=f"C{t}") for t in range(T)]
     F = [cp.Parameter((n, n + m), name=f"F{t}") for t in range(T - 1)]
     c, f = cp.Parameter((T, n + m), name="c"), cp.Parameter((T - 1, n), name="f")
-    x0, bound, τ = cp.Parameter(n, name="x0"), cp.Parameter(nonneg=True, name="u_max"), cp.Variable((T, n + m))
+    x0, τ = cp.Parameter(n, name="x0"), cp.Variable((T, n + m), name="tau")
+    bounds = [cp.Parameter((T, m), name=name) for name in ("lower", "upper")] if bounded else []
     cost = 0.5 * cp.sum([cp.quad_form(τ[t], C[t]) for t in range(T)]) + cp.sum(cp.multiply(c, τ))
     constraints = [τ[0, :n] == x0, *(τ[t + 1, :n] == F[t] @ τ[t] + f[t] for t in range(T - 1))]
-    if u_max:
-        constraints += [τ[:, n:] <= bound, τ[:, n:] >= -bound]
+    if bounded:
+        constraints += [τ[:, n:] >= bounds[0], τ[:, n:] <= bounds[1]]
     problem = cp.Problem(cp.Minimize(cost), constraints)
-    return CvxpyLayer(problem, [*C, c, *F, f, x0, *([bound] if u_max else [])], [τ])
+    return CvxpyLayer(problem, [*C, c, *F, f, x0, *bounds], [τ])
 
 
 def layer_arguments(problem: LQR) -> list[Tensor]:

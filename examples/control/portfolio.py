@@ -27,6 +27,7 @@ STOCKS = ("BAC", "CVX", "GE", "HD", "JNJ", "KO", "LLY", "MSFT", "PFE", "PG", "WM
 MONTHS = 144
 TRADING = SHORTING = 0.001
 AVERSION = 15.0
+STYLES = ("-", "--", ":")
 LOSS_SLOPE = 2.0  # a loss counts twice a gain
 TEST_SEED = 7329
 
@@ -168,11 +169,11 @@ def _draw(figure: Any, tuned: Tuned, utilities: list[float], shown: Rollout) -> 
     middle.barh(STOCKS, 100 * change, color=COLOURS[0])
     middle.set_xlabel("change of the forecast, % a month")
     shares = shown.states[:, 0] / shown.states[:, 0].sum(dim=-1, keepdim=True)
-    for stock, share in zip(STOCKS, shares.T, strict=True):
-        right.plot(share, linewidth=1, label=stock)
+    for index, (stock, share) in enumerate(zip(STOCKS, shares.T, strict=True)):
+        right.plot(share, linewidth=1.2, color=COLOURS[index % len(COLOURS)], linestyle=STYLES[index // len(COLOURS)])
+        right.annotate(stock, (len(share) - 0.5, float(share[-1])), fontsize=6, va="center")
     right.set_xlabel("month")
     right.set_ylabel("share of wealth, tuned policy")
-    right.legend(frameon=False, fontsize=6, ncols=2)
 
 
 PORTFOLIO = Experiment(
