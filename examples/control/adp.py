@@ -34,7 +34,7 @@ class Settings:
 
 def adp_system() -> LinearSystem:
     """Returns the published system: two states that nearly stand still, three weak controls."""
-    random = np.random.RandomState(1)  # noqa: NPY002: the published stream
+    random = np.random.RandomState(1)
     A = np.eye(2) + 1e-2 * random.randn(2, 2)
     return LinearSystem(A, 1e-2 / 3 * random.randn(2, 3), noise=0.2)
 
@@ -50,7 +50,9 @@ class BallPolicy(torch.nn.Module):
         objective = cp.Minimize(0.5 * cp.sum_squares(S @ u) + x @ y + q @ u)
         self.layer = CvxpyLayer(cp.Problem(objective, [y == E @ u, cp.norm(u) <= 1]), [x, S, E, q], [u])
         P = scipy.linalg.solve_discrete_are(system.A, system.B, np.eye(n), np.eye(m))
-        self.S = torch.nn.Parameter(torch.as_tensor(scipy.linalg.sqrtm(np.eye(m) + system.B.T @ P @ system.B).real.copy()))
+        self.S = torch.nn.Parameter(
+            torch.as_tensor(scipy.linalg.sqrtm(np.eye(m) + system.B.T @ P @ system.B).real.copy())
+        )
         self.E = torch.nn.Parameter(torch.as_tensor(system.A.T @ P @ system.B))
         self.q = torch.nn.Parameter(torch.zeros(m, dtype=torch.float64))
 

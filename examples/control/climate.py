@@ -14,6 +14,7 @@ import cvxpy as cp
 import numpy as np
 import scipy.linalg
 import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from cvxlayers.torch import CvxpyLayer
 from examples.control.plots import COLOURS, draw_fresh
@@ -29,7 +30,7 @@ INNER, OUTER = 2.0, 6.0  # K/kW: air to walls, walls to outdoors
 HEAT_MAX = 6.0  # kW
 TARGET, SETBACK = 21.0, 17.0  # °C
 OPENS, CLOSES = 8.0, 18.0
-OCCUPIED, EMPTY = 5.0, 0.1  # weights of the squared deviation, halved, against 1 for a kW
+OCCUPIED, EMPTY = 5.0, 0.5  # weights of the squared deviation, halved, against 1 for a kW
 GAIN = 3.0  # kW/K of the thermostat
 DRAUGHT = 0.1  # K, deviation of what the model of the room leaves out, at each step
 AHEAD = 12
@@ -39,12 +40,12 @@ AHEAD = 12
 class Settings:
     """How long to imitate and to tune, and on how many days."""
 
-    imitation: int = 300
+    imitation: int = 200
     imitation_batch: int = 256
     imitation_lr: float = 0.01
-    epochs: int = 60
+    epochs: int = 40
     batch: int = 4
-    lr: float = 0.005
+    lr: float = 0.02
     fresh: int = 50
 
 
@@ -70,6 +71,11 @@ def comfort_weight(clock: Tensor) -> Tensor:
     """Returns the weight of the squared deviation: people are in from eight to six."""
     hour = clock % STEPS_A_DAY * HOURS
     return torch.where((hour >= OPENS) & (hour < CLOSES), OCCUPIED, EMPTY).double()
+
+
+def wanted_air(clock: Tensor) -> Tensor:
+    """Returns the temperature that the deviation is from."""
+    return torch.where(comfort_weight(clock) == OCCUPIED, TARGET, SETBACK).double()
 
 
 def room(city: str) -> Simulator:
@@ -101,7 +107,8 @@ def room(city: str) -> Simulator:
 
 def cost(x: Tensor, u: Tensor, after: Tensor) -> Tensor:
     """Weighs discomfort after the step against the heat."""
-    return comfort_weight(after[..., 2]) / 2 * (after[..., 0] - TARGET).square() + u[..., 0]
+    deviation = after[..., 0] - wanted_air(after[..., 2])
+    return comfort_weight(after[..., 2]) / 2 * deviation.square() + u[..., 0]
 
 
 def thermostat(x: Tensor) -> Tensor:
@@ -122,11 +129,12 @@ class ClimatePolicy(torch.nn.Module):
         self.city = city
         now, a, b = cp.Parameter(name="now"), cp.Parameter(name="a"), cp.Parameter(name="b")
         drift, root = cp.Parameter(AHEAD, name="drift"), cp.Parameter(AHEAD, nonneg=True, name="root")
+        goal = cp.Parameter(AHEAD, name="goal")
         x, u = cp.Variable(AHEAD + 1, name="x"), cp.Variable(AHEAD, name="u")
-        discomfort = cp.sum_squares(cp.multiply(root, x[1:] - TARGET)) / 2
+        discomfort = cp.sum_squares(cp.multiply(root, x[1:]) - goal) / 2
         objective = cp.Minimize(discomfort + cp.sum(u) + 0.0005 * cp.sum_squares(u))
         constraints = [x[0] == now, x[1:] == a * x[:-1] + b * u + drift, u >= 0, u <= HEAT_MAX]
-        self.layer = CvxpyLayer(cp.Problem(objective, constraints), [now, a, b, drift, root], [u, x])
+        self.layer = CvxpyLayer(cp.Problem(objective, constraints), [now, a, b, drift, root, goal], [u, x])
         self.model = torch.nn.Parameter(torch.tensor([0.9, 0.3, 0.05, 0.0], dtype=torch.float64))
 
     def plan(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,7 +142,8 @@ class ClimatePolicy(torch.nn.Module):
         clock = x[..., 2:] + torch.arange(AHEAD)
         a, b, d, e = self.model.unbind()
         drift = (1 - a) * TARGET + d * (outdoors(self.city)[clock.long()] - TARGET) + e
-        heat, air = self.layer(x[..., 0], a, b, drift, comfort_weight(clock + 1).sqrt())
+        root = comfort_weight(clock + 1).sqrt()
+        heat, air = self.layer(x[..., 0], a, b, drift, root, root * wanted_air(clock + 1))
         return heat, air
 
     def forward(self, x: Tensor) -> Tensor:
@@ -193,12 +202,14 @@ def run(settings: Settings, context: Context) -> Outcome:
     seen = experience("seattle", 20, seed=1 + context.seed)
     identify(identified, seen)
     losses = imitate(policy, seen, settings, context)
+    optimiser = torch.optim.Adam(policy.parameters(), lr=settings.lr)
     tuned = tune(
         policy,
         world,
         cost,
-        torch.optim.Adam(policy.parameters(), lr=settings.lr),
+        optimiser,
         Plan(settings.epochs, STEPS_A_DAY, settings.batch, test_batch=8, clip=1.0, fresh=settings.fresh),
+        schedule=CosineAnnealingLR(optimiser, settings.epochs),
         fixed={"thermostat": thermostat, "identified": identified},
         context=context,
     )

@@ -52,11 +52,13 @@ def lower_bound(system: LinearSystem, u_max: float) -> tuple[float, Array]:
     P, R = cp.Variable((n, n), PSD=True), cp.Variable((m, m), PSD=True)
     lam = cp.Variable(m, nonneg=True)
     bellman = cp.bmat([[R + B.T @ P @ B, B.T @ P @ A], [A.T @ P @ B, np.eye(n) + A.T @ P @ A - P]])
-    constraints = [bellman >> 0, np.eye(m) + cp.diag(lam) - R >> 0]
+    constraints: list[cp.Constraint] = [bellman >> 0, np.eye(m) + cp.diag(lam) - R >> 0]
     objective = system.noise**2 * cp.trace(P) - u_max**2 * cp.sum(lam)
     problem = cp.Problem(cp.Maximize(objective), constraints)
-    problem.solve(solver=cp.CLARABEL)
-    return float(problem.value), P.value
+    value = problem.solve(solver=cp.CLARABEL)
+    if P.value is None or not isinstance(value, float):
+        raise ArithmeticError(f"the bound was not found: {problem.status}")
+    return value, P.value
 
 
 def run(settings: Settings, context: Context) -> Outcome:
@@ -85,7 +87,9 @@ def run(settings: Settings, context: Context) -> Outcome:
         context=context,
     )
     test = draw(simulator, 0, settings.batch, settings.horizon)
-    rivals = {name: float(rollout_costs(rival, simulator, quadratic_cost, test).mean()) for name, rival in fixed.items()}
+    rivals = {
+        name: float(rollout_costs(rival, simulator, quadratic_cost, test).mean()) for name, rival in fixed.items()
+    }
     metrics = {
         "cost_before": tuned.before,
         "cost_after": tuned.after,

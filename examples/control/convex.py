@@ -18,4 +18,18 @@ from examples.control.terminal import TERMINAL
 from examples.control.vehicle import VEHICLE
 from examples.experiment import Experiment
 
-CONVEX: list[Experiment[Any]] = [LQR_LAYER, COCP_LQR, COCP_BOX, SUPPLY_CHAIN, VEHICLE, PORTFOLIO, IMITATION_LQR, IMITATION_COST, BOX_MPC, TERMINAL, ADP, INVERSE, CLIMATE]
+CONVEX: list[Experiment[Any]] = [
+    LQR_LAYER,
+    COCP_LQR,
+    COCP_BOX,
+    SUPPLY_CHAIN,
+    VEHICLE,
+    PORTFOLIO,
+    IMITATION_LQR,
+    IMITATION_COST,
+    BOX_MPC,
+    TERMINAL,
+    ADP,
+    INVERSE,
+    CLIMATE,
+]

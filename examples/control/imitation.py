@@ -21,7 +21,7 @@ EXPERT_SEED = 42
 
 @dataclass(frozen=True)
 class Settings:
-    """How long and how fast to learn, and how many learners: with the seeds 0, 1, …"""
+    """How long and how fast to learn, and how many learners: each has a seed, from 0 on."""
 
     steps: int = 5000
     batch: int = 128
@@ -30,7 +30,7 @@ class Settings:
 
 
 def draw_model(seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Draws p, A and B as the published experiment does (Amos et al., 2018): in single precision, p being drawn twice."""
+    """Draws p, A and B as the published experiment does (Amos et al., 2018): in single precision, p twice."""
     random = torch.Generator().manual_seed(seed)
     torch.randn(N + M, generator=random)
     p = torch.randn(N + M, generator=random)
@@ -52,7 +52,7 @@ def planner() -> CvxpyLayer:
     x, u = cp.Variable((T, N), name="x"), cp.Variable((T, M), name="u")
     cost = 0.5 * (q[:N] @ cp.sum(cp.square(x), axis=0) + q[N:] @ cp.sum(cp.square(u), axis=0))
     cost += p[:N] @ cp.sum(x, axis=0) + p[N:] @ cp.sum(u, axis=0)
-    dynamics = [x[0] == x0, x[1:].T == A @ x[:-1].T + B @ u[:-1].T]
+    dynamics: list[cp.Constraint] = [x[0] == x0, x[1:].T == A @ x[:-1].T + B @ u[:-1].T]
     return CvxpyLayer(cp.Problem(cp.Minimize(cost), dynamics), [x0, A, B, q, p], [x, u])
 
 
@@ -132,7 +132,7 @@ def _learn(
     loss: Callable[[Tensor], Tensor],
     error: Callable[[], Tensor],
 ) -> dict[str, Tensor]:
-    """Descends by RMSprop, which treats each learner by itself; returns losses and errors, of shape (steps, learners)."""
+    """Descends by RMSprop, which treats each learner by itself; returns losses and errors (steps, learners)."""
     optimiser = torch.optim.RMSprop(parameters, lr=settings.lr)
     states = [torch.Generator().manual_seed(1000 + context.seed + index) for index in range(settings.learners)]
     state: Mapping[str, Any] = context.resume() or {"step": 0, "loss": [], "error": []}
@@ -153,18 +153,21 @@ def _learn(
         optimiser.step()
         if (step + 1) % 100 == 0:
             kept = {"parameters": [value.detach() for value in parameters], "states": [g.get_state() for g in states]}
-            context.keep({"step": step + 1, "loss": losses, "error": errors, "optimiser": optimiser.state_dict(), **kept})
+            context.keep(
+                {"step": step + 1, "loss": losses, "error": errors, "optimiser": optimiser.state_dict(), **kept}
+            )
     return {"loss": torch.stack(losses), "error": torch.stack([*errors, error().detach()])}
 
 
 def _draw(figure: Any, curves: dict[str, Tensor], label: str) -> None:
-    for axes, key, title in zip(figure.subplots(1, 2), ("loss", "error"), ("imitation loss", label), strict=True):
+    panels = figure.subplots(1, 2)
+    for axes, key, title in zip(panels, ("loss", "error"), ("imitation loss", label), strict=True):
         for seed, curve in enumerate(curves[key].T):
             style = "-" if seed < len(COLOURS) else "--"
             axes.semilogy(curve, style, color=COLOURS[seed % len(COLOURS)], linewidth=1, label=f"learner {seed}")
         axes.set_xlabel("step")
         axes.set_ylabel(title)
-    axes.legend(frameon=False, fontsize=8)
+    panels[0].legend(frameon=False, fontsize=8)
 
 
 IMITATION_LQR = Experiment(

@@ -29,7 +29,8 @@ class LinearSystem:
 
 def random_system(n: int, m: int, seed: int, noise: float = 0.5) -> LinearSystem:
     """Draws a system whose A has spectral radius 1, as Agrawal, Barratt, Boyd and Stellato (2020) do."""
-    random = np.random.RandomState(seed)  # noqa: NPY002: the published systems come from this stream
+    # The published systems come from this legacy stream.
+    random = np.random.RandomState(seed)
     A = random.randn(n, n)
     A /= np.abs(np.linalg.eigvals(A)).max()
     return LinearSystem(A, random.randn(n, m), noise)
@@ -60,4 +61,3 @@ def quadratic_cost(x: Tensor, u: Tensor, after: Tensor) -> Tensor:
     """|x|² + |u|²: what Q = I and R = I make of a step."""
     del after
     return x.square().sum(dim=-1) + u.square().sum(dim=-1)
-

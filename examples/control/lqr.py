@@ -41,7 +41,7 @@ def lqr_layer(n: int, m: int, T: int, bounded: bool = False) -> CvxpyLayer:
     x0, τ = cp.Parameter(n, name="x0"), cp.Variable((T, n + m), name="tau")
     bounds = [cp.Parameter((T, m), name=name) for name in ("lower", "upper")] if bounded else []
     cost = 0.5 * cp.sum([cp.quad_form(τ[t], C[t]) for t in range(T)]) + cp.sum(cp.multiply(c, τ))
-    constraints = [τ[0, :n] == x0, *(τ[t + 1, :n] == F[t] @ τ[t] + f[t] for t in range(T - 1))]
+    constraints: list[cp.Constraint] = [τ[0, :n] == x0, *(τ[t + 1, :n] == F[t] @ τ[t] + f[t] for t in range(T - 1))]
     if bounded:
         constraints += [τ[:, n:] >= bounds[0], τ[:, n:] <= bounds[1]]
     problem = cp.Problem(cp.Minimize(cost), constraints)
@@ -95,16 +95,15 @@ def relative(found: Tensor, exact: Tensor) -> float:
 
 
 def _draw(figure: Any, path: Tensor, exact: Tensor, n: int) -> None:
-    for axes, part, title in zip(
-        figure.subplots(2, sharex=True), (slice(None, n), slice(n, None)), ("states", "controls"), strict=True
-    ):
+    panels = figure.subplots(2, sharex=True)
+    for axes, part, title in zip(panels, (slice(None, n), slice(n, None)), ("states", "controls"), strict=True):
         for index, (layer, riccati) in enumerate(zip(path[:, part].T, exact[:, part].T, strict=True)):
             colour = COLOURS[index % len(COLOURS)]
             axes.plot(riccati, color=colour, linewidth=4, alpha=0.3, label="Riccati" if index == 0 else None)
             axes.plot(layer, color=colour, linewidth=1, label="layer" if index == 0 else None)
         axes.set_ylabel(title)
         axes.legend(frameon=False)
-    axes.set_xlabel("stage")
+    panels[1].set_xlabel("stage")
 
 
 LQR_LAYER = Experiment(

@@ -1,4 +1,4 @@
-"""Box-constrained model predictive control: the set-ups of mpc.pytorch's tests, with exact Jacobians to compare with."""
+"""Box-constrained model predictive control on the set-ups of mpc.pytorch's tests, against exact Jacobians."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Settings:
 
 def forward_problem(batch: int, seed: int = 1) -> tuple[LQR, Tensor, Tensor]:
     """Draws three states, four controls, five stages, and bounds of each control between 0 and ±1."""
-    random, T, n, m = np.random.RandomState(seed), 5, 3, 4  # noqa: NPY002: the published stream
+    random, T, n, m = np.random.RandomState(seed), 5, 3, 4
     G, c = random.randn(T, batch, n + m, n + m), random.randn(T, batch, n + m)
     F = np.concatenate([np.eye(n) + 0.2 * random.randn(n, n), random.randn(n, m)], axis=1)
     f, x0 = random.randn(n), random.randn(batch, n)
@@ -39,7 +39,7 @@ def forward_problem(batch: int, seed: int = 1) -> tuple[LQR, Tensor, Tensor]:
 
 def backward_problem(batch: int, bound: float, seed: int = 0) -> tuple[LQR, Tensor, Tensor]:
     """Draws two states, two controls, three stages, and costs with large curvature."""
-    random, T, n, m = np.random.RandomState(seed), 3, 2, 2  # noqa: NPY002: the published stream
+    random, T, n, m = np.random.RandomState(seed), 3, 2, 2
     G, c = 10 * random.randn(T, batch, n + m, n + m), 10 * random.randn(T, batch, n + m)
     x0 = random.randn(batch, n)
     F, f = random.randn(T - 1, batch, n, n + m), random.randn(T - 1, batch, n)
@@ -107,7 +107,8 @@ def run(settings: Settings, context: Context) -> Outcome:
 def _problem(G: np.ndarray, c: np.ndarray, F: np.ndarray, f: np.ndarray, x0: np.ndarray) -> LQR:
     """Makes C = G'G, and the batch the first axis."""
     C = np.swapaxes(G, -1, -2) @ G
-    return LQR(*(torch.as_tensor(np.swapaxes(array, 0, 1).copy()) for array in (C, c, F, f)), torch.as_tensor(x0))
+    stages = [torch.as_tensor(np.swapaxes(array, 0, 1).copy()) for array in (C, c, F, f)]
+    return LQR(stages[0], stages[1], stages[2], stages[3], torch.as_tensor(x0))
 
 
 def _draw(figure: Any, u: Tensor, lower: Tensor, upper: Tensor) -> None:

@@ -72,7 +72,7 @@ def load_market() -> Market:
 
 
 class TradingPolicy(torch.nn.Module):
-    """Trades u maximise μ'h⁺ − |√γ S h⁺|² with h⁺ = h + u, and trading and shorting paid from cash; μ, S, γ are tuned."""
+    """Maximises μ'h⁺ − |√γ S h⁺|² over trades u, h⁺ = h + u, that pay for themselves; μ, S, γ are tuned."""
 
     def __init__(self, market: Market) -> None:
         super().__init__()
@@ -81,9 +81,10 @@ class TradingPolicy(torch.nn.Module):
         u, after = cp.Variable(n, name="u"), cp.Variable(n, name="after")
         shorting = SHORTING * cp.sum(cp.neg(after))
         worth = mu @ after - cp.sum_squares(S @ after)
-        paid = cp.sum(u) + TRADING * cp.norm1(u) + shorting <= 0
-        self.trades = CvxpyLayer(cp.Problem(cp.Maximize(worth), [paid, after == h + u]), [h, S, mu], [u])
-        first = cp.Problem(cp.Maximize(worth - shorting), [cp.sum(after) == 1])
+        constraints: list[Any] = [cp.sum(u) + TRADING * cp.norm1(u) + shorting <= 0, after == h + u]
+        self.trades = CvxpyLayer(cp.Problem(cp.Maximize(worth), constraints), [h, S, mu], [u])
+        whole: list[Any] = [cp.sum(after) == 1]
+        first = cp.Problem(cp.Maximize(worth - shorting), whole)
         self.first = CvxpyLayer(first, [S, mu], [after])
         self.mu = torch.nn.Parameter(torch.as_tensor(market.mean))
         self.S = torch.nn.Parameter(torch.as_tensor(scipy.linalg.sqrtm(market.covariance).real.copy()))
@@ -178,7 +179,7 @@ def _draw(figure: Any, tuned: Tuned, utilities: list[float], shown: Rollout) -> 
 
 PORTFOLIO = Experiment(
     "cocp-portfolio",
-    "A trading policy tunes its own forecasts for a utility that fears losses, by gradients through two years of trading.",
+    "A trading policy tunes its forecasts for a utility that fears losses, by gradients through two years of trading.",
     run,
     {"ci": Settings(epochs=4, test_batch=10, fresh=10), "full": Settings()},
     {"utility_before": 0.004205, "utility_after": 0.005339, "rise": 0.27},

@@ -7,7 +7,6 @@ from typing import Any
 
 import scipy.linalg
 import torch
-from torch.autograd.function import once_differentiable
 
 Tensor = torch.Tensor
 
@@ -105,13 +104,12 @@ class _Dare(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, A: Tensor, B: Tensor, Q: Tensor, R: Tensor) -> Tensor:
-        data = (matrix.detach().double().numpy() for matrix in (A, B, Q, R))
-        P = torch.as_tensor(scipy.linalg.solve_discrete_are(*data)).to(A.dtype)
+        a, b, q, r = (matrix.detach().double().numpy() for matrix in (A, B, Q, R))
+        P = torch.as_tensor(scipy.linalg.solve_discrete_are(a, b, q, r)).to(A.dtype)
         ctx.save_for_backward(A, B, R, P)
         return P
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, ...]:
         A, B, R, P = ctx.saved_tensors
         K = feedback(A, B, R, P)

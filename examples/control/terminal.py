@@ -54,7 +54,7 @@ def predictive_controller(horizon: int, force: float | None) -> CvxpyLayer:
     x0, A, B, S = cp.Parameter(N), cp.Parameter((N, N)), cp.Parameter((N, M)), cp.Parameter((N, N))
     x, u, first = cp.Variable((horizon + 1, N)), cp.Variable((horizon, M)), cp.Variable(M, name="u")
     cost = sum(cp.quad_form(x[t], Q) + cp.quad_form(u[t], R) for t in range(horizon))
-    constraints = [x[0] == x0, x[1:].T == A @ x[:-1].T + B @ u.T, first == u[0]]
+    constraints: list[cp.Constraint] = [x[0] == x0, x[1:].T == A @ x[:-1].T + B @ u.T, first == u[0]]
     if force is not None:
         constraints += [u <= force, u >= -force]
     problem = cp.Problem(cp.Minimize(cost + cp.sum_squares(S @ x[horizon])), constraints)
@@ -68,7 +68,7 @@ def decide(layer: CvxpyLayer, x: Tensor, A: Tensor, B: Tensor) -> Tensor:
 
 
 def derivative_error(A: Tensor, B: Tensor) -> float:
-    """Returns the largest error of the derivative of Riccati's solution, against central differences of fourth order."""
+    """Returns the largest error of the derivative of Riccati's solution, against central differences (fourth order)."""
     data = [A, B, *weights()]
     exact = torch.autograd.functional.jacobian(dare, tuple(data))
     worst = 0.0

@@ -158,9 +158,7 @@ def standard_error(costs: Tensor) -> float:
 class _Run:
     """What a checkpoint holds: everything that changes from epoch to epoch."""
 
-    def __init__(
-        self, policy: torch.nn.Module, optimiser: torch.optim.Optimizer, schedule: LRScheduler | None
-    ) -> None:
+    def __init__(self, policy: torch.nn.Module, optimiser: torch.optim.Optimizer, schedule: LRScheduler | None) -> None:
         self.policy, self.optimiser, self.schedule = policy, optimiser, schedule
         self.epoch, self.start = 0, _copy(policy)
         self.curve: list[float] = []
