@@ -22,8 +22,8 @@ from examples.control.cocp_lqr import ControlLyapunov, lyapunov_problem  # noqa:
 from examples.control.imitation import draw_model, expert  # noqa: E402
 from examples.control.inverse import TRUE, Planner, imitation, max_margin, optimality_residual  # noqa: E402
 from examples.control.linear import linear_simulator, quadratic_cost, random_system  # noqa: E402
-from examples.control.mpc import backward_problem, layer_solver  # noqa: E402
 from examples.control.lqr import lqr_layer  # noqa: E402
+from examples.control.mpc import backward_problem, layer_solver  # noqa: E402
 from examples.control.portfolio import TradingPolicy, load_market  # noqa: E402
 from examples.control.riccati import LQR, dare  # noqa: E402
 from examples.control.simulator import draw, draw_each, rollout  # noqa: E402
@@ -111,15 +111,15 @@ def test_terminal_cost_makes_every_horizon_optimal_and_stable():
 
 
 def test_one_step_policy_learns_lqr():
-    metrics = run("cocp-lqr").metrics
+    metrics = run("cocp-lqr", epochs=3, fresh=2).metrics
     assert metrics["optimal_average_cost"] == pytest.approx(1.8031166, abs=1e-5)
-    np.testing.assert_allclose(metrics["curve"][:6], [0.389, 0.173, 0.066, 0.032, 0.017, 0.010], atol=6e-4)
+    np.testing.assert_allclose(metrics["curve"], [0.389, 0.173, 0.066, 0.032], atol=6e-4)
     assert metrics["error_closed_form"] < 1e-9
 
 
 def test_box_policy_improves_and_stays_above_the_bound():
-    metrics = run("cocp-box", epochs=3, fresh=2).metrics
-    np.testing.assert_allclose(metrics["curve"], [16.940, 14.257, 14.035, 13.798], atol=2e-3)
+    metrics = run("cocp-box", epochs=1, fresh=1).metrics
+    np.testing.assert_allclose(metrics["curve"], [16.940, 14.257], atol=2e-3)
     assert metrics["lower_bound"] == pytest.approx(10.697, abs=1e-3)
     assert metrics["lower_bound"] < metrics["cost_after"]
 
@@ -144,21 +144,19 @@ def test_gradient_of_a_rollout_of_the_box_policy():
 
 
 def test_supply_chain_learns():
-    metrics = run("cocp-supply-chain", epochs=5, fresh=4).metrics
-    np.testing.assert_allclose(
-        metrics["curve"], [-0.27864, -0.28086, -0.28249, -0.28470, -0.28614, -0.28761], atol=2e-4
-    )
+    metrics = run("cocp-supply-chain", epochs=3, fresh=4).metrics
+    np.testing.assert_allclose(metrics["curve"], [-0.27864, -0.28086, -0.28249, -0.28470], atol=2e-4)
     assert metrics["gain_fresh_rollouts"] > 0
 
 
 def test_vehicle_learns():
-    metrics = run("cocp-vehicle", epochs=5, monte_carlo=4).metrics
-    np.testing.assert_allclose(metrics["curve"], [3.512, 3.706, 3.693, 1.907, 1.765, 1.637], atol=1e-3)
+    metrics = run("cocp-vehicle", epochs=3, monte_carlo=2).metrics
+    np.testing.assert_allclose(metrics["curve"], [3.512, 3.706, 3.693, 1.907], atol=1e-3)
     assert metrics["monte_carlo_after"] < metrics["monte_carlo_before"]
 
 
 def test_portfolio_learns_and_pays_for_its_trades():
-    metrics = run("cocp-portfolio", epochs=2, test_batch=4, fresh=2).metrics
+    metrics = run("cocp-portfolio", epochs=2, horizon=8, test_batch=4, fresh=2).metrics
     assert metrics["utility_after"] > metrics["utility_before"]
     policy = TradingPolicy(load_market())
     h = policy.holdings()[None] * 3.0
@@ -169,7 +167,7 @@ def test_portfolio_learns_and_pays_for_its_trades():
 
 
 def test_adp_policy_is_a_projection_and_learns():
-    metrics = run("adp", epochs=4, fresh=4).metrics
+    metrics = run("adp", epochs=2, fresh=2).metrics
     assert metrics["cost_after"] < metrics["cost_before"]
     policy = BallPolicy(adp_system())
     x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)).double()
@@ -181,9 +179,9 @@ def test_adp_policy_is_a_projection_and_learns():
 
 
 def test_climate_model_is_identified_and_policy_heats_ahead():
-    metrics = run("climate", imitation=8, epochs=1, fresh=2).metrics
+    metrics = run("climate", horizon=16, imitation=8, epochs=1, fresh=2).metrics
     assert metrics["imitation_after"] < metrics["imitation_before"]
-    policy, days = ClimatePolicy("seattle"), experience("seattle", 3, seed=5)
+    policy, days = ClimatePolicy("seattle"), experience("seattle", 3, 96, seed=5)
     assert days.states.shape == (97, 3, 3)
     before_work = torch.tensor([[15.0, 15.0, 7.5 * 4]], dtype=torch.float64)
     at_night = torch.tensor([[19.0, 15.0, 20.0 * 4]], dtype=torch.float64)
@@ -204,7 +202,7 @@ def test_published_expert():
 
 
 def test_imitation_learns_the_model():
-    metrics = run("imitation-lqr").metrics
+    metrics = run("imitation-lqr", steps=20).metrics
     after, before = np.array(metrics["model_loss"]), np.array(metrics["model_loss_before"])
     assert (after[1:5] < before[1:5]).all()
     known = expert()
@@ -236,7 +234,7 @@ def test_inverse_losses_vanish_at_the_truth_and_have_exact_gradients():
 
 
 def test_max_margin_turns_towards_the_truth():
-    metrics = run("inverse", steps=30).metrics
+    metrics = run("inverse", steps=10).metrics
     assert metrics["angle_residual_exact"] < 1e-3
     assert metrics["angle_max_margin_exact"] < metrics["angle_before"] - 3
 

@@ -44,6 +44,7 @@ class Settings:
     imitation_batch: int = 256
     imitation_lr: float = 0.01
     epochs: int = 40
+    horizon: int = STEPS_A_DAY
     batch: int = 4
     lr: float = 0.02
     fresh: int = 50
@@ -157,11 +158,11 @@ class ClimatePolicy(torch.nn.Module):
         return other
 
 
-def experience(city: str, days: int, seed: int) -> Rollout:
+def experience(city: str, days: int, horizon: int, seed: int) -> Rollout:
     """Returns what the thermostat does on some days."""
     world = room(city)
     with torch.no_grad():
-        return rollout(thermostat, world, cost, draw(world, seed, days, STEPS_A_DAY))
+        return rollout(thermostat, world, cost, draw(world, seed, days, horizon))
 
 
 def imitation_loss(policy: ClimatePolicy, x: Tensor, u: Tensor, after: Tensor) -> Tensor:
@@ -199,7 +200,7 @@ def imitate(policy: ClimatePolicy, seen: Rollout, settings: Settings, context: C
 def run(settings: Settings, context: Context) -> Outcome:
     """Imitates the thermostat, tunes on Seattle's days, and judges there and in San Francisco."""
     policy, identified, world = ClimatePolicy("seattle"), ClimatePolicy("seattle"), room("seattle")
-    seen = experience("seattle", 20, seed=1 + context.seed)
+    seen = experience("seattle", 20, settings.horizon, seed=1 + context.seed)
     identify(identified, seen)
     losses = imitate(policy, seen, settings, context)
     optimiser = torch.optim.Adam(policy.parameters(), lr=settings.lr)
@@ -208,13 +209,13 @@ def run(settings: Settings, context: Context) -> Outcome:
         world,
         cost,
         optimiser,
-        Plan(settings.epochs, STEPS_A_DAY, settings.batch, test_batch=8, clip=1.0, fresh=settings.fresh),
+        Plan(settings.epochs, settings.horizon, settings.batch, test_batch=8, clip=1.0, fresh=settings.fresh),
         schedule=CosineAnnealingLR(optimiser, settings.epochs),
         fixed={"thermostat": thermostat, "identified": identified},
         context=context,
     )
     away = room("sf")
-    days = draw_each(away, range(settings.fresh), STEPS_A_DAY)
+    days = draw_each(away, range(settings.fresh), settings.horizon)
     metrics = {
         "imitation_before": losses[0],
         "imitation_after": losses[-1],
@@ -257,5 +258,5 @@ CLIMATE = Experiment(
     "climate",
     "Building climate: a predictive controller imitates a thermostat under real weather, and is then tuned.",
     run,
-    {"ci": Settings(imitation=20, imitation_batch=32, epochs=2, batch=2, fresh=5), "full": Settings()},
+    {"ci": Settings(imitation=20, imitation_batch=32, epochs=2, horizon=48, batch=2, fresh=5), "full": Settings()},
 )

@@ -31,6 +31,7 @@ class Settings:
     batch: int = 6
     lr: float = 0.5
     decay: int = 26
+    fresh: int = 50
 
 
 def lyapunov_problem(
@@ -87,7 +88,7 @@ def run(settings: Settings, context: Context) -> Outcome:
         simulator,
         quadratic_cost,
         optimiser,
-        Plan(settings.epochs, settings.horizon, settings.batch),
+        Plan(settings.epochs, settings.horizon, settings.batch, fresh=settings.fresh),
         schedule=MultiStepLR(optimiser, [settings.decay], gamma=0.2),
         fixed={"optimal": lambda x: -x @ K.mT},
         context=context,
@@ -120,6 +121,6 @@ COCP_LQR = Experiment(
     "cocp-lqr",
     "A one-step policy learns the value function of LQR by gradients through rollouts, from P = I.",
     run,
-    {"ci": Settings(epochs=6, decay=26), "full": Settings()},
+    {"ci": Settings(epochs=6, fresh=10), "full": Settings()},
     {"excess_before": 0.389, "excess_cost": 0.001, "optimal_average_cost": 1.8031},
 )

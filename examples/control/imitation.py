@@ -167,7 +167,7 @@ def _draw(figure: Any, curves: dict[str, Tensor], label: str) -> None:
             axes.semilogy(curve, style, color=COLOURS[seed % len(COLOURS)], linewidth=1, label=f"learner {seed}")
         axes.set_xlabel("step")
         axes.set_ylabel(title)
-    panels[0].legend(frameon=False, fontsize=8)
+    panels[1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 IMITATION_LQR = Experiment(
