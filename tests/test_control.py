@@ -282,7 +282,7 @@ def test_readme_tunes_a_policy_of_ones_own(capsys):
     names: dict[str, Any] = {}
     exec(compile(block, str(README), "exec"), names)
     tuned = names["tuned"]
-    assert float(tuned.parameters["q"]) == pytest.approx(-1.7, abs=0.15)
+    assert float(tuned.parameters["q"]) == pytest.approx(-1.7, abs=0.1)
     assert tuned.after < tuned.before
     assert "fresh rollouts" in capsys.readouterr().out
     policy_lines = [line for line in block.splitlines() if line and "import" not in line]
@@ -309,7 +309,7 @@ def test_problem_of_the_policy_is_shared_with_the_benchmark():
     assert u.shape == (2,)
 
 
-# Published sizes, for minutes each.
+# Published sizes, for minutes each; of the portfolio's 400 epochs the bar is at the 30th.
 
 BARS: dict[str, dict[str, tuple[float, float]]] = {
     "lqr": {"error_riccati": (0, 1e-9), "error_kkt": (0, 1e-9), "error_gradients": (0, 1e-8)},
@@ -324,12 +324,13 @@ BARS: dict[str, dict[str, tuple[float, float]]] = {
     },
     "cocp-portfolio": {"rise_at_30": (0.1, 1.0)},
 }
+SHORTER = {"cocp-portfolio": {"epochs": 30}}
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", BARS)
 def test_published_size(name):
-    metrics = run(name, "full").metrics
+    metrics = run(name, "full", **SHORTER.get(name, {})).metrics
     for metric, (low, high) in BARS[name].items():
         assert low <= metrics[metric] <= high, metric
 
