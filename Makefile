@@ -5,7 +5,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 # Versions of CVXPY for `make matrix`: the oldest supported, one between, and the newest.
 CVXPY ?= 1.9.0 1.9.2 newest
-# What `make bench` measures: dense_qp, square_root or least_squares.
+# What `make bench` measures: dense_qp, square_root, least_squares or cocp_box.
 WORKLOAD ?= dense_qp
 # Test processes. Each works on one item at a time: threads of linear algebra would only compete.
 WORKERS ?= 2

@@ -160,8 +160,8 @@ class Pattern:
         if self.is_full:
             return self._block.view(values)
         if self._is_scattered:
-            padded = np.take(np.pad(values, ((0, 0), (0, 1))), self._positions, axis=1)
-            return padded.reshape(len(values), self.shape[1], self.shape[0])
+            padded = np.concatenate([values, np.zeros((len(values), 1))], axis=1)
+            return np.take(padded, self._positions, axis=1).reshape(len(values), self.shape[1], self.shape[0])
         out = np.zeros((len(values), self.shape[1], self.shape[0]))
         out[:, self._block.columns] = self._block.view(values)
         out[:, self.cols[self._rest], self.rows[self._rest]] = values[:, self._rest]

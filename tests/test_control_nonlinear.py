@@ -88,7 +88,7 @@ def test_imitation_learns_what_can_be_identified():
 
 
 def test_imitation_learns_a_cost():
-    found = outcome("imitation-cost", steps=15)
+    found = outcome("imitation-pendulum-cost", steps=15)
     assert found.metrics["imitation_loss"] < 0.5 * found.metrics["imitation_loss_start"]
     assert found.metrics["error_speed"] < 1.0  # from 0.3, where it is 0.1
     assert drawn(found)

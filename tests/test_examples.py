@@ -21,7 +21,8 @@ from examples.elastic_net.tune import Settings, solve, tune  # noqa: E402
 
 # The smallest run of each that still goes through all its code.
 SMALL = {"elastic_net": "--splits 2 --folds 2 --epochs 2 --features measured".split()}
-EXAMPLES = [Path(__file__).parents[1] / "examples" / name for name in SMALL]
+# Packages of experiments have a command line in common, and tests of their own.
+EXAMPLES = sorted(Path(__file__).parents[1] / "examples" / name for name in SMALL)
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""Control: convex policies, and model predictive control of non-linear plants, learned through the layer."""
+"""Policies and the plants they act on: convex problems that decide, and predictive control of non-linear plants."""

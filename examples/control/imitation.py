@@ -96,7 +96,7 @@ IMITATION_DYNAMICS = Experiment[Settings](
     {"error_g_over_l": 0.01, "error_m_l2": 0.01},
 )
 IMITATION_COST = Experiment[Settings](
-    "imitation-cost",
+    "imitation-pendulum-cost",
     "Learns the weights of a pendulum's cost from an expert's controls, through the plan.",
     lambda settings, context: learn(settings, context, "cost"),
     {"ci": Settings(4, 10, 40), "full": Settings()},
