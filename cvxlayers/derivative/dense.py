@@ -126,7 +126,7 @@ def _factorise_group(
     system: System, items: Int[np.ndarray, " group"], kept: Int[np.ndarray, "group kept"], threads: int
 ) -> Group:
     mine = system.item(items) if len(items) < system.program.batch else system
-    factors = _assemble(mine, kept)
+    factors = assemble(mine, kept)
 
     def factorise(piece: slice) -> list[Int[np.ndarray, " k"]]:
         # K is symmetric, so the transpose of a row-major item is K itself, in the order that LAPACK overwrites.
@@ -137,7 +137,8 @@ def _factorise_group(
     return Group(mine, items, kept, factors, pivots, _pseudo_inverses(mine, kept, factors))
 
 
-def _assemble(system: System, kept: Int[np.ndarray, "batch kept"]) -> Matrices:
+def assemble(system: System, kept: Int[np.ndarray, "batch kept"]) -> Matrices:
+    """Returns the matrices K of a batch of systems, with the rows `kept` of each."""
     program, n = system.program, system.program.structure.n
     batch, size = kept.shape
     At = program.structure.A.dense(program.A).transpose(0, 2, 1)
@@ -169,7 +170,7 @@ def _pseudo_inverses(
     suspects = np.flatnonzero(~(pivots.min(axis=1) > _SUSPECT * pivots.max(axis=1)))
     if not len(suspects):
         return {}
-    matrices = zip(suspects.tolist(), _assemble(system.item(suspects), kept[suspects]), strict=True)
+    matrices = zip(suspects.tolist(), assemble(system.item(suspects), kept[suspects]), strict=True)
     found = {item: _pseudo_inverse(K) for item, K in matrices if np.isfinite(K).all()}
     return {item: inverse for item, inverse in found.items() if inverse is not None}
 
