@@ -25,7 +25,7 @@ class Settings:
     noise: float = 0.01
     iterations: int = 15
     truncation: int = 5
-    epsilon: float = 1e-5
+    epsilon: float = 1e-7
     repetitions: int = 10
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import cvxpy as cp
 import torch
 from jaxtyping import Float
-from torch.func import hessian, jacfwd, vmap
+from torch.func import grad, jacrev, vmap
 
 from cvxlayers.torch import CvxpyLayer
 
@@ -57,7 +57,7 @@ class Solver:
     newton: CvxpyLayer
     iterations: int = 15
     truncation: int = 5
-    epsilon: float = 1e-5
+    epsilon: float = 1e-7
 
     def solve(self, start: Estimates, data: Sequence[torch.Tensor], backward: Backward = "implicit") -> Estimates:
         """Returns the minimiser of each item, differentiable in the data.
@@ -87,7 +87,7 @@ class Solver:
         """Takes steps on ½ ‖r(z, data)‖² + slopeᵀz."""
         slope = torch.zeros_like(z) if slope is None else slope
         for _ in range(steps):
-            J = vmap(jacfwd(self.residual))(z, *data)
+            J = vmap(jacrev(self.residual))(z, *data)
             (d,) = self.step(J, vmap(self.residual)(z, *data), slope)
             z = z + d
         return z
@@ -99,8 +99,8 @@ class Solver:
             DomainError: if a Hessian is indefinite, so that this is no minimum.
         """
         with torch.no_grad():
-            H = vmap(hessian(self.objective))(solution, *data)
-        gradient = vmap(torch.func.grad(self.objective))(solution, *data)
+            H = vmap(jacrev(grad(self.objective)))(solution, *data)
+        gradient = vmap(grad(self.objective))(solution, *data)
         (d,) = self.newton((H + H.mT) / 2, gradient)
         return solution + d
 
@@ -128,7 +128,7 @@ class _DirectLoss(torch.autograd.Function):
         (slope,) = cotangents
         # A loss of any size perturbs by ε: the difference is linear in the direction.
         size = slope.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(slope.dtype).tiny)
-        moved = solver.iterate(solution, data, solver.truncation, solver.epsilon * slope / size)
+        moved = solver.iterate(solution, data, solver.iterations, solver.epsilon * slope / size)
         with torch.enable_grad():
             leaves = [item.detach().requires_grad_() for item in data]
             rise = vmap(solver.objective)(moved, *leaves) - vmap(solver.objective)(solution, *leaves)
