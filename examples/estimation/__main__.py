@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from examples.estimation import curve_fit
+from examples.estimation import curve_fit, pose_graph
 from examples.experiment import main as run
 
-EXPERIMENTS = [curve_fit.EXPERIMENT, curve_fit.DECAY_EXPERIMENT]
+EXPERIMENTS = [curve_fit.EXPERIMENT, curve_fit.DECAY_EXPERIMENT, pose_graph.EXPERIMENT]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from examples.experiment import main as run
-from examples.relaxation import polynomial
+from examples.relaxation import polynomial, rotations
 
-EXPERIMENTS = [polynomial.EXPERIMENT]
+EXPERIMENTS = [polynomial.EXPERIMENT, rotations.EXPERIMENT]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
