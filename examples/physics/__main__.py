@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from examples.experiment import main as run
-from examples.physics import infer_mass
+from examples.physics import infer_mass, slide
 
-EXPERIMENTS = [infer_mass.EXPERIMENT]
+EXPERIMENTS = [infer_mass.EXPERIMENT, slide.EXPERIMENT]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -97,9 +97,7 @@ def simulate(layer: CvxpyLayer, scene: Scene, links: Float[torch.Tensor, "*batch
         momentum = weight * (velocities + scene.time_step * gravity).flatten(-2)
         gap, contacts = contact_rows(positions, scene)
         stretch, rods = rod_rows(positions, scene)
-        (v,) = layer(
-            weight, momentum, rods, -_CORRECTION * stretch / scene.time_step, contacts, -gap / scene.time_step
-        )
+        (v,) = layer(weight, momentum, rods, -_CORRECTION * stretch / scene.time_step, contacts, -gap / scene.time_step)
         velocities = v.unflatten(-1, (scene.links + 1, 2))
         positions = positions + scene.time_step * velocities
         path.append(positions)

@@ -121,7 +121,8 @@ class Picture:
             colour = colormaps["viridis"](place / len(shown))
             x, y = torch.cat([torch.zeros(1, 2, dtype=self.path.dtype), self.path[step, :-1]]).T
             axes.plot(x, y, "o-", color=colour, markersize=4, label=f"{(step + 1) * self.scene.time_step:.2f} s")
-            axes.add_patch(Circle(self.path[step, -1].tolist(), self.scene.radius, fill=False, edgecolor=colour))
+            centre = self.path[step, -1, 0].item(), self.path[step, -1, 1].item()
+            axes.add_patch(Circle(centre, self.scene.radius, fill=False, edgecolor=colour))
             axes.plot(*self.observed[step].T, ".", color="0.3", markersize=2)
         axes.set(xlabel="x (m)", ylabel="y (m)", title="the chain, the ball, the observations (dots)")
         axes.set_aspect("equal")

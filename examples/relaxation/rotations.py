@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import cvxpy as cp
+import numpy as np
 import torch
 from jaxtyping import Float
 
@@ -43,7 +44,7 @@ def rotation_layer(frames: int) -> CvxpyLayer:
     order = 3 * frames
     C, X = cp.Parameter((order, order), symmetric=True, name="C"), cp.Variable((order, order), PSD=True, name="X")
     blocks = [X[i : i + 3, i : i + 3] for i in range(0, order, 3)]
-    identity = [block == torch.eye(3).numpy() for block in blocks]
+    identity: list[cp.Constraint] = [block == np.eye(3) for block in blocks]
     return CvxpyLayer(cp.Problem(cp.Maximize(cp.trace(C @ X)), identity), parameters=[C], variables=[X])
 
 
