@@ -47,7 +47,7 @@ def test_the_chain_stays_whole_and_nothing_overlaps():
 
 def test_chain_finds_the_mass(tmp_path):
     picture = tmp_path / "chain.png"
-    main(["chain", "--iterations", "1", "--plot", str(picture)])
+    main(["chain", "--iterations", "1", "--steps", "8", "--plot", str(picture)])
     assert picture.read_bytes()[:4] == b"\x89PNG"
     metrics = metrics_of("chain", "ci")
     assert metrics["relative_mass_error"] < 0.02

@@ -65,7 +65,7 @@ def test_the_local_solver_is_stationary_and_differentiable(generator):
 
 def test_polynomial_succeeds_where_the_local_solver_is_trapped(tmp_path):
     picture = tmp_path / "polynomial.png"
-    main(["polynomial", "--plot", str(picture)])
+    main(["polynomial", "--starts", "3", "--steps", "2", "--plot", str(picture)])
     assert picture.read_bytes()[:4] == b"\x89PNG"
     metrics = metrics_of("polynomial", "ci")
     assert metrics["success_rate"] == 1.0

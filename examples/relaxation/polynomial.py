@@ -211,5 +211,5 @@ EXPERIMENT = Experiment(
     "polynomial",
     "Moves the global minimiser of a polynomial by gradients through its moment relaxation.",
     run,
-    {"ci": Settings(starts=6, steps=40), "full": Settings()},
+    {"ci": Settings(starts=12, steps=40), "full": Settings()},
 )
