@@ -12,7 +12,7 @@ Coefficients = Float[torch.Tensor, "*batch powers"]
 Points = Float[torch.Tensor, "*batch"]
 
 
-def moment_layer(degree: int) -> CvxpyLayer:
+def moment_layer(degree: int, solver: str | None = None) -> CvxpyLayer:
     """Returns the layer a ↦ m that minimises Σ aₖ mₖ over all moments m that a distribution could have.
 
     Those are the m with m₀ = 1 whose Hankel matrix H, Hᵢⱼ = mᵢ₊ⱼ, is positive semidefinite. In one variable the least
@@ -21,7 +21,8 @@ def moment_layer(degree: int) -> CvxpyLayer:
     order = degree // 2 + 1
     a, m = cp.Parameter(degree + 1, name="a"), cp.Variable(degree + 1, name="m")
     hankel = cp.bmat([[m[i + j] for j in range(order)] for i in range(order)])
-    return CvxpyLayer(cp.Problem(cp.Minimize(a @ m), [hankel >> 0, m[0] == 1]), parameters=[a], variables=[m])
+    problem = cp.Problem(cp.Minimize(a @ m), [hankel >> 0, m[0] == 1])
+    return CvxpyLayer(problem, parameters=[a], variables=[m], solver=solver)
 
 
 def powers_of(x: Points, degree: int) -> Coefficients:
