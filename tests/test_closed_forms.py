@@ -153,3 +153,19 @@ def test_soft_top_k_near_a_hard_choice():
     (y,) = soft_top_k(5, 2)(np.array([-4.0695, 10.8666, 13.0867, -7.1431, -14.7220]))
     np.testing.assert_allclose(y, [5.8745e-04, 9.9945e-01, 9.9994e-01, 2.7187e-05, 1.3897e-08], rtol=1e-4, atol=0)
     assert y.sum() == pytest.approx(2, abs=1e-12)
+
+
+def test_least_moments_of_a_polynomial(rng):
+    """A tight relaxation whose dual is not unique: xᵏ at the global minimiser, and dx/daⱼ = −j xʲ⁻¹ / p''(x)."""
+    a, moments = cp.Parameter(7), cp.Variable(7)
+    hankel = cp.bmat([[moments[i + j] for j in range(4)] for i in range(4)])
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(a @ moments), [hankel >> 0, moments[0] == 1]), [a], [moments])
+    powers = np.arange(7)
+    for _ in range(5):
+        p = 6 * np.polynomial.Polynomial.fromroots(rng.uniform(-1.5, 1.5, 5)).integ()
+        roots = p.deriv().roots()
+        stationary = roots.real[np.abs(roots.imag) < 1e-9]
+        x = stationary[np.argmin(p(stationary))]
+        slopes = powers * x ** np.maximum(powers - 1, 0)
+        jacobian = -np.outer(slopes, slopes) / p.deriv(2)(x)
+        assert_layer(layer, p.coef, x**powers, jacobian.dot, rng)

@@ -1,4 +1,4 @@
-"""Every example runs, on a small size, and does what its README says."""
+"""The example of `make demo` runs, on a small size, and does what its README says."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class Group:
         """Solves again where refinement has failed: balanced and regularised, then by least squares; keeps the best."""
         n, index, mine = self.system.program.structure.n, np.array([item]), self.system.item(np.array([item]))
         columns = np.concatenate([np.arange(n), n + self.kept[item]])
-        K = _assemble(mine, self.kept[index])[0]
+        K = assemble(mine, self.kept[index])[0]
         for solver in _balanced_solvers(K, n):
             trial = np.zeros_like(u)
             for _ in range(1 + _REFINEMENTS):
@@ -164,7 +164,7 @@ def _factorise_group(
     system: System, items: Int[np.ndarray, " group"], kept: Int[np.ndarray, "group kept"], threads: int
 ) -> Group:
     mine = system.item(items) if len(items) < system.program.batch else system
-    factors = _assemble(mine, kept)
+    factors = assemble(mine, kept)
 
     def factorise(piece: slice) -> list[Int[np.ndarray, " k"]]:
         # K is symmetric, so the transpose of a row-major item is K itself, in the order that LAPACK overwrites.
@@ -175,7 +175,8 @@ def _factorise_group(
     return Group(mine, items, kept, factors, pivots, *_rank(mine, kept, factors))
 
 
-def _assemble(system: System, kept: Int[np.ndarray, "batch kept"]) -> Matrices:
+def assemble(system: System, kept: Int[np.ndarray, "batch kept"]) -> Matrices:
+    """Returns the matrices K of a batch of systems, with the rows `kept` of each."""
     program, n = system.program, system.program.structure.n
     batch, size = kept.shape
     At = program.structure.A.dense(program.A).transpose(0, 2, 1)
@@ -211,7 +212,7 @@ def _rank(
     found: dict[int, Float[np.ndarray, "k k"]] = {}
     suspects = np.flatnonzero(~(smallest > _SUSPECT * largest))
     for item in suspects.tolist():
-        K = _assemble(system.item(np.array([item])), kept[[item]])[0]
+        K = assemble(system.item(np.array([item])), kept[[item]])[0]
         if not np.isfinite(K).all():
             continue
         rank.condition[item] = _balanced_condition(K)

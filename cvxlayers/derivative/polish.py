@@ -2,7 +2,8 @@
 
 An interior-point solver bounds the gap, and so leaves x wrong by up to the square root of its tolerance. One or two
 steps z ← z − t J⁻¹R on the Jacobian that the derivative needs anyway remove that error. A step is taken only where it
-lowers the residual; where the full step does not, it is shortened, so a point never gets worse.
+lowers the residual; where the full step does not, it is shortened, so a point never gets worse. Where no Newton step
+helps, as next to solutions that are not unique, a damped one is tried.
 
 References: Busseti, Moursi, Boyd (2019); Qi, Sun, "A nonsmooth version of Newton's method" (1993).
 """
@@ -13,12 +14,15 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cvxlayers.cones import Cone, derivative_dual
+from cvxlayers.derivative.damped import LARGEST, damped_solve
 from cvxlayers.derivative.residual import Point, evaluate, relative
 from cvxlayers.derivative.system import Factorise, System
 from cvxlayers.program import ConeProgram, Vectors
 
 # Points whose relative residual is below this are left as they are.
 _EXACT = 1e-13
+# Below this a step that gains less than half is rounding.
+_ENOUGH = 1e-11
 _STEPS = (1.0, 0.5, 0.25, 0.0625, 0.015625)
 
 
@@ -54,8 +58,7 @@ def polish(
         before = merit[taken]
         best = best.put(taken, candidate.item(np.flatnonzero(improved)))
         merit[taken] = candidate.merit[improved]
-        # Below 1e-11 a step that gains less than half is rounding.
-        going = (merit[taken] > _EXACT) & ((merit[taken] < 0.5 * before) | (merit[taken] > 1e-11))
+        going = (merit[taken] > _EXACT) & ((merit[taken] < 0.5 * before) | (merit[taken] > _ENOUGH))
         pending = taken[going]
     return best
 
@@ -63,11 +66,27 @@ def polish(
 def _newton_step(
     program: ConeProgram, cone: Cone, start: Point, merit: Float[np.ndarray, " batch"], factorise: Factorise
 ) -> tuple[Point, Bool[np.ndarray, " batch"]]:
-    """Returns the best shortened Newton step of each item, and whether it lowers the residual."""
+    """Returns the best shortened step of each item, Newton's or a damped one, and whether it lowers the residual."""
     system = System(program, derivative_dual(cone, start.v))
-    solve = factorise(system).solve(-start.dual, -system.to_eigen(start.primal))
-    dx, dy = solve.first, system.from_eigen(solve.second)
-    dv = program.structure.A.matvec(program.A, dx) + dy + start.primal
+    rhs = -start.dual, -system.to_eigen(start.primal)
+    solve = factorise(system).solve(*rhs)
+    best, improved = _search(system, cone, start, merit, (solve.first, solve.second))
+    left = np.flatnonzero(~improved & (merit > _ENOUGH))
+    if not len(left) or program.structure.n + program.structure.m > LARGEST:
+        return best, improved
+    stuck = system.item(left)
+    step = damped_solve(stuck, rhs[0][left], rhs[1][left], merit[left])
+    again, helped = _search(stuck, cone, start.item(left), merit[left], step)
+    improved[left] = helped
+    return best.put(left, again), improved
+
+
+def _search(
+    system: System, cone: Cone, start: Point, merit: Float[np.ndarray, " batch"], direction: tuple[Vectors, Vectors]
+) -> tuple[Point, Bool[np.ndarray, " batch"]]:
+    """Returns the point of each item along its direction that lowers the residual, and whether there is one."""
+    program, (dx, z) = system.program, direction
+    dv = program.structure.A.matvec(program.A, dx) + system.from_eigen(z) + start.primal
     usable = np.isfinite(dx).all(axis=1) & np.isfinite(dv).all(axis=1)
     best, improved = start, np.zeros(len(merit), dtype=bool)
     pending = np.flatnonzero(usable)

@@ -1,0 +1,1 @@
+"""Contact as a convex layer, unrolled in time: masses and friction inferred from trajectories by gradient descent."""
