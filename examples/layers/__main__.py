@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from examples.experiment import main as run
 from examples.layers.closed_forms import CLOSED_FORMS
+from examples.layers.sudoku import SUDOKU
 from examples.layers.top_k import TOP_K
 
-EXPERIMENTS = [CLOSED_FORMS, TOP_K]
+EXPERIMENTS = [CLOSED_FORMS, TOP_K, SUDOKU]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -26,7 +26,9 @@ def run(settings: Settings, context: Context) -> Outcome:
     for small in context.track(catalogue(settings.n), "layers"):
         errors = [small.errors(small.sample(generator)) for _ in range(settings.points)]
         worst[small.name] = tuple(max(column) for column in zip(*errors, strict=True))
-    metrics = {f"{name}_{kind}": error for name, pair in worst.items() for kind, error in zip(_KINDS, pair, strict=True)}
+    metrics = {
+        f"{name}_{kind}": error for name, pair in worst.items() for kind, error in zip(_KINDS, pair, strict=True)
+    }
     largest = max(metrics.values())
     return Outcome({"largest_error": largest, **metrics}, draw=lambda figure: _draw(figure, worst))
 
@@ -41,9 +43,11 @@ def _draw(figure: Any, worst: dict[str, tuple[float, ...]]) -> None:
         axes.plot(errors, range(len(worst)), "os"[column], label=kind)
     axes.axvline(1e-7, color="0.5", linestyle="--", label="the bar")
     axes.set_yticks(range(len(worst)), [name.replace("_", " ") for name in worst])
-    axes.set(xscale="log", xlabel="largest error against the closed form", title="Small layers are what they claim to be")
+    axes.set(
+        xscale="log", xlabel="largest error against the closed form", title="Small layers are what they claim to be"
+    )
     axes.grid(axis="y", color="0.9")
-    axes.legend()
+    axes.legend(loc="lower right")
 
 
 CLOSED_FORMS = Experiment(

@@ -31,7 +31,7 @@ def softmax(x: Float[torch.Tensor, " n"]) -> Float[torch.Tensor, " n"]:
 def constrained_softmax(x: Float[torch.Tensor, " n"], u: Float[torch.Tensor, " n"]) -> Float[torch.Tensor, " n"]:
     """Returns min(u, s exp(x)), with the scale s that makes the sum one.
 
-    Sorted by u / exp(x), those at their bounds come first: s is that of the first split that leaves the rest below theirs.
+    Sorted by u / exp(x), those at their bounds come first: s is that of the first split leaving the rest below theirs.
 
     References: Martins and Kreutzer (2017), Fully differentiable neural easy-first taggers.
     """

@@ -111,5 +111,5 @@ TOP_K = Experiment(
     "top-k",
     "Soft top-k by exponential cones, against a special case by bracketing.",
     run,
-    {"ci": Settings(20, 3, 16, 2), "full": Settings()},
+    {"ci": Settings(20, 3, 8, 2), "full": Settings()},
 )

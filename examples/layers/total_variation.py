@@ -33,7 +33,7 @@ def operator_layer(n: int, rows: int) -> CvxpyLayer:
 def total_variation(x: Float[torch.Tensor, " n"], penalty: Float[torch.Tensor, ""]) -> Float[torch.Tensor, " n"]:
     """Returns the best of the solutions that belong to each pattern of steps down, steps up and no step.
 
-    Given the pattern, a segment lies at its mean, raised by the penalty where a step up ends it or a step down begins it.
+    Given the pattern, a segment lies at its mean, raised where a step up ends it or a step down begins it.
     """
     means, lifts = (torch.as_tensor(array) for array in _patterns(len(x)))
     candidates = means @ x + penalty * lifts

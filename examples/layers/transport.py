@@ -12,8 +12,8 @@ from cvxlayers.torch import CvxpyLayer
 def transport_layer(rows: int, columns: int, entropy: float) -> CvxpyLayer:
     """Returns the layer (C, a, b) ↦ argmin ⟨C, P⟩ − entropy H(P) over plans P with row sums a and column sums b.
 
-    The row sums hold the total mass. The last column sum follows from the others, and is left out: with it, the equations
-    would depend on each other.
+    The row sums hold the total mass. The last column sum follows from the others and is left out, or the equations would depend
+    on each other.
     """
     C, a, b = cp.Parameter((rows, columns)), cp.Parameter(rows), cp.Parameter(columns)
     plan = cp.Variable((rows, columns))
@@ -31,8 +31,7 @@ def sinkhorn(
 ) -> Float[torch.Tensor, "rows columns"]:
     """Returns the plan by scaling rows and columns of exp(−C / entropy) in turn, in logarithms.
 
-    The last scaling is that of the rows. With Σb ≠ Σa only the first column sums, up to one factor, can be held: b is taken
-    with the last entry that the total of a leaves.
+    The last entry of b is taken to be what the total of a leaves.
 
     References: Cuturi (2013), Sinkhorn distances.
     """
