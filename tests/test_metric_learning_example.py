@@ -1,4 +1,4 @@
-"""Metric learning: the fit is weighted least squares, its hypergradient is exact, and decisions turn from bad to good."""
+"""Metric learning: weighted least squares, an exact hypergradient, decisions from bad to good."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def _task(layer: CvxpyLayer, logits: Distribution, demand: Int[torch.Tensor, " d
 def _train(
     loss: Loss, start: torch.Tensor, days: Days, settings: Settings, context: Context, label: str
 ) -> torch.Tensor:
-    """Returns the model, of all that Adam passes, that is best on the fifth of the days which it does not learn from."""
+    """Returns the model, of all that Adam passes, that is best on a fifth of the days, kept from learning."""
     model, generator = start.clone().requires_grad_(), torch.Generator().manual_seed(context.seed)
     optimizer, inputs = torch.optim.Adam([model], settings.lr), _with_one(days.x)
     kept = len(inputs) // 5

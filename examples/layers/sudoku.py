@@ -59,7 +59,7 @@ def given_rules() -> CvxpyLayer:
 
 
 def run(settings: Settings, context: Context) -> Outcome:
-    """Solves boards by the rules, learns rules from boards, and asks both about solutions that were not learned from."""
+    """Solves boards by the rules, learns rules from boards, and asks both about solutions not learned from."""
     rng, generator = np.random.default_rng(context.seed), torch.Generator().manual_seed(context.seed)
     order = rng.permutation(len(solutions()))
     seen, unseen = order[settings.unseen :], order[: settings.unseen]

@@ -10,7 +10,7 @@ from cvxlayers.torch import CvxpyLayer
 
 
 def transport_layer(rows: int, columns: int, entropy: float) -> CvxpyLayer:
-    """Returns the layer (C, a, b) ↦ argmin ⟨C, P⟩ − entropy H(P) over plans P with row sums a and column sums b.
+    """Returns the layer (C, a, b) ↦ argmin ⟨C, P⟩ − entropy H(P) over plans with row sums a, column sums b.
 
     The row sums hold the total mass. The last column sum follows from the others and is left out, or the equations would depend
     on each other.

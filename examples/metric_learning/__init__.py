@@ -1,1 +1,1 @@
-"""Task-driven metric learning: the metric of a least-squares fit is learned from the decisions that the fit leads to."""
+"""Task-driven metric learning: the metric of a fit is learned from the decisions it leads to."""
