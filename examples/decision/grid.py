@@ -46,7 +46,7 @@ def path_layer(smoothing: float = SHARP) -> CvxpyLayer:
     supply = np.zeros(SIDE**2)
     supply[0] = 1
     # The balance of the last node follows from the others.
-    balance = incidence()[:-1] @ w == supply[:-1]
+    balance = cp.Zero(incidence()[:-1] @ w - supply[:-1])
     objective = c @ w + (0.5 * smoothing * cp.sum_squares(w) if smoothing else 0)
     return CvxpyLayer(cp.Problem(cp.Minimize(objective), [balance, w >= 0]), [c], [w])
 

@@ -12,14 +12,14 @@ from cvxlayers.torch import CvxpyLayer
 def softmax_layer(n: int) -> CvxpyLayer:
     """Returns the layer x ↦ argmin −xᵀy − H(y) over the simplex, with the entropy H."""
     x, y = cp.Parameter(n), cp.Variable(n)
-    problem = cp.Problem(cp.Minimize(-x @ y - cp.sum(cp.entr(y))), [cp.sum(y) == 1])
+    problem = cp.Problem(cp.Minimize(-x @ y - cp.sum(cp.entr(y))), [cp.Zero(cp.sum(y) - 1)])
     return CvxpyLayer(problem, [x], [y])
 
 
 def constrained_softmax_layer(n: int) -> CvxpyLayer:
     """Returns the layer (x, u) ↦ argmin −xᵀy − H(y) over the simplex, with y ≤ u."""
     x, u, y = cp.Parameter(n), cp.Parameter(n), cp.Variable(n)
-    problem = cp.Problem(cp.Minimize(-x @ y - cp.sum(cp.entr(y))), [cp.sum(y) == 1, y <= u])
+    problem = cp.Problem(cp.Minimize(-x @ y - cp.sum(cp.entr(y))), [cp.Zero(cp.sum(y) - 1), y <= u])
     return CvxpyLayer(problem, [x, u], [y])
 
 

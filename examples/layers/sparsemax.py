@@ -12,14 +12,14 @@ from cvxlayers.torch import CvxpyLayer
 def sparsemax_layer(n: int) -> CvxpyLayer:
     """Returns the layer x ↦ argmin ½ ‖y − x‖² over the simplex."""
     x, y = cp.Parameter(n), cp.Variable(n)
-    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(y) - x @ y), [cp.sum(y) == 1, y >= 0])
+    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(y) - x @ y), [cp.Zero(cp.sum(y) - 1), y >= 0])
     return CvxpyLayer(problem, [x], [y])
 
 
 def constrained_sparsemax_layer(n: int) -> CvxpyLayer:
     """Returns the layer (x, u) ↦ argmin ½ ‖y − x‖² over the simplex, with y ≤ u."""
     x, u, y = cp.Parameter(n), cp.Parameter(n), cp.Variable(n)
-    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(y) - x @ y), [cp.sum(y) == 1, y >= 0, y <= u])
+    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(y) - x @ y), [cp.Zero(cp.sum(y) - 1), y >= 0, y <= u])
     return CvxpyLayer(problem, [x, u], [y])
 
 

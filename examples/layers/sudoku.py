@@ -40,7 +40,7 @@ class LearnedRules(torch.nn.Module):
         torch.nn.Module.__init__(self)
         x, z = cp.Parameter(ENTRIES), cp.Variable(ENTRIES)
         A, b = cp.Parameter((EQUATIONS, ENTRIES)), cp.Parameter(EQUATIONS)
-        problem = cp.Problem(_objective(x, z), [A @ z == b, z >= 0])
+        problem = cp.Problem(_objective(x, z), [cp.Zero(A @ z - b), z >= 0])
         self.layer = CvxpyLayer(problem, [x, A, b], [z], solver="daqp")
         start = torch.randn(EQUATIONS, ENTRIES, dtype=torch.float64, generator=generator)
         self.A = torch.nn.Parameter(start / ENTRIES**0.5)
@@ -55,7 +55,7 @@ def given_rules() -> CvxpyLayer:
     """Returns the layer whose equations are the rules."""
     x, z = cp.Parameter(ENTRIES), cp.Variable(ENTRIES)
     # Many boards have several active sets at their solution: an active-set solver is exact there.
-    return CvxpyLayer(cp.Problem(_objective(x, z), [rules() @ z == 1, z >= 0]), [x], [z], solver="daqp")
+    return CvxpyLayer(cp.Problem(_objective(x, z), [cp.Zero(rules() @ z - 1), z >= 0]), [x], [z], solver="daqp")
 
 
 def run(settings: Settings, context: Context) -> Outcome:

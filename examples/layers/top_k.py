@@ -29,7 +29,7 @@ def top_k_layer(n: int, k: int) -> CvxpyLayer:
     """Returns the layer x ↦ argmin −xᵀy − H(y) − H(1 − y) over Σy = k."""
     x, y = cp.Parameter(n), cp.Variable(n)
     entropy = cp.sum(cp.entr(y)) + cp.sum(cp.entr(1 - y))
-    return CvxpyLayer(cp.Problem(cp.Minimize(-x @ y - entropy), [cp.sum(y) == k]), [x], [y])
+    return CvxpyLayer(cp.Problem(cp.Minimize(-x @ y - entropy), [cp.Zero(cp.sum(y) - k)]), [x], [y])
 
 
 class _TopK(torch.autograd.Function):

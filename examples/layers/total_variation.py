@@ -26,7 +26,7 @@ def operator_layer(n: int, rows: int) -> CvxpyLayer:
     """
     x, D = cp.Parameter(n), cp.Parameter((rows, n))
     y, u = cp.Variable(n), cp.Variable(rows)
-    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(y)), [y == x - D.T @ u, u >= -1, u <= 1])
+    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(y)), [cp.Zero(y - x + D.T @ u), u >= -1, u <= 1])
     return CvxpyLayer(problem, [x, D], [y])
 
 

@@ -12,13 +12,13 @@ from cvxlayers.torch import CvxpyLayer
 def transport_layer(rows: int, columns: int, entropy: float) -> CvxpyLayer:
     """Returns the layer (C, a, b) ↦ argmin ⟨C, P⟩ − entropy H(P) over plans with row sums a, column sums b.
 
-    The row sums hold the total mass. The last column sum follows from the others and is left out, or the equations would depend
-    on each other.
+    The last column sum follows from the other sums, and is left out: equations must not depend on each other.
     """
     C, a, b = cp.Parameter((rows, columns)), cp.Parameter(rows), cp.Parameter(columns)
     plan = cp.Variable((rows, columns))
     objective = cp.sum(cp.multiply(C, plan)) - entropy * cp.sum(cp.entr(plan))
-    marginals = [cp.sum(plan, axis=1) == a, cp.sum(plan, axis=0)[:-1] == b[:-1]]
+    columnwise: cp.Expression = cp.sum(plan, axis=0)
+    marginals = [cp.Zero(cp.sum(plan, axis=1) - a), cp.Zero(columnwise[:-1] - b[:-1])]
     return CvxpyLayer(cp.Problem(cp.Minimize(objective), marginals), [C, a, b], [plan])
 
 

@@ -57,4 +57,4 @@ def choice_layer(items: int, smoothing: float) -> CvxpyLayer:
     """Returns the layer y ↦ argmax yᵀp − ½ smoothing ‖p‖² over the simplex: a choice that has a derivative."""
     y, p = cp.Parameter(items), cp.Variable(items)
     objective = cp.Maximize(y @ p - 0.5 * smoothing * cp.sum_squares(p))
-    return CvxpyLayer(cp.Problem(objective, [cp.sum(p) == 1, p >= 0]), [y], [p])
+    return CvxpyLayer(cp.Problem(objective, [cp.Zero(cp.sum(p) - 1), p >= 0]), [y], [p])
