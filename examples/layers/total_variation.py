@@ -1,4 +1,4 @@
-"""Total-variation denoising in one dimension, by differences or by any other operator."""
+"""Total-variation denoising in one dimension."""
 
 from __future__ import annotations
 
@@ -17,17 +17,6 @@ def total_variation_layer(n: int) -> CvxpyLayer:
     x, penalty, y = cp.Parameter(n), cp.Parameter(nonneg=True), cp.Variable(n)
     objective = 0.5 * cp.sum_squares(y) - x @ y + penalty * cp.norm1(cp.diff(y))
     return CvxpyLayer(cp.Problem(cp.Minimize(objective)), [x, penalty], [y])
-
-
-def operator_layer(n: int, rows: int) -> CvxpyLayer:
-    """Returns the layer (x, D) ↦ argmin ½ ‖y − x‖² + ‖D y‖₁, in the dual: y = x − Dᵀu, where −1 ≤ u ≤ 1.
-
-    The dual has one variable for each row of D, and bounds in place of the norm.
-    """
-    x, D = cp.Parameter(n), cp.Parameter((rows, n))
-    y, u = cp.Variable(n), cp.Variable(rows)
-    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(y)), [cp.Zero(y - x + D.T @ u), u >= -1, u <= 1])
-    return CvxpyLayer(problem, [x, D], [y])
 
 
 def total_variation(x: Float[torch.Tensor, " n"], penalty: Float[torch.Tensor, ""]) -> Float[torch.Tensor, " n"]:
