@@ -1,0 +1,1 @@
+"""Predict, then optimise: predictions are trained on what the decisions made with them cost."""

@@ -1,0 +1,20 @@
+"""Command line of predict-then-optimise: `python -m examples.decision`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from examples.decision.newsvendor import NEWSVENDOR
+from examples.decision.shortest_path import SHORTEST_PATH
+from examples.experiment import main as run
+
+EXPERIMENTS = [SHORTEST_PATH, NEWSVENDOR]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one of the experiments, or lists them."""
+    run("decision", EXPERIMENTS, arguments)
+
+
+if __name__ == "__main__":
+    main()
