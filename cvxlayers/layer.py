@@ -285,6 +285,7 @@ class Layer:
         """The parameters whose definiteness the first solver proves by solving: checking it takes as long again."""
         proves = self.kernel.reduction is None and options.plan.primary.proves_convexity(options.solver)
         return self.compiled.blocks_of_P if proves else ()
+
     def _local(self, program: ConeProgram, point: Point, reduced: Reduced | None, options: CallOptions) -> Local:
         """Returns what derivatives at the solutions of some programs are computed from."""
         how = self.differentiation
