@@ -96,9 +96,7 @@ def solve_conic(
     return standard.solve_conic({"P": P, "q": q, "A": A, "b": b}, cones, Keywords(**keywords), _DOOR)
 
 
-def _run(
-    layer: Layer, values: Sequence[Any], warm_start: WarmStart | None
-) -> tuple[LayerResult, standard.Pullback | None]:
+def _run(layer: Layer, values: Sequence[Any], warm_start: WarmStart | None) -> standard.Run:
     dtype = common_dtype(values)
     names = layer.compiled.parameters.names
     doubles = [real(name, value) for name, value in zip(names, values, strict=True)]
@@ -111,7 +109,7 @@ def _run(
         *arrays, last = [_matched(value, want) for value, want in zip((*cotangents, optimal), like, strict=True)]
         return layer.vjp(forward, arrays, last)
 
-    return layer.result(forward, leaves, objective, np.asarray), pull
+    return standard.Run(leaves, layer.result(forward, leaves, objective, np.asarray), pull)
 
 
 def _matched(cotangent: ArrayLike | None, like: Array) -> Array | None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from cvxlayers import artifact
+from cvxlayers import artifact, standard
 from cvxlayers.build import build_layer, call_options
 from cvxlayers.errors import DtypeError, InputError, MissingDependencyError
 from cvxlayers.gradcheck import GradientCheck, gradcheck
 from cvxlayers.host import Host
 from cvxlayers.layer import Layer
-from cvxlayers.result import LayerResult
+from cvxlayers.result import LayerResult, WarmStart
+from cvxlayers.standard import ConicSolution, Keywords, QPSolution, SolveKeywords
 
 try:
     import jax
@@ -23,7 +24,7 @@ except ImportError:
 else:
     from cvxlayers.jax_primitives import solve
 
-__all__ = ["CvxpyLayer"]
+__all__ = ["CvxpyLayer", "solve_conic", "solve_qp"]
 
 
 class CvxpyLayer:
@@ -194,6 +195,60 @@ class CvxpyLayer:
         return values
 
 
+def solve_qp(
+    P: Any,
+    q: Any,
+    *,
+    A: Any = None,
+    b: Any = None,
+    G: Any = None,
+    h: Any = None,
+    lb: Any = None,
+    ub: Any = None,
+    **keywords: Unpack[SolveKeywords],
+) -> QPSolution:
+    """Solves quadratic programs by their data, differentiable in all of them: `cvxlayers.solve_qp` on JAX arrays.
+
+    x = solve_qp(P, q, G=G, h=h).x
+
+    Inside jit and the other transformations `result` is None, and a row whose bound is infinite cannot be left out: it
+    is invalid data there.
+    """
+    given = {"P": P, "q": q, "A": A, "b": b, "G": G, "h": h, "lb": lb, "ub": ub}
+    return standard.solve_qp(given, Keywords(**keywords), _DOOR)
+
+
+def solve_conic(
+    P: Any,
+    q: Any,
+    A: Any,
+    b: Any,
+    cones: Mapping[str, Any],
+    **keywords: Unpack[SolveKeywords],
+) -> ConicSolution:
+    """Solves cone programs by their data, differentiable in all of them: `cvxlayers.solve_conic` on JAX arrays.
+
+    Inside jit and the other transformations `result` is None, and a row whose bound is infinite cannot be left out: it
+    is invalid data there.
+    """
+    return standard.solve_conic({"P": P, "q": q, "A": A, "b": b}, cones, Keywords(**keywords), _DOOR)
+
+
+def _run_standard(layer: Layer, values: Sequence[Any], warm_start: WarmStart | None) -> standard.Run:
+    if any(isinstance(value, jax.core.Tracer) for value in values):
+        return standard.Run(solve(Host(layer, layer.options, warm_start), values), None, None)
+    dtype = jnp.result_type(*values)
+    doubles = [np.asarray(value).astype(np.float64) for value in values]
+    forward = layer.forward(doubles, layer.options, warm_start, layer.compiled.leaves.map)
+    leaves = [jnp.asarray(output, dtype) for output in forward.outputs]
+    objective = jnp.asarray(layer.objective(forward), dtype)
+    return standard.Run(leaves, layer.result(forward, leaves, objective, jnp.asarray), None)
+
+
+def _known(value: Any) -> np.ndarray | None:
+    return None if isinstance(value, jax.core.Tracer) else np.asarray(value)
+
+
 def _real(label: str, parameter: Any, parted: bool) -> jax.Array:
     """Returns an array of real numbers: of a complex parameter the real and imaginary parts, along a last axis."""
     try:
@@ -216,5 +271,7 @@ def _unparted(arrays: Sequence[Any], complexes: Sequence[bool]) -> tuple[jax.Arr
         for array, flag in zip(arrays, flags, strict=True)
     )
 
+
+_DOOR = standard.Door(lambda value: _real("of the program", value, parted=False), _known, _run_standard)
 
 jax.tree_util.register_static(CvxpyLayer)

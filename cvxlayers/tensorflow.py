@@ -5,17 +5,18 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
-from typing import Any, no_type_check
+from typing import Any, Unpack, no_type_check
 
 import numpy as np
 
-from cvxlayers import artifact
+from cvxlayers import artifact, standard
 from cvxlayers.build import build_layer, call_options
 from cvxlayers.errors import DtypeError, InputError, MissingDependencyError
 from cvxlayers.gradcheck import GradientCheck, gradcheck
 from cvxlayers.host import Host
 from cvxlayers.layer import Layer
-from cvxlayers.result import LayerResult
+from cvxlayers.result import LayerResult, WarmStart
+from cvxlayers.standard import ConicSolution, Keywords, QPSolution, SolveKeywords
 
 try:
     import tensorflow as tf
@@ -25,7 +26,7 @@ except ImportError:
 else:
     from cvxlayers.tensorflow_gradients import solve
 
-__all__ = ["CvxpyLayer", "KerasLayer"]
+__all__ = ["CvxpyLayer", "KerasLayer", "solve_conic", "solve_qp"]
 
 
 class CvxpyLayer:
@@ -225,6 +226,53 @@ class KerasLayer(tf.keras.layers.Layer):
         return cls(CvxpyLayer.from_layer(artifact.loads(base64.b64decode(config["artifact"]))), **rest)
 
 
+def solve_qp(
+    P: Any,
+    q: Any,
+    *,
+    A: Any = None,
+    b: Any = None,
+    G: Any = None,
+    h: Any = None,
+    lb: Any = None,
+    ub: Any = None,
+    **keywords: Unpack[SolveKeywords],
+) -> QPSolution:
+    """Solves quadratic programs by their data, differentiable in all of them: `cvxlayers.solve_qp` on TensorFlow tensors.
+
+    x = solve_qp(P, q, G=G, h=h).x
+
+    `result` is None: for statuses call the solve on arrays. In a graph a row whose bound is infinite cannot be left
+    out: it is invalid data there.
+    """
+    given = {"P": P, "q": q, "A": A, "b": b, "G": G, "h": h, "lb": lb, "ub": ub}
+    return standard.solve_qp(given, Keywords(**keywords), _DOOR)
+
+
+def solve_conic(
+    P: Any,
+    q: Any,
+    A: Any,
+    b: Any,
+    cones: Mapping[str, Any],
+    **keywords: Unpack[SolveKeywords],
+) -> ConicSolution:
+    """Solves cone programs by their data, differentiable in all of them: `cvxlayers.solve_conic` on TensorFlow tensors.
+
+    `result` is None: for statuses call the solve on arrays. In a graph a row whose bound is infinite cannot be left
+    out: it is invalid data there.
+    """
+    return standard.solve_conic({"P": P, "q": q, "A": A, "b": b}, cones, Keywords(**keywords), _DOOR)
+
+
+def _run_standard(layer: Layer, values: Sequence[tf.Tensor], warm_start: WarmStart | None) -> standard.Run:
+    return standard.Run(solve(Host(layer, layer.options, warm_start), values, _common_dtype(values)), None, None)
+
+
+def _known(value: tf.Tensor) -> np.ndarray | None:
+    return value.numpy() if hasattr(value, "numpy") else None
+
+
 def _values(layer: Layer, parameters: Sequence[Any]) -> list[tf.Tensor]:
     maps = layer.compiled.parameters
     labels = [repr(name) for name in maps.names] + [f"#{index}" for index in range(len(maps.names), len(parameters))]
@@ -263,3 +311,6 @@ def _unparted(tensors: Sequence[tf.Tensor], complexes: Sequence[bool]) -> tuple[
 def _common_dtype(values: Sequence[tf.Tensor]) -> tf.DType:
     promote: Callable[[Any, Any], Any] = np.promote_types
     return tf.as_dtype(reduce(promote, [value.dtype.as_numpy_dtype for value in values] or [np.float32]))
+
+
+_DOOR = standard.Door(lambda value: _real("of the program", value, parted=False), _known, _run_standard)

@@ -255,14 +255,13 @@ def _door(like: object) -> standard.Door:
     return standard.Door(convert, to_numpy, _run_standard)
 
 
-def _run_standard(
-    layer: Layer, values: Sequence[torch.Tensor], warm_start: WarmStart | None
-) -> tuple[LayerResult, None]:
+def _run_standard(layer: Layer, values: Sequence[torch.Tensor], warm_start: WarmStart | None) -> standard.Run:
     _check_tensors(layer.compiled.parameters.names, values)
     request = Request(layer, layer.options, warm_start, layer.compiled.leaves.map, with_objective=True)
     call, *leaves, objective = solve(request, values)
     device = values[0].device
-    return layer.result(call, leaves, objective, lambda array: torch.as_tensor(array, device=device)), None
+    result = layer.result(call, leaves, objective, lambda array: torch.as_tensor(array, device=device))
+    return standard.Run(leaves, result, None)
 
 
 def _parts(layer: Layer, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:

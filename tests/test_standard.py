@@ -342,3 +342,65 @@ def central_differences(loss: Any, name: str, at: np.ndarray) -> np.ndarray:
         ahead = [loss(**{name: at + k * unit.reshape(at.shape)}) for k in (1, 2, -1, -2)]
         slopes[entry] = (8 * (ahead[0] - ahead[2]) - (ahead[1] - ahead[3])) / (12 * step)
     return slopes.reshape(at.shape)
+
+
+def test_jax_has_the_same_values_and_gradients(rng):
+    jax = pytest.importorskip("jax")
+    from cvxlayers.jax import solve_qp as jax_solve_qp
+
+    blocks = blocks_of(rng, (3,))
+    weights = rng.normal(size=(3, N))
+    solution = solve_qp(**blocks)
+    want, _ = solution.vjp(x=weights)
+    with jax.enable_x64(True):
+        arrays = {name: jax.numpy.asarray(value) for name, value in blocks.items()}
+        plain = jax_solve_qp(**arrays)
+        assert_close([np.asarray(plain.x), np.asarray(plain.z_box)], [solution.x, solution.z_box], SAME, "plain")
+        np.testing.assert_array_equal(np.asarray(plain.result.status), Status.SOLVED)
+
+        @jax.jit
+        @jax.grad
+        def gradient(arrays):
+            return (jax_solve_qp(**arrays).x * weights).sum()
+
+        found = gradient(arrays)
+        assert_close([np.asarray(found[name]) for name in blocks], [want[name] for name in blocks], SAME, "gradient")
+        # A bound that is not known to bind nobody is data like all others.
+        with pytest.raises(Exception, match="invalid|not finite"):
+            gradient({**arrays, "ub": arrays["ub"].at[0].set(np.inf)})
+
+
+def test_tensorflow_has_the_same_values_and_gradients(rng):
+    tf = pytest.importorskip("tensorflow")
+    from cvxlayers.tensorflow import solve_qp as tensorflow_solve_qp
+
+    blocks = blocks_of(rng, (3,))
+    weights = rng.normal(size=(3, N))
+    solution = solve_qp(**blocks)
+    want, _ = solution.vjp(x=weights)
+
+    def gradient(tensors):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors)
+            x = tensorflow_solve_qp(**tensors).x
+            loss = tf.reduce_sum(x * weights)
+        return x, tape.gradient(loss, tensors)
+
+    tensors = {name: tf.constant(value) for name, value in blocks.items()}
+    for run in (gradient, tf.function(gradient)):
+        x, found = run(tensors)
+        assert_close([x.numpy()], [solution.x], SAME, "value")
+        assert_close([found[name].numpy() for name in blocks], [want[name] for name in blocks], SAME, "gradient")
+
+
+@pytest.mark.parametrize("door", ["jax", "tensorflow"])
+def test_cone_programs_go_through_every_door(door, rng):
+    pytest.importorskip(door)
+    from importlib import import_module
+
+    solve = import_module(f"cvxlayers.{door}").solve_conic
+    q, A, b = np.array([1.0, 0.5]), -np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), np.array([1.0, 0.0, 0.0])
+    x = np.asarray(solve(None, q.astype(np.float32), A, b, {"second_order": (3,)}).x)
+    np.testing.assert_allclose(x, -q / np.linalg.norm(q), rtol=0, atol=1e-5)
+    with pytest.raises(DtypeError, match="real numbers"):
+        solve(None, q * 1j, A, b, {"second_order": (3,)})

@@ -43,12 +43,13 @@ class ConicSolution:
     Attributes:
         x: the minimisers, of shape (*batch, n).
         y: the dual variables, of shape (*batch, m).
-        result: optimal values, statuses and residuals of each item; what a later solve takes as `warm_start`.
+        result: optimal values, statuses and residuals of each item; what a later solve takes as `warm_start`. None in
+            TensorFlow, and inside JAX's transformations.
     """
 
     x: Any
     y: Any
-    result: LayerResult
+    result: LayerResult | None
     names: tuple[str, ...]
     pullback: Pullback | None
 
@@ -90,8 +91,8 @@ def solve_conic(given: Mapping[str, Any], cones: Mapping[str, Any], keywords: Ke
     if keywords.check and "P" in blocks and blocks["P"].pattern is not None:
         check_symmetric(blocks["P"], values["P"], door)
     layer = keywords.layer(_layer(tuple(blocks.values()), cone, keywords.solver))
-    result, pullback = door.run(layer, list(values.values()), keywords.start)
-    return ConicSolution(*result.variables, result=result, names=tuple(blocks), pullback=pullback)
+    run = door.run(layer, list(values.values()), keywords.start)
+    return ConicSolution(*run.leaves, result=run.result, names=tuple(blocks), pullback=run.pullback)
 
 
 def _cone(cones: Mapping[str, Any]) -> Product:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import scipy.sparse as sp
@@ -74,19 +74,33 @@ class Keywords:
         return with_keywords(layer, self.solver_args, self.on_failure, self.threads)
 
 
+class Run(NamedTuple):
+    """What a framework's solve returns.
+
+    Attributes:
+        leaves: all variables and dual variables.
+        result: what else the solve found out; None where that is not known yet.
+        pullback: how cotangents are pulled back, where the caller does that.
+    """
+
+    leaves: Sequence[Array]
+    result: LayerResult | None
+    pullback: Pullback | None
+
+
 @dataclass(frozen=True, eq=False)
 class Door:
     """How a framework takes part.
 
     Attributes:
         convert: makes an array of the framework.
-        numeric: makes a numpy array of one of the framework.
-        run: solves with all leaves as outputs, and returns how cotangents are pulled back where the caller does that.
+        numeric: makes a numpy array of one of the framework; None where its values are not known yet.
+        run: solves with all leaves as outputs.
     """
 
     convert: Callable[[Any], Array]
-    numeric: Callable[[Array], np.ndarray]
-    run: Callable[[Layer, Sequence[Array], WarmStart | None], tuple[LayerResult, Pullback | None]]
+    numeric: Callable[[Array], np.ndarray | None]
+    run: Callable[[Layer, Sequence[Array], WarmStart | None], Run]
 
 
 def pulled_back(
@@ -127,7 +141,7 @@ def check_shapes(blocks: Mapping[str, Block], wanted: Mapping[str, tuple[int, ..
 
 
 def check_symmetric(block: Block, values: Array, door: Door) -> None:
-    """Checks that a sparse P holds both triangles, and the same values in both.
+    """Checks that a sparse P holds both triangles, and the same values in both, where these are known.
 
     Raises:
         DomainError: if it does not.
@@ -135,6 +149,8 @@ def check_symmetric(block: Block, values: Array, door: Door) -> None:
     rows, cols = block.positions()
     order, mirrored = np.lexsort((rows, cols)), np.lexsort((cols, rows))
     entries = door.numeric(values)
+    if entries is None:
+        return
     same = np.array_equal(rows[order], cols[mirrored]) and np.array_equal(cols[order], rows[mirrored])
     difference = np.abs(entries[..., order] - entries[..., mirrored]).max(initial=0.0) if same else np.inf
     if difference > _SYMMETRIC * np.abs(entries).max(initial=0.0):

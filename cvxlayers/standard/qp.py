@@ -51,14 +51,15 @@ class QPSolution:
         y: the dual variables of Ax = b.
         z: those of Gx ≤ h, nonnegative.
         z_box: those of the bounds: negative where lb is active, positive where ub is.
-        result: optimal values, statuses and residuals of each item; what a later solve takes as `warm_start`.
+        result: optimal values, statuses and residuals of each item; what a later solve takes as `warm_start`. None in
+            TensorFlow, and inside JAX's transformations.
     """
 
     x: Any
     y: Any
     z: Any
     z_box: Any
-    result: LayerResult
+    result: LayerResult | None
     names: tuple[str, ...]
     pullback: Pullback | None
 
@@ -114,8 +115,8 @@ def solve_qp(given: Mapping[str, Any], keywords: Keywords, door: Door) -> QPSolu
         check_symmetric(blocks["P"], values["P"], door)
     kept = tuple((name, _binding(name, blocks, values, n, door).tobytes()) for name in _VACUOUS if name in blocks)
     layer = keywords.layer(_layer(_Layout(tuple(blocks.values()), n, kept), keywords.solver))
-    result, pullback = door.run(layer, list(values.values()), keywords.start)
-    return QPSolution(*result.variables, result=result, names=tuple(blocks), pullback=pullback)
+    run = door.run(layer, list(values.values()), keywords.start)
+    return QPSolution(*run.leaves, result=run.result, names=tuple(blocks), pullback=run.pullback)
 
 
 def _size(blocks: Mapping[str, Block]) -> int:
@@ -137,6 +138,8 @@ def _binding(name: str, blocks: Mapping[str, Block], values: Mapping[str, Any], 
     """Returns the rows whose bound is not infinite in all items."""
     count = blocks["G"].shape[0] if name == "h" else n
     value = door.numeric(values[name])
+    if value is None:
+        return np.arange(count)
     vacuous = (value == _VACUOUS[name]).reshape((-1, *blocks[name].shape)).all(axis=0)
     return np.flatnonzero(~np.broadcast_to(vacuous, (count,))).astype(np.int64)
 
