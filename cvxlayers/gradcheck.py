@@ -31,6 +31,8 @@ _STENCIL = np.array([-2.0, -1.0, 1.0, 2.0])
 _WEIGHTS = np.array([1.0, -8.0, 8.0, -1.0]) / 12.0
 # Derivatives below this part of the parameter's whole gradient are compared with it.
 _SMALL = 1e-3
+# Nor does a derivative mean anything that moves the function by less than this part of it, along the value itself.
+_NOTHING = 1e-6
 # What rounding alone does to a solution.
 _ROUNDING = 1e-15
 
@@ -126,10 +128,11 @@ def gradcheck(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DerivativeWarning)  # its words are in the verdict
         gradients, info = layer.vjp(call, cotangents)
-    noise = np.maximum(call.point.accuracy(call.program), _ROUNDING) * np.maximum(size, 1.0)
+    size = np.where(size > 0, size, 1.0)
+    noise = np.maximum(call.point.accuracy(call.program), _ROUNDING) * size
     columns = []
     for slot in range(len(spread)):
-        errors = [_compare(layer, spread, slot, gradients[slot], weights, noise, rng) for _ in range(directions)]
+        errors = [_compare(layer, spread, slot, gradients[slot], weights, size, noise, rng) for _ in range(directions)]
         error, own = (np.max(column, axis=0) for column in zip(*errors, strict=True))
         columns.append((_judge(error, own, info.reliable, call.ok, tolerance), error, own))
     shape = (len(columns), *batch_shape)
@@ -144,6 +147,7 @@ def _compare(
     slot: int,
     gradient: Array,
     weights: Sequence[Array],
+    size: Array,
     noise: Array,
     rng: np.random.Generator,
 ) -> tuple[Array, Array]:
@@ -165,7 +169,7 @@ def _compare(
         np.sum(gradient.reshape((len(gradient), -1)) ** 2, axis=1)
         * np.sum(tangent.reshape((len(tangent), -1)) ** 2, axis=1)
     )
-    scale = np.maximum(np.maximum(np.abs(got), np.abs(want)), np.maximum(_SMALL * whole, noise))
+    scale = np.maximum(np.maximum(np.abs(got), np.abs(want)), np.maximum(_SMALL * whole, _NOTHING * size))
     with np.errstate(invalid="ignore"):
         return np.abs(got - want) / scale, off / scale
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from cvxlayers.gradcheck import GradientCheck, Verdict
 
 __all__ = ["GradientCheck", "Verdict", "assert_gradients"]
 
 
+@runtime_checkable
 class _Checkable(Protocol):
     """A layer of any framework."""
 

@@ -6,6 +6,8 @@ almost linear, each point from the one before.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from cvxlayers.cones import Smoothed
@@ -18,6 +20,8 @@ from cvxlayers.program import ConeProgram, Vectors, largest
 _REACHED, _STEPS, _FEWER = 1e-10, 20, 8
 # The parameter falls by this factor from one point of the path to the next.
 _FALL = 0.1
+# How much larger than the solution a point of the path may be, that there is a path.
+_AWAY = 1e4
 
 
 def central_point(program: ConeProgram, x: Vectors, v: Vectors, mu: float, factorise: Factorise) -> Point:
@@ -34,7 +38,7 @@ def central_point(program: ConeProgram, x: Vectors, v: Vectors, mu: float, facto
     found = polish(program, x, v, factorise, _STEPS, Smoothed(cone, mu))
     far = np.flatnonzero(~(found.merit <= _REACHED))
     if not len(far):
-        return found
+        return _reached(found, x, v)
     items = program.item(far)
     start = max(mu, float(np.max(largest(v[far]), initial=1.0)) ** 2)
     steps = max(1, int(np.ceil(np.log(start / mu) / np.log(1.0 / _FALL))))
@@ -44,4 +48,10 @@ def central_point(program: ConeProgram, x: Vectors, v: Vectors, mu: float, facto
         point = polish(items, point_x, point_v, factorise, _FEWER, Smoothed(cone, strength))
         point_x, point_v = point.x, point.v
     better = point.merit < found.merit[far]
-    return found.put(far[better], point.item(np.flatnonzero(better)))
+    return _reached(found.put(far[better], point.item(np.flatnonzero(better))), x, v)
+
+
+def _reached(found: Point, x: Vectors, v: Vectors) -> Point:
+    """Gives points that ran away from their solutions an infinite residual: to them, all residuals are relative."""
+    away = (largest(found.x) > _AWAY * (1.0 + largest(x))) | (largest(found.v) > _AWAY * (1.0 + largest(v)))
+    return replace(found, dual=np.where(away[:, None], np.inf, found.dual)) if away.any() else found

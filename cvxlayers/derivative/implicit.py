@@ -57,13 +57,13 @@ class DerivativeInfo:
     @property
     def degenerate(self) -> Bool[np.ndarray, "*batch"]:
         """Whether the system was singular: the solution not unique, or active constraints dependent."""
-        return np.logical_or(self.not_unique, self.dependent)
+        return np.asarray(self.not_unique | self.dependent)
 
     @property
     def reliable(self) -> Bool[np.ndarray, "*batch"]:
         """Whether nothing speaks against the derivative: solved well, regular, well-conditioned, and not at a kink."""
-        sound = np.logical_and(self.residual <= TRUSTED, self.condition <= CONDITIONED)
-        return np.logical_and(sound, ~np.logical_or(self.degenerate, self.weakly_active))
+        sound = (self.residual <= TRUSTED) & (self.condition <= CONDITIONED)
+        return np.asarray(sound & ~self.degenerate & ~self.weakly_active)
 
 
 @dataclass(frozen=True, eq=False)
