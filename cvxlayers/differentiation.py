@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 from cvxlayers.errors import OptionError, did_you_mean
 
@@ -37,23 +38,28 @@ class Differentiation:
         return "exact"
 
 
-def differentiation(kind: str, mu: float | None, ridge: float) -> Differentiation:
+def differentiation(kind: object, mu: object, ridge: object) -> Differentiation:
     """Checks the keywords of a layer.
 
     Raises:
         OptionError: if one is unknown or out of range.
     """
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         hint = did_you_mean(kind, KINDS) if isinstance(kind, str) else ""
         raise OptionError(f"derivative must be one of {KINDS}, got {kind!r}{hint}")
     if kind == "exact" and mu is not None:
         raise OptionError('mu has a meaning for derivative="smoothed" and "lpgd" only: the exact derivative has none')
-    if mu is not None and not _finite(mu, mu > 0):
+    strength = _MU[kind] if mu is None else _number(mu)
+    if mu is not None and not strength > 0:
         raise OptionError(f"mu must be a positive number, got {mu!r}")
-    if not _finite(ridge, ridge >= 0):
+    weight = _number(ridge)
+    if not weight >= 0:
         raise OptionError(f"ridge must be a number that is not negative, got {ridge!r}")
-    return Differentiation(kind, _MU[kind] if mu is None else float(mu), float(ridge))
+    return Differentiation(kind, strength, weight)
 
 
-def _finite(value: object, positive: bool) -> bool:
-    return not isinstance(value, bool) and positive and math.isfinite(value)  # pyright: ignore[reportArgumentType]
+def _number(value: object) -> float:
+    """Returns a finite real number as a float, and NaN for anything else."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        return math.nan
+    return float(value)

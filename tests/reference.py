@@ -155,6 +155,8 @@ def _newton(program: Program, found: list[Face], x: Array, s: Array, y: Array) -
     best, best_residual, stalled = (x, s, y), _residual(program, found, x, s, y), 0
     for _ in range(_ITERATIONS):
         value, jacobian = _equations(program, found, x, s, y, multipliers)
+        if not np.isfinite(jacobian).all():
+            break
         step = np.linalg.lstsq(jacobian, -value, rcond=1e-13)[0] if value.size else value
         x, s, y = x + step[:n], s + step[n : n + m], y + step[n + m : n + 2 * m]
         stops = np.cumsum([n + 2 * m, *(face.multipliers for face in found)])

@@ -15,6 +15,8 @@ from cvxlayers.program import ConeProgram, Values, Vectors
 
 # A dual and a slack both below this, relative to the largest of their kind, count as both zero: weakly active.
 _WEAKLY_ACTIVE = 1e-10
+# So do both below the residual of the point times the condition number of the system, up to this.
+_FARTHEST, _ROUNDING = 1e-6, 1e-16
 # Across a kink of a curved cone's projection, its derivative of a random direction of size one jumps by more than this.
 _JUMP = 1e-2
 # Relative residuals and condition numbers up to which a derivative counts as reliable.
@@ -102,12 +104,15 @@ def linearise(
     else:
         derivative, weakly_active = derivative_dual(smoothed, point.v), np.zeros(len(point.v), dtype=bool)
     system = System(program, derivative)
-    offset = np.zeros(len(point.v)) if smoothed is None else point.merit
-    return Linearisation(program, point, system, factorise(system), weakly_active, offset)
+    factors = factorise(system)
+    if smoothed is not None:
+        return Linearisation(program, point, system, factors, weakly_active, point.merit)
+    weakly_active |= _near_kinks(program, point, factors.rank.condition)
+    return Linearisation(program, point, system, factors, weakly_active, np.zeros(len(point.v)))
 
 
 def projection_derivative(program: ConeProgram, point: Point) -> tuple[Derivative, Bool[np.ndarray, " batch"]]:
-    """Returns DΠ(v), with the rounding noise of weakly active inequality rows removed, and which items have kinks."""
+    """Returns DΠ(v), with the rounding noise of weakly active inequality rows removed, and which items have such."""
     cone = program.structure.cone
     derivative = derivative_dual(cone, point.v)
     rows = slice(cone.zero, cone.zero + cone.nonnegative)
@@ -119,11 +124,31 @@ def projection_derivative(program: ConeProgram, point: Point) -> tuple[Derivativ
         eigenvalues = derivative.eigenvalues.copy()
         eigenvalues[:, rows] = np.where(weak, 0.5, eigenvalues[:, rows])
         derivative = replace(derivative, eigenvalues=eigenvalues)
-    weakly_active = np.any(weak, axis=1)
+    return derivative, np.any(weak, axis=1)
+
+
+def _near_kinks(
+    program: ConeProgram, point: Point, condition: Float[np.ndarray, " batch"]
+) -> Bool[np.ndarray, " batch"]:
+    """Returns which points have a kink of the projection so near that they may lie on either side of it.
+
+    How near that is follows from the residual of the point, which the conditioning of the system amplifies.
+    """
+    cone, merit = program.structure.cone, np.maximum(point.merit, _ROUNDING)
+    reach = np.clip(np.nan_to_num(condition * merit, nan=0.0), _WEAKLY_ACTIVE, _FARTHEST)
+    found = np.zeros(len(reach), dtype=bool)
+    items = np.flatnonzero(reach > _WEAKLY_ACTIVE) if cone.polyhedral else np.arange(len(reach))
+    if not len(items):
+        return found
+    y, s, v = point.y[items], point.s[items], point.v[items]
+    b = np.broadcast_to(program.b, point.v.shape)[items]
+    sizes, near = (_size(y), np.maximum(_size(s), _size(b))), reach[items, None]
+    rows = slice(cone.zero, cone.zero + cone.nonnegative)
+    found[items] = np.any((y[:, rows] <= near * sizes[0]) & (s[:, rows] <= near * sizes[1]), axis=1)
     if not cone.polyhedral:
-        near = np.maximum(np.minimum(*sizes), 1e-3 * np.maximum(*sizes))
-        weakly_active |= _kinked(cone, point.v, _WEAKLY_ACTIVE * near)
-    return derivative, weakly_active
+        distance = near * np.maximum(np.minimum(*sizes), 1e-3 * np.maximum(*sizes))
+        found[items] |= _kinked(cone, v, distance)
+    return found
 
 
 def _kinked(cone: Product, v: Vectors, distance: Float[np.ndarray, "batch 1"]) -> Bool[np.ndarray, " batch"]:
