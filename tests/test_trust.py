@@ -1,0 +1,312 @@
+"""Derivatives that say how far they can be trusted, gradcheck, the same bits twice, and solvers that misbehave."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+from cvxlayers import CvxpyLayer, SolverError, Status
+from cvxlayers.derivative import Method, evaluate, factorise, linearise, vjp
+from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, OptionError
+from cvxlayers.gradcheck import Verdict
+from cvxlayers.program import Solution
+from cvxlayers.solvers import Plan
+from cvxlayers.solvers.solver import Solver
+from cvxlayers.testing import assert_gradients
+from tests.programs import CONES, known_solution
+
+METHODS = pytest.mark.parametrize("method", list(Method), ids=lambda method: method.value)
+
+
+def projection(**keywords):
+    """min ½‖x − p‖² s.t. a·x = b twice: the equality's dual is not unique, x is."""
+    x, p, b = cp.Variable(2, name="x"), cp.Parameter(2, name="p"), cp.Parameter(2, name="b")
+    row = np.ones(2)
+    constraints = [row @ x == b[0], row @ x == b[1]]
+    return CvxpyLayer(cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x - p)), constraints), [p, b], [x], **keywords)
+
+
+def face(**keywords):
+    """min c·x s.t. 1ᵀx = b, x ≥ 0: for equal costs every point of the simplex is a solution."""
+    x, c, b = cp.Variable(3, name="x"), cp.Parameter(3, name="c"), cp.Parameter(name="b")
+    return CvxpyLayer(cp.Problem(cp.Minimize(c @ x), [cp.sum(x) == b, x >= 0]), [c, b], [x], **keywords)
+
+
+def smooth(**keywords):
+    """min ½‖x − p‖² s.t. ‖x‖ ≤ 1: smooth wherever ‖p‖ ≠ 1."""
+    x, p = cp.Variable(2, name="x"), cp.Parameter(2, name="p")
+    return CvxpyLayer(cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x - p)), [cp.norm(x) <= 1]), [p], [x], **keywords)
+
+
+def test_dependent_constraints_are_told_from_solutions_that_are_not_unique():
+    (p_bar, b_bar), info = projection().vjp([np.array([3.0, 1.0]), np.ones(2)], [np.array([1.0, 0.0])])
+    assert info.dependent
+    assert not info.not_unique
+    np.testing.assert_allclose(p_bar, [0.5, -0.5], atol=1e-9)
+    # The element of smallest norm: x follows the mean of both right-hand sides.
+    np.testing.assert_allclose(b_bar, [0.25, 0.25], atol=1e-9)
+    with pytest.warns(DerivativeWarning, match="The solution is probably not unique"):
+        _, info = face().vjp([np.ones(3), np.array(1.0)], [np.array([1.0, 0.0, 0.0])])
+    assert info.not_unique
+    assert info.degenerate
+    assert not info.reliable
+
+
+def test_one_warning_names_the_items_and_their_residuals():
+    layer, costs = face(), np.array([[1.0, 2.0, 3.0], [1.0, 1.0, 3.0], [2.0, 2.0, 2.0]])
+    words = r"of 2 of 3 programs is unreliable: items \[1, 2\].*\(1: \d.\de-\d\d, 2: \d.\de-\d\d\)"
+    with pytest.warns(DerivativeWarning, match=words) as seen:
+        _, info = layer.vjp([costs, np.array(1.0)], [np.tile([1.0, 0.0, 0.0], (3, 1))])
+    assert len([entry for entry in seen if "unreliable" in str(entry.message)]) == 1
+    assert info.reliable.tolist() == [True, False, False]
+    with pytest.raises(DerivativeError, match=words):
+        face(strict=True).vjp([costs, np.array(1.0)], [np.tile([1.0, 0.0, 0.0], (3, 1))])
+
+
+@METHODS
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 1e-7])
+def test_the_condition_number_follows_the_curvature(method, scale, rng):
+    program, x, v = known_solution(CONES["equalities"], n=4, rng=rng)
+    # The weakest direction is one that the equalities leave free.
+    null = np.linalg.svd(program.structure.A.dense(program.A)[0])[2][-1]
+    P = np.eye(4) - (1 - scale) * np.outer(null, null)
+    program = replace(program, P=P[None][:, program.structure.P.rows, program.structure.P.cols])
+    found = linearise(program, evaluate(program, x, v), lambda s: factorise(s, method, 1)).factors.rank
+    assert 0.01 / scale < found.condition[0] < 1e4 / scale
+    assert not found.not_unique[0]
+    assert not found.dependent[0]
+
+
+def test_a_curved_cone_at_its_kink_is_weakly_active():
+    values = np.array([[0.6, 0.8], [0.3, 0.4], [3.0, 4.0]])  # on, inside and outside the unit circle
+    _, info = smooth().vjp([values], [np.ones((3, 2))])
+    assert info.weakly_active.tolist() == [True, False, False]
+    assert info.reliable.tolist() == [False, True, True]
+
+
+@METHODS
+def test_a_singular_system_has_the_solution_of_smallest_norm(method, rng):
+    """Against NumPy's least squares, for a program with two equal equalities."""
+    program, x, v = known_solution(CONES["equalities"], n=4, rng=rng)
+    A = program.structure.A.dense(program.A)[0]
+    A[1] = A[0]
+    values = A[program.structure.A.rows, program.structure.A.cols][None]
+    program = replace(program, A=values)
+    program = replace(program, b=x @ A.T, q=-(x @ program.structure.P.dense(program.P)[0]) - v @ A)
+    weights = rng.normal(size=(1, 4))
+    lin = linearise(program, evaluate(program, x, v), lambda s: factorise(s, method, 1))
+    data, info = vjp(lin, weights, np.zeros((1, 3)), np.zeros((1, 3)))
+    K = np.block([[program.structure.P.dense(program.P)[0], A.T], [A, np.zeros((3, 3))]])
+    best = np.linalg.lstsq(K, np.concatenate([weights[0], np.zeros(3)]), rcond=1e-12)[0]
+    np.testing.assert_allclose(-data.q[0], best[:4], atol=1e-7)
+    np.testing.assert_allclose(data.b[0], best[4:], atol=1e-6)
+    assert info.dependent[0]
+
+
+class TestGradcheck:
+    def test_a_right_derivative_agrees(self, rng):
+        found = assert_gradients(smooth(), rng.normal(size=(4, 2)) + 3.0, conclusive=True)
+        assert found.ok
+        assert found.verdict.shape == (1, 4)
+        assert found.error.max() < 1e-8
+        assert "p: 4 agrees; worst (item" in str(found)
+
+    def test_a_kink_makes_one_side_unreliable(self):
+        found = smooth().gradcheck(np.array([[0.6, 0.8], [3.0, 4.0]]))
+        assert found.verdict[0].tolist() == [Verdict.DERIVATIVE_UNRELIABLE, Verdict.AGREES]
+        assert "1 derivative unreliable" in str(found)
+        with pytest.raises(AssertionError, match=r"do not agree to 1e-05:\np: 1 agrees, 1 derivative unreliable"):
+            assert_gradients(smooth(), np.array([[0.6, 0.8], [3.0, 4.0]]), conclusive=True)
+
+    def test_differences_across_a_kink_are_called_unreliable(self):
+        near = np.array([0.6, 0.8]) * (1 + 1e-7)
+        assert smooth().gradcheck(near).verdict[0] == Verdict.DIFFERENCES_UNRELIABLE
+
+    def test_a_wrong_derivative_differs(self, monkeypatch):
+        from cvxlayers.layer import Layer
+
+        right = Layer.vjp
+
+        def wrong(self, *arguments, **keywords):
+            gradients, info = right(self, *arguments, **keywords)
+            return [1.001 * gradient for gradient in gradients], info
+
+        monkeypatch.setattr(Layer, "vjp", wrong)
+        found = smooth().gradcheck(np.array([3.0, 4.0]))
+        assert not found.ok
+        assert found.error[0] == pytest.approx(1e-3, rel=0.1)
+        with pytest.raises(AssertionError, match=r"p: 1 differs; worst: relative error 1\.0e-03"):
+            assert_gradients(smooth(), np.array([3.0, 4.0]))
+
+    def test_items_without_a_solution_are_named(self):
+        found = face().gradcheck(np.array([1.0, 2.0, 3.0]), np.array([1.0, -1.0]))
+        assert found.verdict[:, 1].tolist() == [Verdict.NOT_SOLVED] * 2
+        assert found.ok
+
+    def test_every_door_has_it(self):
+        torch, layer = pytest.importorskip("torch"), smooth()
+        value = np.array([[3.0, 4.0], [0.1, 0.2]])
+        want = layer.gradcheck(value).verdict
+        assert (layer.to_torch().gradcheck(torch.tensor(value)).verdict == want).all()
+        pytest.importorskip("jax")
+        assert (layer.to_jax().gradcheck(value).verdict == want).all()
+        tf = pytest.importorskip("tensorflow")
+        assert (layer.to_tensorflow().gradcheck(tf.constant(value)).verdict == want).all()
+
+    def test_lpgd_is_not_a_derivative(self):
+        with pytest.raises(OptionError, match="lpgd's differences are no derivative"):
+            smooth(derivative="lpgd").gradcheck(np.array([3.0, 4.0]))
+
+    def test_definite_parameters_stay_definite(self, rng):
+        x, Q = cp.Variable(3), cp.Parameter((3, 3), PSD=True)
+        problem = cp.Problem(cp.Minimize(cp.quad_form(x, Q) + cp.sum(x)), [x >= -5, cp.sum(x) == 1])
+        factor = rng.normal(size=(2, 3, 2))
+        assert_gradients(CvxpyLayer(problem, [Q], [x]), factor @ factor.swapaxes(-1, -2))
+
+
+def mixed(**keywords):
+    """One problem with every cone but the power cone."""
+    x, c = cp.Variable(3, name="x"), cp.Parameter(3, name="c")
+    cost = c @ x + cp.norm(x) + cp.sum(cp.exp(x)) + cp.lambda_max(cp.diag(x)) + 0.5 * cp.sum_squares(x)
+    return CvxpyLayer(cp.Problem(cp.Minimize(cost), [x >= -1, cp.sum(x) == 0]), [c], [x], **keywords)
+
+
+def digest(arrays) -> str:
+    """Of the bits of some arrays."""
+    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
+
+
+@pytest.mark.parametrize("build", [smooth, mixed], ids=["quadratic", "mixed"])
+def test_the_same_bits_twice_and_on_one_and_two_threads(build, rng):
+    width = build().layer.compiled.parameters.width
+    values, weights = rng.normal(size=(40, width)) + 0.5, rng.normal(size=(40, width))
+    seen = set()
+    for threads in (1, 2, 1, 2):
+        layer = build(threads=threads)
+        gradients, info = layer.vjp([values], [weights])
+        seen.add(digest([*layer(values), *gradients, info.residual, info.condition]))
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("calls", [400, pytest.param(10_000, marks=pytest.mark.full)])
+def test_calls_from_eight_threads_keep_memory_flat_and_bits_equal(calls, rng):
+    layer = smooth(threads=1)
+    jobs = [(rng.normal(size=(4, 2)) + 0.5, rng.normal(size=(4, 2))) for _ in range(16)]
+
+    def work(index):
+        value, weight = jobs[index % 16]
+        return digest([*layer(value), *layer.vjp([value], [weight])[0]])
+
+    want = [work(index) for index in range(16)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(calls // 4)))
+        gc.collect()
+        before = resident()
+        for start in range(0, calls, 100):
+            found = list(pool.map(work, range(start, min(start + 100, calls))))
+            assert found == [want[index % 16] for index in range(start, min(start + 100, calls))]
+        gc.collect()
+    assert abs(resident() - before) < 5e6
+
+
+def resident() -> float:
+    """Bytes of memory that the process holds."""
+    with open("/proc/self/statm") as file:  # noqa: PTH123
+        return float(file.read().split()[1]) * 4096
+
+
+class Rogue(Solver):
+    """A solver that raises, returns garbage, or takes its time."""
+
+    def __init__(self, behaviour):
+        self.behaviour = behaviour
+
+    @property
+    def name(self):
+        return "ROGUE"
+
+    def refusal(self, structure):
+        return None
+
+    def native_options(self):
+        return {}
+
+    def solve(self, program, options):
+        return self.behaviour(program, options)
+
+
+def _points(program, value, status=Status.SOLVED) -> Solution:
+    sizes = (program.structure.n, program.structure.m, program.structure.m)
+    arrays = [np.full((program.batch, size), value) for size in sizes]
+    codes = np.full(program.batch, int(status))
+    return Solution(*arrays, codes, np.zeros(program.batch, dtype=np.int64))
+
+
+def _raises(program, options):
+    raise RuntimeError("no licence")
+
+
+def _late(program, options):
+    time.sleep(0.05)
+    return _points(program, 0.0, Status.TIME_LIMIT)
+
+
+ROGUES = {
+    "raises": (_raises, Status.NUMERICAL_ERROR),
+    "lies": (lambda program, options: _points(program, 7.0), Status.NUMERICAL_ERROR),
+    "not a number": (lambda program, options: _points(program, np.nan), Status.NUMERICAL_ERROR),
+    "infinite": (lambda program, options: _points(program, np.inf), Status.NUMERICAL_ERROR),
+    "lies about infeasibility": (
+        lambda program, options: _points(program, 1.0, Status.INFEASIBLE),
+        Status.NUMERICAL_ERROR,
+    ),
+    "late": (_late, Status.TIME_LIMIT),
+}
+
+
+@pytest.mark.parametrize("name", ROGUES)
+@pytest.mark.filterwarnings("ignore::cvxlayers.errors.CvxlayersWarning")
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_solver_that_misbehaves_is_found_out(name, rng):
+    behaviour, status = ROGUES[name]
+    layer = face().layer
+    plan = Plan(Rogue(behaviour), ())
+    layer = replace(layer, options=replace(layer.options, plan=plan, on_failure="mask"))
+    door = CvxpyLayer.from_layer(layer)
+    costs = rng.normal(size=(3, 3))
+    result = door.solve(costs, np.array(1.0))
+    assert (result.status == status).all()
+    (gradient, _), _ = door.vjp([costs, np.array(1.0)], [np.ones((3, 3))])
+    np.testing.assert_array_equal(gradient, 0.0)
+    with pytest.raises(SolverError, match=r"3 of 3 programs were not solved.*ROGUE"):
+        door(costs, np.array(1.0), on_failure="raise")
+
+
+@pytest.mark.parametrize("name", ["raises", "lies", "not a number"])
+def test_a_fallback_rescues_what_a_rogue_leaves(name, rng):
+    layer = face().layer
+    fallbacks = layer.options.plan.solvers
+    rescued = replace(layer, options=replace(layer.options, plan=Plan(Rogue(ROGUES[name][0]), fallbacks)))
+    costs = rng.normal(size=(3, 3))
+    if name == "raises":
+        with pytest.warns(CvxlayersWarning, match=r"ROGUE raised RuntimeError \(no licence\)"):
+            result = CvxpyLayer.from_layer(rescued).solve(costs, np.array(1.0))
+    else:
+        result = CvxpyLayer.from_layer(rescued).solve(costs, np.array(1.0))
+    assert result.info.fell_back.all()
+    np.testing.assert_array_equal(result.variables[0], face()(costs, np.array(1.0))[0])
+
+
+def test_no_thread_is_left_behind(rng):
+    before = threading.active_count()
+    for _ in range(20):
+        smooth(threads=2)(rng.normal(size=(64, 2)))
+    assert threading.active_count() <= before + 4
