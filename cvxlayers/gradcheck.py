@@ -33,6 +33,8 @@ _WEIGHTS = np.array([1.0, -8.0, 8.0, -1.0]) / 12.0
 _SMALL = 1e-3
 # Nor does a derivative mean anything that moves the function by less than this part of it, along the value itself.
 _NOTHING = 1e-6
+# The step at which a kink shows, as a position among the steps, and the bend that is one.
+_FINE, _BENT = 4, 1e-3
 # What rounding alone does to a solution.
 _ROUNDING = 1e-15
 
@@ -74,26 +76,23 @@ class GradientCheck:
     def __str__(self) -> str:
         """One line for each parameter."""
         rows = zip(self.names, self.verdict, self.error, self.difference_error, strict=True)
-        return "\n".join(_line(*row) for row in rows) or "there are no parameters"
+        return "\n".join(_line(name, *map(np.ravel, columns)) for name, *columns in rows) or "there are no parameters"
 
 
 def _line(
     name: str,
-    verdict: Int[np.ndarray, "*batch"],
-    error: Float[np.ndarray, "*batch"],
-    noise: Float[np.ndarray, "*batch"],
+    verdict: Int[np.ndarray, " items"],
+    error: Float[np.ndarray, " items"],
+    noise: Float[np.ndarray, " items"],
 ) -> str:
-    flat = verdict.ravel()
-    if not flat.size:
+    if not len(verdict):
         return f"{name}: no items"
-    found = [
-        f"{np.sum(flat == kind)} {kind.name.lower().replace('_', ' ')}" for kind in Verdict if (flat == kind).any()
-    ]
-    worst = int(np.lexsort((np.nan_to_num(error.ravel()), flat))[-1])
-    where = f" (item {worst})" if flat.size > 1 else ""
+    counts = {kind.name.lower().replace("_", " "): np.sum(verdict == kind) for kind in Verdict}
+    found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    worst = int(np.lexsort((np.nan_to_num(error), verdict))[-1])
+    where = f" (item {worst})" if len(verdict) > 1 else ""
     return (
-        f"{name}: {', '.join(found)}; worst{where}: relative error {error.ravel()[worst]:.1e}, of the difference "
-        f"itself {noise.ravel()[worst]:.1e}"
+        f"{name}: {found}; worst{where}: relative error {error[worst]:.1e}, of the difference itself {noise[worst]:.1e}"
     )
 
 
@@ -128,13 +127,16 @@ def gradcheck(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DerivativeWarning)  # its words are in the verdict
         gradients, info = layer.vjp(call, cotangents)
-    size = np.where(size > 0, size, 1.0)
+    size, start = np.where(size > 0, size, 1.0), _function(layer, call, weights)
     noise = np.maximum(call.point.accuracy(call.program), _ROUNDING) * size
     columns = []
     for slot in range(len(spread)):
-        errors = [_compare(layer, spread, slot, gradients[slot], weights, size, noise, rng) for _ in range(directions)]
-        error, own = (np.max(column, axis=0) for column in zip(*errors, strict=True))
-        columns.append((_judge(error, own, info.reliable, call.ok, tolerance), error, own))
+        errors = [
+            _compare(layer, spread, slot, gradients[slot], weights, (start, size, noise), rng)
+            for _ in range(directions)
+        ]
+        error, own, kinked = (np.max(column, axis=0) for column in zip(*errors, strict=True))
+        columns.append((_judge(error, own, kinked, info.reliable, call.ok, tolerance), error, own))
     shape = (len(columns), *batch_shape)
     kinds = (np.int64, np.float64, np.float64)
     stacked = [np.array([c[k] for c in columns], dtype=kind).reshape(shape) for k, kind in enumerate(kinds)]
@@ -147,12 +149,11 @@ def _compare(
     slot: int,
     gradient: Array,
     weights: Sequence[Array],
-    size: Array,
-    noise: Array,
+    sizes: tuple[Array, Array, Array],
     rng: np.random.Generator,
-) -> tuple[Array, Array]:
-    """Returns the relative errors of the derivative and of the difference along one direction of one parameter."""
-    maps = layer.compiled.parameters
+) -> tuple[Array, Array, np.ndarray]:
+    """Returns the relative errors of the derivative and of the difference along one direction, and where is a kink."""
+    maps, (start, size, noise) = layer.compiled.parameters, sizes
     steps = _STEPS[:, None] * _STENCIL
     points, tangent = _curve(maps, slot, values[slot], steps, rng)
     moved = [points if index == slot else value for index, value in enumerate(values)]
@@ -170,8 +171,11 @@ def _compare(
         * np.sum(tangent.reshape((len(tangent), -1)) ** 2, axis=1)
     )
     scale = np.maximum(np.maximum(np.abs(got), np.abs(want)), np.maximum(_SMALL * whole, _NOTHING * size))
+    # f(h) − 2 f(0) + f(−h) falls with h² where f is smooth, and with h only at a kink, whose mean the difference sees.
+    bend = np.abs(f[:, 1] + f[:, 2] - 2.0 * start) / _STEPS[:, None]
+    kinked = (bend[_FINE] > 0.3 * bend[0]) & (bend[_FINE] > _BENT * scale) & (bend[_FINE] > 10 * noise / _STEPS[_FINE])
     with np.errstate(invalid="ignore"):
-        return np.abs(got - want) / scale, off / scale
+        return np.abs(got - want) / scale, off / scale, kinked
 
 
 def _curve(maps: ParameterMap, slot: int, value: Array, steps: Array, rng: np.random.Generator) -> tuple[Array, Array]:
@@ -202,10 +206,10 @@ def _function(
 
 
 def _judge(
-    error: Array, own: Array, reliable: np.ndarray, ok: np.ndarray, tolerance: float
+    error: Array, own: Array, kinked: np.ndarray, reliable: np.ndarray, ok: np.ndarray, tolerance: float
 ) -> Int[np.ndarray, " items"]:
-    agrees = (error <= tolerance) | ((error <= tolerance + own) & (own <= tolerance))
-    doubts = [~ok, agrees, ~reliable, ~(own <= tolerance)]
+    agrees = ((error <= tolerance) | ((error <= tolerance + own) & (own <= tolerance))) & ~kinked
+    doubts = [~ok, agrees, ~reliable, kinked | ~(own <= tolerance)]
     kinds = [
         Verdict.NOT_SOLVED,
         Verdict.AGREES,

@@ -89,7 +89,9 @@ def test_a_curved_cone_at_its_kink_is_weakly_active():
     values = np.array([[0.6, 0.8], [0.3, 0.4], [3.0, 4.0]])  # on, inside and outside the unit circle
     _, info = smooth().vjp([values], [np.ones((3, 2))])
     assert info.weakly_active.tolist() == [True, False, False]
-    assert info.reliable.tolist() == [False, True, True]
+    assert info.reliable[[0, 2]].tolist() == [False, True]
+    # Inside, the bound t of the norm, which CVXPY introduces, may move: that is said too.
+    assert info.not_unique.tolist() == [False, True, False]
 
 
 @METHODS
@@ -283,10 +285,14 @@ def test_a_solver_that_misbehaves_is_found_out(name, rng):
     door = CvxpyLayer.from_layer(layer)
     costs = rng.normal(size=(3, 3))
     result = door.solve(costs, np.array(1.0))
-    assert (result.status == status).all()
+    # Newton's method may reach the solution even from nonsense; then it is one.
+    found = np.asarray(result.ok)
+    np.testing.assert_allclose(result.variables[0][found], face()(costs[found], np.array(1.0))[0], atol=1e-8)
+    assert (result.status[~found] == status).all()
+    assert not found.all()
     (gradient, _), _ = door.vjp([costs, np.array(1.0)], [np.ones((3, 3))])
-    np.testing.assert_array_equal(gradient, 0.0)
-    with pytest.raises(SolverError, match=r"3 of 3 programs were not solved.*ROGUE"):
+    np.testing.assert_array_equal(gradient[~found], 0.0)
+    with pytest.raises(SolverError, match=r"of 3 programs were not solved.*ROGUE"):
         door(costs, np.array(1.0), on_failure="raise")
 
 

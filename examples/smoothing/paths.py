@@ -8,7 +8,7 @@ and nothing is learned: a smoothed derivative, differences (lpgd) or a ridge tel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ def edges(side: int) -> list[tuple[int, int]]:
 
 
 def path_layer(side: int, **keywords: Any) -> CvxpyLayer:
-    """min c·x over unit flows x ≥ 0 from the first node to the last."""
+    """Min c·x over unit flows x ≥ 0 from the first node to the last."""
     arcs = edges(side)
     balance = np.zeros((side * side, len(arcs)))
     for column, (start, end) in enumerate(arcs):
@@ -126,7 +126,7 @@ def run(settings: Settings, context: Context) -> Outcome:
     return Outcome(metrics, draw=lambda figure: plot(figure, curves))
 
 
-def plot(figure: Any, curves: dict[str, Sequence[float]]) -> None:
+def plot(figure: Any, curves: Mapping[str, Sequence[float]]) -> None:
     """Draws the regret over the epochs."""
     axes = figure.subplots()
     for name, curve in curves.items():
