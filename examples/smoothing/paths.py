@@ -145,6 +145,6 @@ EXPERIMENT = Experiment(
     run=run,
     sizes={
         "ci": Settings(side=3, days=24, unseen=24, epochs=12),
-        "full": Settings(side=5, days=200, unseen=200, epochs=60),
+        "full": Settings(side=5, days=100, unseen=100, epochs=25),
     },
 )
