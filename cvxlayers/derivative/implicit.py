@@ -17,6 +17,8 @@ from cvxlayers.program import ConeProgram, Values, Vectors
 _WEAKLY_ACTIVE = 1e-10
 # So do both below the residual of the point times the condition number of the system, up to this.
 _FARTHEST, _ROUNDING = 1e-6, 1e-16
+# A system with this condition number amplifies the residual of a polished point to no more than the first of these.
+_WELL = 1e3
 # Across a kink of a curved cone's projection, its derivative of a random direction of size one jumps by more than this.
 _JUMP = 1e-2
 # Relative residuals and condition numbers up to which a derivative counts as reliable.
@@ -134,15 +136,15 @@ def _near_kinks(
 
     How near that is follows from the residual of the point, which the conditioning of the system amplifies.
     """
-    cone, merit = program.structure.cone, np.maximum(point.merit, _ROUNDING)
-    reach = np.clip(np.nan_to_num(condition * merit, nan=0.0), _WEAKLY_ACTIVE, _FARTHEST)
-    found = np.zeros(len(reach), dtype=bool)
-    items = np.flatnonzero(reach > _WEAKLY_ACTIVE) if cone.polyhedral else np.arange(len(reach))
+    cone, found = program.structure.cone, np.zeros(len(point.v), dtype=bool)
+    items = np.flatnonzero(~(condition <= _WELL)) if cone.polyhedral else np.arange(len(found))
     if not len(items):
         return found
+    reach = condition[items] * np.maximum(point.item(items).merit, _ROUNDING)
+    reach = np.clip(np.nan_to_num(reach, nan=0.0), _WEAKLY_ACTIVE, _FARTHEST)
     y, s, v = point.y[items], point.s[items], point.v[items]
     b = np.broadcast_to(program.b, point.v.shape)[items]
-    sizes, near = (_size(y), np.maximum(_size(s), _size(b))), reach[items, None]
+    sizes, near = (_size(y), np.maximum(_size(s), _size(b))), reach[:, None]
     rows = slice(cone.zero, cone.zero + cone.nonnegative)
     found[items] = np.any((y[:, rows] <= near * sizes[0]) & (s[:, rows] <= near * sizes[1]), axis=1)
     if not cone.polyhedral:
