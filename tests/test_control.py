@@ -282,7 +282,7 @@ def test_readme_tunes_a_policy_of_ones_own(capsys):
     names: dict[str, Any] = {}
     exec(compile(block, str(README), "exec"), names)
     tuned = names["tuned"]
-    assert float(tuned.parameters["q"]) == pytest.approx(-1.7, abs=0.2)
+    assert float(tuned.parameters["q"]) == pytest.approx(-1.7, abs=0.1)
     assert tuned.after < tuned.before
     assert "fresh rollouts" in capsys.readouterr().out
     policy_lines = [line for line in block.splitlines() if line and "import" not in line]
