@@ -13,7 +13,7 @@ from cvxlayers.arrays import Array, common_dtype, real
 from cvxlayers.derivative import DerivativeInfo
 from cvxlayers.errors import ShapeError
 from cvxlayers.layer import Layer
-from cvxlayers.result import LayerResult, WarmStart
+from cvxlayers.result import WarmStart
 from cvxlayers.standard import ConicSolution, Keywords, QPSolution, SolveKeywords
 
 # What numpy makes an array of, of shape (*batch, *shape); for matrices also a sparse matrix, or one as a pattern with

@@ -238,7 +238,7 @@ def solve_qp(
     ub: Any = None,
     **keywords: Unpack[SolveKeywords],
 ) -> QPSolution:
-    """Solves quadratic programs by their data, differentiable in all of them: `cvxlayers.solve_qp` on TensorFlow tensors.
+    """Solves quadratic programs by their data, differentiable in all of them: `cvxlayers.solve_qp` on tensors.
 
     x = solve_qp(P, q, G=G, h=h).x
 
@@ -257,7 +257,7 @@ def solve_conic(
     cones: Mapping[str, Any],
     **keywords: Unpack[SolveKeywords],
 ) -> ConicSolution:
-    """Solves cone programs by their data, differentiable in all of them: `cvxlayers.solve_conic` on TensorFlow tensors.
+    """Solves cone programs by their data, differentiable in all of them: `cvxlayers.solve_conic` on tensors.
 
     `result` is None: for statuses call the solve on arrays. In a graph a row whose bound is infinite cannot be left
     out: it is invalid data there.

@@ -366,7 +366,7 @@ def test_jax_has_the_same_values_and_gradients(rng):
         found = gradient(arrays)
         assert_close([np.asarray(found[name]) for name in blocks], [want[name] for name in blocks], SAME, "gradient")
         # A bound that is not known to bind nobody is data like all others.
-        with pytest.raises(Exception, match="invalid|not finite"):
+        with pytest.raises(Exception, match=r"invalid|not finite"):
             gradient({**arrays, "ub": arrays["ub"].at[0].set(np.inf)})
 
 

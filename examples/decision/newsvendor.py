@@ -7,7 +7,7 @@ https://github.com/locuslab/e2e-model-learning.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,7 +154,7 @@ def _with_one(x: torch.Tensor) -> torch.Tensor:
     return torch.cat([x, x.new_ones(len(x), 1)], dim=1)
 
 
-def _draw(figure: Any, costs: dict[str, tuple[float, ...]]) -> None:
+def _draw(figure: Any, costs: Mapping[Any, tuple[float, ...]]) -> None:
     axes = figure.subplots()
     names = ["cost_likelihood", "cost_task", "cost_true_model"]
     for values in zip(*(costs[name] for name in names), strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,7 @@ def _with_one(trips: Trips) -> torch.Tensor:
     return torch.cat([trips.x, trips.x.new_ones(len(trips.x), 1)], dim=1)
 
 
-def _draw(figure: Any, regrets: dict[str, tuple[float, ...]], degree: int) -> None:
+def _draw(figure: Any, regrets: Mapping[Any, tuple[float, ...]], degree: int) -> None:
     axes = figure.subplots()
     for values in zip(*regrets.values(), strict=True):
         axes.plot(range(len(values)), [100 * value for value in values], "o-", color="0.7", markerfacecolor="tab:blue")

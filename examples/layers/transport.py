@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cvxpy as cp
 import torch
 from jaxtyping import Float
@@ -17,8 +19,8 @@ def transport_layer(rows: int, columns: int, entropy: float) -> CvxpyLayer:
     C, a, b = cp.Parameter((rows, columns)), cp.Parameter(rows), cp.Parameter(columns)
     plan = cp.Variable((rows, columns))
     objective = cp.sum(cp.multiply(C, plan)) - entropy * cp.sum(cp.entr(plan))
-    columnwise: cp.Expression = cp.sum(plan, axis=0)
-    marginals = [cp.Zero(cp.sum(plan, axis=1) - a), cp.Zero(columnwise[:-1] - b[:-1])]
+    columnwise: Any = cp.sum(plan, axis=0)
+    marginals: list[Any] = [cp.Zero(cp.sum(plan, axis=1) - a), cp.Zero(columnwise[:-1] - b[:-1])]
     return CvxpyLayer(cp.Problem(cp.Minimize(objective), marginals), [C, a, b], [plan])
 
 
