@@ -15,7 +15,6 @@ from cvxlayers.compiled import CompiledProblem
 from cvxlayers.cones import Product
 from cvxlayers.errors import OptionError, ShapeError, did_you_mean
 from cvxlayers.layer import Layer
-from cvxlayers.result import LayerResult
 from cvxlayers.standard.block import Block
 from cvxlayers.standard.form import (
     Door,
@@ -43,13 +42,13 @@ class ConicSolution:
     Attributes:
         x: the minimisers, of shape (*batch, n).
         y: the dual variables, of shape (*batch, m).
-        result: optimal values, statuses and residuals of each item; what a later solve takes as `warm_start`. None in
-            TensorFlow, and inside JAX's transformations.
+        result: the `LayerResult`, with optimal values, statuses and residuals of each item, which a later solve takes
+            as `warm_start`; None in TensorFlow, and inside JAX's transformations.
     """
 
     x: Any
     y: Any
-    result: LayerResult | None
+    result: Any
     names: tuple[str, ...]
     pullback: Pullback | None
 

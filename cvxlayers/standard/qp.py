@@ -16,7 +16,6 @@ from cvxlayers.compiled import CompiledProblem
 from cvxlayers.cones import Product
 from cvxlayers.errors import ShapeError
 from cvxlayers.layer import Layer
-from cvxlayers.result import LayerResult
 from cvxlayers.standard.block import Block
 from cvxlayers.standard.form import (
     Door,
@@ -51,15 +50,15 @@ class QPSolution:
         y: the dual variables of Ax = b.
         z: those of Gx ≤ h, nonnegative.
         z_box: those of the bounds: negative where lb is active, positive where ub is.
-        result: optimal values, statuses and residuals of each item; what a later solve takes as `warm_start`. None in
-            TensorFlow, and inside JAX's transformations.
+        result: the `LayerResult`, with optimal values, statuses and residuals of each item, which a later solve takes
+            as `warm_start`; None in TensorFlow, and inside JAX's transformations.
     """
 
     x: Any
     y: Any
     z: Any
     z_box: Any
-    result: LayerResult | None
+    result: Any
     names: tuple[str, ...]
     pullback: Pullback | None
 
