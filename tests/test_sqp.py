@@ -240,10 +240,18 @@ def test_wrong_calls_are_named(projection):
         sphere(backward="truncated(0)")
     with pytest.raises(OptionError, match="hessian"):
         sphere(hessian="bfgs")
-    with pytest.raises(InputError, match="torch"):
+    with pytest.raises(OptionError, match="on_failure is raise, nan or mask; got 'ignore'"):
+        sphere(on_failure="ignore")
+    with pytest.raises(InputError, match="framework is 'torch' or 'jax'; got 'mlx'"):
         sphere(framework="mlx")
+    with pytest.raises(ShapeError, match="in_axes has 1 entries for 2 parameters: 0 batched, None shared"):
+        sphere(in_axes=(0,))(START, target, radius)
     with pytest.raises(ShapeError, match="in_axes"):
         sphere()(START, target[:4], radius)
+    with pytest.raises(ShapeError, match=r"start has shape \(1, .*expected \(batch, n\) or \(n,\)"):
+        sphere()(START[None], target, radius)
+    with pytest.raises(InputError, match="parameters are floating-point tensors, or trees of them; got Tensor"):
+        sphere()(START, target.int(), radius)
     weight = tensor(2.0, requires_grad=True)
     with pytest.raises(InputError, match="closes over"):
         SQP(lambda z, t: weight * ((z - t) ** 2).sum())(START, target)
@@ -366,11 +374,11 @@ def test_state_bounds_and_a_receding_horizon():
 
 def test_mpc_wrong_calls_are_named():
     theta = tensor([[10.0, 1.0, 1.0]])
-    with pytest.raises(InputError, match="previous"):
+    with pytest.raises(InputError, match="the slew is limited: pass previous, the controls applied before"):
         planner(slew=1.0)(STATES[:1], theta)
-    with pytest.raises(ShapeError, match="x0"):
+    with pytest.raises(ShapeError, match=r"x0 has shape \(3,\), expected \(batch, 3\)"):
         planner()(STATES[0], theta)
-    with pytest.raises(ShapeError, match="controls"):
+    with pytest.raises(ShapeError, match=r"controls has shape \(1, 7, 1\), expected \(1, "):
         planner()(STATES[:1], theta, controls=torch.zeros(1, 7, 1))
 
 
@@ -389,6 +397,8 @@ def test_in_jax(projection):
         for got, want in zip(gradients, reference, strict=True):
             np.testing.assert_allclose(got, want, atol=1e-4)
     assert not jax.config.jax_enable_x64
+    with pytest.raises(InputError, match="parameters are floating-point arrays, or trees of them; got"):
+        solver(START.numpy(), jax.numpy.asarray([1, 2, 3]), radius)
     with pytest.raises(InputError, match="eagerly"):
         jax.jit(lambda t: solver(START.numpy(), t, radius))(jax.numpy.asarray(target))
     np.testing.assert_allclose(solver(START.numpy(), target, radius), expected, atol=1e-6)

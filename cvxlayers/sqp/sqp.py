@@ -91,8 +91,6 @@ class Solver:
     def _leaves(
         self, theta: Sequence[Any], axes: Sequence[int | None], batch: int
     ) -> tuple[list[Any], tuple[bool, ...], Callable[[Sequence[Any]], tuple[Any, ...]], Any]:
-        if len(axes) != len(theta):
-            raise ShapeError(f"in_axes has {len(axes)} entries for {len(theta)} parameters: 0 batched, None shared")
         trees = [self.autodiff.flatten(tree) for tree in theta]
         sizes = [len(leaves) for leaves, _ in trees]
         batched = tuple(axis == 0 for axis, size in zip(axes, sizes, strict=True) for _ in range(size))
@@ -230,7 +228,9 @@ class SQP:
 def check_closures(
     autodiff: Autodiff, function: Function, point: np.ndarray, theta: Sequence[Any], axes: Sequence[int | None]
 ) -> None:
-    """Raises if a function holds tensors that require gradients, evaluating it for the first item."""
+    """Raises if a function holds tensors that require gradients, evaluating it for the first item, or if axes lack."""
+    if len(axes) != len(theta):
+        raise ShapeError(f"in_axes has {len(axes)} entries for {len(theta)} parameters: 0 batched, None shared")
     items = [_first(autodiff, tree, axis) for tree, axis in zip(theta, axes, strict=True)]
     autodiff.check(function, point, items)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,7 +91,7 @@ def _drawing(exact: Tensor, gradients: dict[str, Tensor]) -> Callable[[Any], Non
         for index, (axis, start) in enumerate(zip(axes, STARTS, strict=True)):
             for place, (mode, gradient) in enumerate(gradients.items()):
                 error = (gradient - exact)[index].abs().clamp(min=1e-12)
-                axis.bar(torch.arange(3) + 0.16 * (place - 2), error, 0.15, label=mode)
+                axis.bar(np.arange(3) + 0.16 * (place - 2), error.detach().numpy(), 0.15, label=mode)
             axis.set_yscale("log")
             axis.set_xticks(range(3), ["gravity", "mass", "length"])
             axis.set_title(f"start at angle {start[0]}, speed {start[1]}")
