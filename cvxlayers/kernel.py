@@ -26,6 +26,7 @@ from cvxlayers.derivative import (
     without_rows,
 )
 from cvxlayers.errors import ShapeError
+from cvxlayers.kkt import band_of, dense_microseconds
 from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
 from cvxlayers.reduction import Reduced, Reduction
 from cvxlayers.result import WarmStart
@@ -33,6 +34,7 @@ from cvxlayers.solvers import Options, Outcome, Plan, solve_batch
 
 # Accuracy that Newton's method must reach from a warm start, for a solver not to be asked.
 _EXACT = 1e-12
+_DOUBLE, _INDEX = 8, 4
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,23 @@ class Kernel:
     def structure(self) -> Structure:
         """The structure of the programs that the solver sees."""
         return self.full if self.reduction is None else self.reduction.structure
+
+    @property
+    def free_microseconds(self) -> float:
+        """About how long the factorisation of one item's system leaves the interpreter to other threads."""
+        banded = self.method is Method.BANDED
+        return 0.0 if banded else dense_microseconds(self.structure.n + self.structure.m)
+
+    @property
+    def factor_bytes(self) -> int:
+        """About how much memory one item's system and its factors take."""
+        structure = self.structure
+        order = structure.n + structure.m
+        if self.method is Method.DENSE:
+            return 2 * order * order * _DOUBLE
+        if self.method is Method.BANDED:
+            return order * (3 * band_of(structure).width + 1) * _DOUBLE
+        return 3 * (structure.P.nnz + 2 * structure.A.nnz + structure.m) * (_DOUBLE + _INDEX)
 
     def reduce(self, program: ConeProgram) -> Reduced | None:
         """Eliminates what the structure allows; None where that is nothing."""

@@ -204,10 +204,13 @@ def test_badly_scaled_programs_keep_their_derivative(scale, method, rng):
     np.testing.assert_allclose(scaled.b, plain.b, rtol=1e-6, atol=1e-7 * np.abs(plain.b).max())
 
 
-def test_sparse_structures_get_the_sparse_method():
+def test_chains_get_the_banded_method_and_scattered_structures_the_sparse_one():
     chain = np.eye(3000) + np.eye(3000, k=1)
     structure = Structure(_full(np.eye(3000)), _full(chain), Product(zero=3000))
-    assert choose_method(structure) is Method.SPARSE
+    assert choose_method(structure) is Method.BANDED
+    scattered = np.random.default_rng(0).random((3000, 3000)) < 1e-3
+    assert choose_method(Structure(_full(np.eye(3000)), _full(scattered), Product(zero=3000))) is Method.SPARSE
+
 
 
 def _full(matrix: np.ndarray) -> Pattern:

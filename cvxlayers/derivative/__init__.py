@@ -1,7 +1,6 @@
 """Derivatives of the conic residual map: jvp, vjp, and the polish on the same Jacobian."""
 
 from cvxlayers.derivative.central_path import central_point as central_point
-from cvxlayers.derivative.dense import microseconds as microseconds
 from cvxlayers.derivative.implicit import TRUSTED as TRUSTED
 from cvxlayers.derivative.implicit import Data as Data
 from cvxlayers.derivative.implicit import DerivativeInfo as DerivativeInfo

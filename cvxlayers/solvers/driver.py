@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 
 from cvxlayers.errors import CvxlayersError, CvxlayersWarning
 from cvxlayers.parallel import map_chunks, worthwhile_chunks
-from cvxlayers.program import ConeProgram, Solution, Status, Structure
+from cvxlayers.program import ConeProgram, Solution, Status
 from cvxlayers.solvers.certificate import certify
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.optimality import violation
@@ -80,19 +80,13 @@ def _solve(
     program: ConeProgram, plan: Plan, options: Options, threads: int
 ) -> tuple[Solution, Int[np.ndarray, "#batch"]]:
     """Solves a batch of finite programs, and says which solver of the plan served each item."""
-    pieces = worthwhile_chunks(program.batch, threads, _microseconds(program.structure))
+    pieces = worthwhile_chunks(program.batch, threads, plan.primary.free_microseconds(program.structure))
     results = map_chunks(lambda piece: _solve_chunk(program.item(piece), plan, options), pieces, threads)
     if len(results) == 1:
         return results[0]
     solutions, served = zip(*results, strict=True)
     columns = ([getattr(solution, field.name) for solution in solutions] for field in fields(Solution))
     return Solution(*(np.concatenate(column) for column in columns)), np.concatenate(served)
-
-
-def _microseconds(structure: Structure) -> float:
-    """A crude estimate of what an item costs: interior points cost ten times more than active sets."""
-    item = 10.0 + structure.n * (structure.n + structure.m) / 50
-    return item if structure.cone.polyhedral else 10 * item
 
 
 def _solve_chunk(program: ConeProgram, plan: Plan, options: Options) -> tuple[Solution, Int[np.ndarray, "#batch"]]:
