@@ -23,6 +23,7 @@ from cvxlayers.derivative import (
     evaluate,
     factorise,
     polish,
+    start,
     without_rows,
 )
 from cvxlayers.errors import ShapeError
@@ -34,6 +35,8 @@ from cvxlayers.solvers import Options, Outcome, Plan, solve_batch
 
 # Accuracy that Newton's method must reach from a warm start, for a solver not to be asked.
 _EXACT = 1e-12
+# Accuracy of a polished point beyond which its program is solved again, and how accurately then.
+_ROUGH, _TIGHT = 1e-8, 1e-13
 _DOUBLE, _INDEX = 8, 4
 
 
@@ -93,7 +96,7 @@ class Kernel:
         """Solves and polishes every item; where Newton's method succeeds from the warm start, without a solver."""
         if warm_start is None:
             outcome = _solve(program, reduced, options)
-            return outcome, self._polish(program, outcome, options.threads)
+            return self._again(program, reduced, options, outcome, self._polish(program, outcome, options.threads))
         x, v = (_started(array, program.batch) for array in (warm_start.x, warm_start.v))
         point = polish(program, x, v, self.factoriser(options.threads))
         cold = np.flatnonzero(~(point.accuracy(program) <= _EXACT))
@@ -105,6 +108,32 @@ class Kernel:
         solved = _solve(program.item(cold), None if reduced is None else reduced.item(cold), options)
         polished = self._polish(program.item(cold), solved, options.threads)
         return _put(outcome, cold, solved), point.put(cold, polished)
+
+    def _again(
+        self, program: ConeProgram, reduced: Reduced | None, options: CallOptions, outcome: Outcome, point: Point
+    ) -> tuple[Outcome, Point]:
+        """Solves more tightly what is still rough after the polish, with the plan's first solvers in turn.
+
+        An interior point that stops early may lie beside the wrong face, where no Newton step helps.
+        """
+        enough = max(options.solver.eps, _ROUGH)
+        for position, solver in enumerate(options.plan.solvers[:2]):
+            rough = (outcome.solution.status <= Status.INACCURATE) & ~(point.accuracy(program) <= enough)
+            items = np.flatnonzero(rough)
+            if not len(items):
+                break
+            native = options.solver.native if position == 0 else {}
+            tight = replace(options.solver, eps=_TIGHT, native=native)
+            part = replace(options, plan=Plan(solver), solver=tight)
+            solved = _solve(program.item(items), None if reduced is None else reduced.item(items), part)
+            polished = self._polish(program.item(items), solved, options.threads)
+            better = np.flatnonzero(
+                polished.accuracy(program.item(items)) < point.item(items).accuracy(program.item(items))
+            )
+            served = np.full(len(items), position)
+            outcome = _put(outcome, items[better], replace(solved.item(better), served=served[better]))
+            point = point.put(items[better], polished.item(better))
+        return outcome, point
 
     def factoriser(self, threads: int, reduced: Reduced | None = None) -> Callable[[System], Factorisation]:
         """Returns how the systems of the full programs are factorised: by way of the reduced ones.
@@ -151,7 +180,8 @@ class Kernel:
         """Polishes the items that have a solution; the others keep the solver's last point."""
         solution = outcome.solution
         promising = np.flatnonzero(solution.status <= Status.INACCURATE)
-        x, v, factoriser = solution.x, solution.y - solution.s, self.factoriser(threads)
+        x, v = solution.x, start(self.full.cone, solution.y, solution.s)
+        factoriser = self.factoriser(threads)
         if len(promising) == program.batch:
             return polish(program, x, v, factoriser)
         point = evaluate(program, x, v)

@@ -196,9 +196,7 @@ def find_columns(P: Pattern, A: Pattern) -> Columns:
     triangle = _pattern(pattern.rows[upper], pattern.cols[upper], n + m)
     left = pattern.cols < n
     in_P, in_A = np.flatnonzero(left & (pattern.rows < n)), np.flatnonzero(left & (pattern.rows >= n))
-    return Columns(
-        pattern, sources[order], upper, triangle, np.flatnonzero(triangle.rows == triangle.cols), in_P, in_A
-    )
+    return Columns(pattern, sources[order], upper, triangle, np.flatnonzero(triangle.rows == triangle.cols), in_P, in_A)
 
 
 @dataclass(frozen=True, eq=False)

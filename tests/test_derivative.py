@@ -212,7 +212,6 @@ def test_chains_get_the_banded_method_and_scattered_structures_the_sparse_one():
     assert choose_method(Structure(_full(np.eye(3000)), _full(scattered), Product(zero=3000))) is Method.SPARSE
 
 
-
 def _full(matrix: np.ndarray) -> Pattern:
     from tests.programs import pattern_of
 

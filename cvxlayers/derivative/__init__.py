@@ -12,6 +12,7 @@ from cvxlayers.derivative.linear_solve import Method as Method
 from cvxlayers.derivative.linear_solve import choose_method as choose_method
 from cvxlayers.derivative.linear_solve import factorise as factorise
 from cvxlayers.derivative.polish import polish as polish
+from cvxlayers.derivative.polish import start as start
 from cvxlayers.derivative.residual import Point as Point
 from cvxlayers.derivative.residual import evaluate as evaluate
 from cvxlayers.derivative.residual import residuals as residuals

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cvxlayers.cones import Cone, derivative_dual
+from cvxlayers.cones import Cone, Product, derivative_dual
 from cvxlayers.derivative.damped import LARGEST, damped_solve
 from cvxlayers.derivative.residual import Point, evaluate, relative
 from cvxlayers.derivative.system import Factorise, System
@@ -61,6 +61,20 @@ def polish(
         going = (merit[taken] > _EXACT) & ((merit[taken] < 0.5 * before) | (merit[taken] > _ENOUGH))
         pending = taken[going]
     return best
+
+
+def start(cone: Product, y: Vectors, s: Vectors) -> Vectors:
+    """Returns the v from which to polish a solver's point: y − s, but for inequalities the larger of the two alone.
+
+    An interior point keeps both y and s of an inequality above zero. Which of them vanishes is judged by their sizes
+    relative to the largest of their kind: they have different units.
+    """
+    v, rows = y - s, slice(cone.zero, cone.zero + cone.nonnegative)
+    y, s = y[:, rows], s[:, rows]
+    sizes = (np.max(np.abs(part), axis=1, initial=0.0, keepdims=True) for part in (s, y))
+    active = y * next(sizes) >= s * next(sizes)
+    v[:, rows] = np.where(active, y, -s)
+    return v
 
 
 def _newton_step(

@@ -159,7 +159,9 @@ def _factorise(columns: Columns, entries: Float[np.ndarray, " nnz"], n: int) -> 
     shifted = balanced[columns.upper]
     shifted[columns.diagonal[:n]] += _SHIFT
     shifted[columns.diagonal[n:]] -= _SHIFT
-    factors = qdldl.Solver(sp.csc_matrix((shifted, triangle.indices, triangle.indptr), shape=triangle.shape), upper=True)
+    factors = qdldl.Solver(
+        sp.csc_matrix((shifted, triangle.indices, triangle.indptr), shape=triangle.shape), upper=True
+    )
     # One step of inverse iteration: along a null vector of K, the shifted matrix has the eigenvalue ±δ.
     amplified = factors.solve(np.random.default_rng(0).normal(size=size))
     condition = float(np.max(np.abs(amplified), initial=0.0))

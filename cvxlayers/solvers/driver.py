@@ -37,6 +37,10 @@ class Outcome:
     names: tuple[str, ...]
     served: Int[np.ndarray, "#batch"]
 
+    def item(self, index: Int[np.ndarray, " k"]) -> Outcome:
+        """Returns the outcome of some items."""
+        return Outcome(_item(self.solution, index), self.names, self.served[index])
+
     @property
     def solvers(self) -> list[str]:
         """The name of the solver whose result each item has; "" where none was asked."""
