@@ -27,7 +27,7 @@ from cvxlayers.derivative import (
     without_rows,
 )
 from cvxlayers.errors import ShapeError
-from cvxlayers.kkt import band_of, dense_microseconds
+from cvxlayers.kkt import band_of, dense_microseconds, stored
 from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
 from cvxlayers.reduction import Reduced, Reduction
 from cvxlayers.result import WarmStart
@@ -35,6 +35,8 @@ from cvxlayers.solvers import Options, Outcome, Plan, solve_batch
 
 # Accuracy that Newton's method must reach from a warm start, for a solver not to be asked.
 _EXACT = 1e-12
+# Accuracy that curved programs are solved to before the polish.
+_START = 1e-7
 # Accuracy of a polished point beyond which its program is solved again, and how accurately then.
 _ROUGH, _TIGHT = 1e-8, 1e-13
 _DOUBLE, _INDEX = 8, 4
@@ -84,7 +86,7 @@ class Kernel:
             return 2 * order * order * _DOUBLE
         if self.method is Method.BANDED:
             return order * (3 * band_of(structure).width + 1) * _DOUBLE
-        return 3 * (structure.P.nnz + 2 * structure.A.nnz + structure.m) * (_DOUBLE + _INDEX)
+        return 3 * stored(structure) * (_DOUBLE + _INDEX)
 
     def reduce(self, program: ConeProgram) -> Reduced | None:
         """Eliminates what the structure allows; None where that is nothing."""
@@ -95,7 +97,7 @@ class Kernel:
     ) -> tuple[Outcome, Point]:
         """Solves and polishes every item; where Newton's method succeeds from the warm start, without a solver."""
         if warm_start is None:
-            outcome = _solve(program, reduced, options)
+            outcome = _solve(program, reduced, self._at_first(options))
             return self._again(program, reduced, options, outcome, self._polish(program, outcome, options.threads))
         x, v = (_started(array, program.batch) for array in (warm_start.x, warm_start.v))
         point = polish(program, x, v, self.factoriser(options.threads))
@@ -105,9 +107,15 @@ class Kernel:
         outcome = Outcome(Solution(point.x, point.y, point.s, zeros, zeros), names, zeros - 1)
         if not len(cold):
             return outcome, point
-        solved = _solve(program.item(cold), None if reduced is None else reduced.item(cold), options)
+        solved = _solve(program.item(cold), None if reduced is None else reduced.item(cold), self._at_first(options))
         polished = self._polish(program.item(cold), solved, options.threads)
         return _put(outcome, cold, solved), point.put(cold, polished)
+
+    def _at_first(self, options: CallOptions) -> CallOptions:
+        """Asks for no more than the polish needs to start from: on curved cones it gains more than further steps."""
+        if self.structure.cone.polyhedral:
+            return options
+        return replace(options, solver=replace(options.solver, eps=max(options.solver.eps, _START)))
 
     def _again(
         self, program: ConeProgram, reduced: Reduced | None, options: CallOptions, outcome: Outcome, point: Point

@@ -8,7 +8,7 @@ from cvxlayers.derivative.banded import factorise_banded
 from cvxlayers.derivative.dense import factorise_dense
 from cvxlayers.derivative.sparse import factorise_sparse
 from cvxlayers.derivative.system import Factorisation, System
-from cvxlayers.kkt import narrow_band
+from cvxlayers.kkt import narrow_band, stored
 from cvxlayers.program import Structure
 
 # Below the first order LAPACK on the whole matrix beats any sparse code; above the second its memory does not.
@@ -30,8 +30,7 @@ def choose_method(structure: Structure) -> Method:
         return Method.BANDED
     if order <= _ALWAYS_DENSE:
         return Method.DENSE
-    stored = structure.P.nnz + 2 * structure.A.nnz + structure.m
-    fill = stored / order**2
+    fill = stored(structure) / order**2
     return Method.DENSE if order <= _NEVER_DENSE and fill >= _DENSE_FILL else Method.SPARSE
 
 

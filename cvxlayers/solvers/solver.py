@@ -54,6 +54,10 @@ class Solver(ABC):
         item = 10.0 + structure.n * (structure.n + structure.m) / 50
         return item if structure.cone.polyhedral else 10 * item
 
+    def dense_bytes(self, structure: Structure) -> int:
+        """Returns how much memory the solver's dense copies of an item's matrices take; 0 if it has none."""
+        return 0
+
     @abstractmethod
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Solves every item, independently of the others and of their order. All data are finite.
