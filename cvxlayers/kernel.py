@@ -6,7 +6,6 @@ factorised. Programs and points outside it are always the full ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -15,6 +14,7 @@ from jaxtyping import Int
 
 from cvxlayers.derivative import (
     Factorisation,
+    Factorise,
     Lifted,
     Method,
     Point,
@@ -98,17 +98,19 @@ class Kernel:
         """Solves and polishes every item; where Newton's method succeeds from the warm start, without a solver."""
         if warm_start is None:
             outcome = _solve(program, reduced, self._at_first(options))
-            return self._again(program, reduced, options, outcome, self._polish(program, outcome, options.threads))
+            point = self._polish(program, reduced, outcome, options.threads)
+            return self._again(program, reduced, options, outcome, point)
         x, v = (_started(array, program.batch) for array in (warm_start.x, warm_start.v))
-        point = polish(program, x, v, self.factoriser(options.threads))
+        point = polish(program, x, v, self.factoriser(options.threads, reduced))
         cold = np.flatnonzero(~(point.accuracy(program) <= _EXACT))
         names = tuple(solver.name for solver in options.plan.solvers)
         zeros = np.zeros(program.batch, dtype=np.int64)
         outcome = Outcome(Solution(point.x, point.y, point.s, zeros, zeros), names, zeros - 1)
         if not len(cold):
             return outcome, point
-        solved = _solve(program.item(cold), None if reduced is None else reduced.item(cold), self._at_first(options))
-        polished = self._polish(program.item(cold), solved, options.threads)
+        left = None if reduced is None else reduced.item(cold)
+        solved = _solve(program.item(cold), left, self._at_first(options))
+        polished = self._polish(program.item(cold), left, solved, options.threads)
         return _put(outcome, cold, solved), point.put(cold, polished)
 
     def _at_first(self, options: CallOptions) -> CallOptions:
@@ -133,8 +135,9 @@ class Kernel:
             native = options.solver.native if position == 0 else {}
             tight = replace(options.solver, eps=_TIGHT, native=native)
             part = replace(options, plan=Plan(solver), solver=tight)
-            solved = _solve(program.item(items), None if reduced is None else reduced.item(items), part)
-            polished = self._polish(program.item(items), solved, options.threads)
+            lower = None if reduced is None else reduced.item(items)
+            solved = _solve(program.item(items), lower, part)
+            polished = self._polish(program.item(items), lower, solved, options.threads)
             better = np.flatnonzero(
                 polished.accuracy(program.item(items)) < point.item(items).accuracy(program.item(items))
             )
@@ -143,7 +146,7 @@ class Kernel:
             point = point.put(items[better], polished.item(better))
         return outcome, point
 
-    def factoriser(self, threads: int, reduced: Reduced | None = None) -> Callable[[System], Factorisation]:
+    def factoriser(self, threads: int, reduced: Reduced | None = None) -> Factorise:
         """Returns how the systems of the full programs are factorised: by way of the reduced ones.
 
         Args:
@@ -152,12 +155,15 @@ class Kernel:
         """
         reduction = self.reduction
         if reduction is None:
-            return lambda system: factorise(system, self.method, threads)
+            return self._plain(threads)
         dropped = np.ones(self.full.m, dtype=bool)
         dropped[reduction.kept_rows] = False
 
-        def lift(system: System) -> Factorisation:
-            lower = reduction.eliminate(system.program) if reduced is None else reduced
+        def lift(system: System, items: Int[np.ndarray, " k"] | None = None) -> Factorisation:
+            if reduced is None:
+                lower = reduction.eliminate(system.program)
+            else:
+                lower = reduced if items is None or len(items) == reduced.full.batch else reduced.item(items)
             small = System(lower.program, without_rows(system.derivative, dropped))
             fold, expand = partial(lower.fold, system), partial(lower.expand, system)
             return Lifted(factorise(small, self.method, threads), fold, expand)
@@ -177,24 +183,29 @@ class Kernel:
         """
         reduction = self.reduction
         if reduction is None:
-            return central_point(program, point.x, point.v, mu, lambda system: factorise(system, self.method, 1))
+            return central_point(program, point.x, point.v, mu, self._plain(1))
         lower = reduction.eliminate(program) if reduced is None else reduced
         x, v = np.take(point.x, reduction.kept_variables, axis=1), np.take(point.v, reduction.kept_rows, axis=1)
-        small = central_point(lower.program, x, v, mu, lambda system: factorise(system, self.method, 1))
+        small = central_point(lower.program, x, v, mu, self._plain(1))
         x, y, s = lower.recover(small.x, small.y, small.s)
         return Point(x, y - s, y, s, small.dual, small.primal, small.dual_scale, small.primal_scale)
 
-    def _polish(self, program: ConeProgram, outcome: Outcome, threads: int) -> Point:
+    def _plain(self, threads: int) -> Factorise:
+        """Returns how systems of the solver's own programs are factorised."""
+        return lambda system, items=None: factorise(system, self.method, threads)
+
+    def _polish(self, program: ConeProgram, reduced: Reduced | None, outcome: Outcome, threads: int) -> Point:
         """Polishes the items that have a solution; the others keep the solver's last point."""
         solution = outcome.solution
         promising = np.flatnonzero(solution.status <= Status.INACCURATE)
         x, v = solution.x, start(self.full.cone, solution.y, solution.s)
-        factoriser = self.factoriser(threads)
+        factoriser = self.factoriser(threads, reduced)
         if len(promising) == program.batch:
             return polish(program, x, v, factoriser)
         point = evaluate(program, x, v)
         if not len(promising):
             return point
+        factoriser = self.factoriser(threads, None if reduced is None else reduced.item(promising))
         return point.put(promising, polish(program.item(promising), x[promising], v[promising], factoriser))
 
 

@@ -13,7 +13,6 @@ from cvxlayers.derivative import (
     Data,
     Factorisation,
     Method,
-    System,
     choose_method,
     evaluate,
     factorise,
@@ -29,9 +28,9 @@ METHODS = pytest.mark.parametrize("method", list(Method), ids=lambda method: met
 CONE = pytest.mark.parametrize("cone", list(CONES.values()), ids=list(CONES))
 
 
-def factoriser(method: Method, threads: int = 1) -> Callable[[System], Factorisation]:
+def factoriser(method: Method, threads: int = 1) -> Callable[..., Factorisation]:
     """Factorises by one method."""
-    return lambda system: factorise(system, method, threads)
+    return lambda system, items=None: factorise(system, method, threads)
 
 
 def tangent(program: ConeProgram, rng: np.random.Generator) -> Data:

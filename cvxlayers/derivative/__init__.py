@@ -22,6 +22,7 @@ from cvxlayers.derivative.second import second_jvp as second_jvp
 from cvxlayers.derivative.second import vjp_tangent as vjp_tangent
 from cvxlayers.derivative.second import worst_of as worst_of
 from cvxlayers.derivative.system import Factorisation as Factorisation
+from cvxlayers.derivative.system import Factorise as Factorise
 from cvxlayers.derivative.system import Lifted as Lifted
 from cvxlayers.derivative.system import System as System
 from cvxlayers.derivative.system import without_rows as without_rows

@@ -10,6 +10,8 @@ References: Busseti, Moursi, Boyd (2019); Qi, Sun, "A nonsmooth version of Newto
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -40,7 +42,7 @@ def polish(
         program: the programs.
         x: where to start.
         v: where to start.
-        factorise: how the systems are factorised.
+        factorise: how the systems are factorised, given which items they belong to.
         max_steps: the largest number of steps.
         cone: a smoothed cone, whose residual map vanishes on the central path; the program's own by default.
     """
@@ -51,9 +53,9 @@ def polish(
     for _ in range(max_steps):
         if not len(pending):
             break
-        items = program.item(pending)
+        items = program if len(pending) == program.batch else program.item(pending)
         start = best.item(pending)
-        candidate, improved = _newton_step(items, cone, start, merit[pending], factorise)
+        candidate, improved = _newton_step(items, cone, start, merit[pending], partial(factorise, items=pending))
         taken = pending[improved]
         before = merit[taken]
         best = best.put(taken, candidate.item(np.flatnonzero(improved)))
@@ -72,7 +74,7 @@ def start(cone: Product, y: Vectors, s: Vectors) -> Vectors:
     v, rows = y - s, slice(cone.zero, cone.zero + cone.nonnegative)
     y, s = y[:, rows], s[:, rows]
     sizes = (np.max(np.abs(part), axis=1, initial=0.0, keepdims=True) for part in (s, y))
-    active = y * next(sizes) >= s * next(sizes)
+    active = (s <= 0) | (y * next(sizes) > s * next(sizes))
     v[:, rows] = np.where(active, y, -s)
     return v
 

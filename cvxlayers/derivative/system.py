@@ -118,7 +118,8 @@ class Lifted(Factorisation):
         return Solve(*self.expand((small.first, small.second), (first, second)), small.residual)
 
 
-Factorise = Callable[[System], Factorisation]
+# Factorises systems; where they are those of some items of a batch, these items may follow as an index.
+Factorise = Callable[..., Factorisation]
 
 
 def without_rows(derivative: Derivative, dropped: Bool[np.ndarray, " m"]) -> Derivative:

@@ -33,6 +33,7 @@ from cvxlayers.linear_map import LinearMap
 from cvxlayers.program import ConeProgram, Structure, Values, Vectors
 
 Index = Int[np.ndarray, " _count"]
+_NEXT = (1, 0), (0, 1)
 Stacked = Float[np.ndarray, "#batch _g _width"]
 
 
@@ -62,6 +63,27 @@ class Stack:
     def squared(self) -> bool:
         """Whether any of the variables is squared in the objective."""
         return bool((self.squares >= 0).any())
+
+    @cached_property
+    def _strides(self) -> tuple[int, int, int] | None:
+        """Where the entries begin, and how far apart rows and columns lie; None where they do not lie so evenly."""
+        groups, k, p = self.entries.shape
+        if groups != 1 or k < 2 or p < 2:
+            return None
+        start, down, across = self.entries[0, 0, 0], *(self.entries[0, i, j] - self.entries[0, 0, 0] for i, j in _NEXT)
+        grid = start + down * np.arange(k)[:, None] + across * np.arange(p)
+        return (int(start), int(down), int(across)) if np.array_equal(grid, self.entries[0]) else None
+
+    def coefficients(self, values: Values) -> Float[np.ndarray, "#batch _g _k _p"]:
+        """Returns the coefficients out of A's stored entries: not to be written to, for they may lie where A does."""
+        if self._strides is None:
+            return np.take(values, self.entries, axis=1)
+        start, down, across = self._strides
+        values = np.ascontiguousarray(values)
+        item, entry = values.strides
+        strides = item, item, down * entry, across * entry
+        shape = (len(values), *self.entries.shape)
+        return np.lib.stride_tricks.as_strided(values[:, start:], shape, strides, writeable=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,9 +266,9 @@ class Reduced:
 
 def _affine(stack: Stack, program: ConeProgram) -> _Affine:
     a = np.take(program.A, stack.pivots, axis=1)
-    F = np.take(program.A, stack.entries, axis=1)
+    F = stack.coefficients(program.A)
     if (a != -1.0).any():
-        F /= -a[..., None]
+        F = F / -a[..., None]
     squares = np.where(stack.squares >= 0, program.P[:, stack.squares], 0.0) if stack.squared else np.zeros(a[:1].shape)
     return _Affine(F, program.b[:, stack.rows] / a, squares, a)
 
