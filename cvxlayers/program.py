@@ -98,8 +98,10 @@ class _Block:
     def view(self, values: Values) -> Float[np.ndarray, "batch cols rows"]:
         """Returns the transposed matrices, without a copy if the items' values are contiguous."""
         # The memory order decides how a product is summed up, and so its rounding.
+        width = self.columns.stop - self.columns.start
+        height = (self.entries.stop - self.entries.start) // width
         columns = np.ascontiguousarray(values)[:, self.entries]
-        return columns.reshape((len(values), self.columns.stop - self.columns.start, -1))[:, :, self.inside]
+        return columns.reshape((len(values), width, height))[:, :, self.inside]
 
 
 _NOTHING = _Block(*4 * (slice(0, 0),))
@@ -203,7 +205,7 @@ class Pattern:
 
     def _columns_of(self, values: Values) -> Float[np.ndarray, "batch cols rows"]:
         """Returns a batch of dense transposed matrices: the stored entries stand column by column."""
-        if self.is_full:
+        if self.is_full and self.nnz:
             return self._block.view(values)
         if self._is_scattered:
             padded = np.concatenate([values, np.zeros((len(values), 1))], axis=1)

@@ -25,6 +25,8 @@ from cvxlayers.program import ConeProgram, Vectors
 _EXACT = 1e-13
 # Below this a step that gains less than half is rounding.
 _ENOUGH = 1e-11
+# How much larger than the products of y and s those of their largest values are, where these say something.
+_CLEAR = 1e3
 _STEPS = (1.0, 0.5, 0.25, 0.0625, 0.015625)
 
 
@@ -69,13 +71,15 @@ def start(cone: Product, y: Vectors, s: Vectors) -> Vectors:
     """Returns the v from which to polish a solver's point: y − s, but for inequalities the larger of the two alone.
 
     An interior point keeps both y and s of an inequality above zero. Which of them vanishes is judged by their sizes
-    relative to the largest of their kind: they have different units.
+    relative to the largest of their kind, for they have different units; unless these are no larger than what the
+    interior point leaves, and so mean nothing.
     """
     v, rows = y - s, slice(cone.zero, cone.zero + cone.nonnegative)
     y, s = y[:, rows], s[:, rows]
-    sizes = (np.max(np.abs(part), axis=1, initial=0.0, keepdims=True) for part in (s, y))
-    active = (s <= 0) | (y * next(sizes) > s * next(sizes))
-    v[:, rows] = np.where(active, y, -s)
+    largest = [np.max(np.abs(part), axis=1, initial=0.0, keepdims=True) for part in (y, s, y * s)]
+    known = largest[0] * largest[1] > _CLEAR * largest[2]
+    unit_y, unit_s = (np.where(known, size, 1.0) for size in largest[:2])
+    v[:, rows] = np.where((s <= 0) | (y * unit_s > s * unit_y), y, -s)
     return v
 
 
