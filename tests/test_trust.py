@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import gc
-import hashlib
+import json
+import subprocess
+import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import cvxpy as cp
 import numpy as np
@@ -22,6 +23,9 @@ from cvxlayers.solvers import Plan
 from cvxlayers.solvers.solver import Solver
 from cvxlayers.testing import assert_gradients
 from tests.programs import CONES, known_solution
+from tests.soak import PROGRAMS, digest
+
+ROOT = Path(__file__).parents[1]
 
 METHODS = pytest.mark.parametrize("method", list(Method), ids=lambda method: method.value)
 
@@ -181,11 +185,6 @@ def mixed(**keywords):
     return CvxpyLayer(cp.Problem(cp.Minimize(cost), [x >= -1, cp.sum(x) == 0]), [c], [x], **keywords)
 
 
-def digest(arrays) -> str:
-    """Of the bits of some arrays."""
-    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
-
-
 @pytest.mark.parametrize("build", [smooth, mixed], ids=["quadratic", "mixed"])
 def test_the_same_bits_twice_and_on_one_and_two_threads(build, rng):
     width = build().layer.compiled.parameters.width
@@ -198,31 +197,18 @@ def test_the_same_bits_twice_and_on_one_and_two_threads(build, rng):
     assert len(seen) == 1
 
 
-@pytest.mark.parametrize("calls", [400, pytest.param(10_000, marks=pytest.mark.full)])
-def test_calls_from_eight_threads_keep_memory_flat_and_bits_equal(calls, rng):
-    layer = smooth(threads=1)
-    jobs = [(rng.normal(size=(4, 2)) + 0.5, rng.normal(size=(4, 2))) for _ in range(16)]
-
-    def work(index):
-        value, weight = jobs[index % 16]
-        return digest([*layer(value), *layer.vjp([value], [weight])[0]])
-
-    want = [work(index) for index in range(16)]
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(work, range(calls // 4)))
-        gc.collect()
-        before = resident()
-        for start in range(0, calls, 100):
-            found = list(pool.map(work, range(start, min(start + 100, calls))))
-            assert found == [want[index % 16] for index in range(start, min(start + 100, calls))]
-        gc.collect()
-    assert abs(resident() - before) < 5e6
-
-
-def resident() -> float:
-    """Bytes of memory that the process holds."""
-    with open("/proc/self/statm") as file:  # noqa: PTH123
-        return float(file.read().split()[1]) * 4096
+@pytest.mark.parametrize(
+    ("program", "calls"),
+    [("quadratic", 500), ("conic", 250), *(pytest.param(p, 10_000, marks=pytest.mark.full) for p in PROGRAMS)],
+)
+def test_calls_from_eight_threads_keep_memory_flat_and_bits_equal(program, calls):
+    command = [sys.executable, "-m", "tests.soak", program, str(calls)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert not finished.returncode, finished.stderr
+    found = json.loads(finished.stdout)
+    assert not found["different"]
+    assert abs(found["growth"]) < 5e6
+    assert found["peak"] < 5e6
 
 
 class Rogue(Solver):
