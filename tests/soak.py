@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -21,17 +22,17 @@ from cvxlayers import CvxpyLayer
 _THREADS, _JOBS, _ROUND = 8, 16, 250
 
 
-def quadratic(x: cp.Variable, p: cp.Parameter) -> cp.Problem:
+def quadratic(x: Any, p: Any) -> cp.Problem:
     """Projects on a simplex, by an active-set solver."""
     return cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x - p)), [x >= 0, cp.sum(x) <= 1])
 
 
-def conic(x: cp.Variable, p: cp.Parameter) -> cp.Problem:
+def conic(x: Any, p: Any) -> cp.Problem:
     """Projects on a ball, by an interior-point solver."""
     return cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x - p)), [cp.norm(x) <= 1])
 
 
-PROGRAMS: dict[str, Callable[[cp.Variable, cp.Parameter], cp.Problem]] = {"quadratic": quadratic, "conic": conic}
+PROGRAMS: dict[str, Callable[..., cp.Problem]] = {"quadratic": quadratic, "conic": conic}
 
 
 def digest(arrays: list[np.ndarray]) -> str:
