@@ -104,7 +104,7 @@ class Kernel:
             lower = reduction.eliminate(system.program) if reduced is None else reduced
             small = System(lower.program, without_rows(system.derivative, dropped))
             fold, expand = partial(lower.fold, system), partial(lower.expand, system)
-            return Lifted(factorise(small, self.method, threads), fold, expand)
+            return Lifted(factorise(small, self.method, threads), fold, expand, lower.carry)
 
         return lift
 

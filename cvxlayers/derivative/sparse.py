@@ -101,7 +101,10 @@ class SparseFactorisation(Factorisation):
         null = np.array([item.weakest for item in self.items]).reshape((len(self.items), -1))
         singular = ~(condition < _SINGULAR)
         parts = [singular & (np.max(np.abs(part), axis=1, initial=0.0) > _PART) for part in np.split(null, [self.n], 1)]
-        return Rank(condition, *parts)
+        scale = np.array([item.scale for item in self.items]).reshape(null.shape)
+        free = np.where(parts[0][:, None], (scale * null)[:, : self.n], 0.0)
+        # What else is singular nearly is not known where something is singular.
+        return Rank(condition, *parts, np.minimum(condition, _SINGULAR), free / _largest(free))
 
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for each item."""
@@ -159,6 +162,11 @@ def _assemble(system: System, item: int) -> sp.csc_array:
     scaled = sp.diags_array(system.root[item]) @ A
     corner = sp.diags_array(derivative.eigenvalues[item] - 1.0)
     return sp.csc_array(sp.block_array([[P, scaled.T], [scaled, corner]], format="csc"))
+
+
+def _largest(vectors: Vectors) -> Float[np.ndarray, "batch 1"]:
+    size = np.max(np.abs(vectors), axis=1, initial=0.0, keepdims=True)
+    return np.where(size > 0, size, 1.0)
 
 
 def _relative(residual: Float[np.ndarray, " size"], rhs: Float[np.ndarray, " size"]) -> float:
