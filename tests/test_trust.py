@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +97,64 @@ def test_a_curved_cone_at_its_kink_is_weakly_active():
     assert info.reliable.tolist() == [False, True, True]
     # Inside, the bound t of the norm, which CVXPY introduces, may move: that is nobody's business.
     assert info.not_unique.tolist() == [False, False, False]
+
+
+def test_a_derivative_that_the_residual_of_its_point_blurs_is_doubted(rng, monkeypatch):
+    """Least moments of a polynomial have many dual solutions, next to which Newton's method alone gets stuck."""
+    monkeypatch.setattr(sys.modules["cvxlayers.derivative.polish"], "LARGEST", 0)
+    a, moments = cp.Parameter(7), cp.Variable(7)
+    hankel = cp.bmat([[moments[i + j] for j in range(4)] for i in range(4)])
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(a @ moments), [hankel >> 0, moments[0] == 1]), [a], [moments])
+    polynomials, jacobians = zip(*(polynomial(rng) for _ in range(12)), strict=True)
+    weights = rng.normal(size=(12, 7))
+    with pytest.warns(CvxlayersWarning, match="solved inaccurately"):
+        call = layer.layer.forward([np.array(polynomials)], replace(layer.layer.options, on_failure="mask"))
+    with pytest.warns(DerivativeWarning, match="is unreliable"):
+        (gradient,), info = layer.layer.vjp(call, [weights])
+    want = np.einsum("bi,bij->bj", weights, np.array(jacobians))
+    wrong = call.ok & (np.abs(gradient - want).max(axis=1) > 1e-5 * np.abs(want).max(axis=1))
+    assert wrong.sum() > 5
+    assert (info.residual[wrong] > 1e-3).all()
+    assert not info.reliable[wrong].any()
+
+
+def polynomial(rng):
+    """Random coefficients aⱼ, and the derivative −j xʲ⁻¹ k xᵏ⁻¹ / p''(x) of the powers k of the global minimiser."""
+    p = 6 * np.polynomial.Polynomial.fromroots(rng.uniform(-1.5, 1.5, 5)).integ()
+    roots = p.deriv().roots()
+    stationary = roots.real[np.abs(roots.imag) < 1e-9]
+    x, powers = stationary[np.argmin(p(stationary))], np.arange(7)
+    slopes = powers * x ** np.maximum(powers - 1, 0)
+    return p.coef, -np.outer(slopes, slopes) / p.deriv(2)(x)
+
+
+@pytest.mark.parametrize("size", [3, 60], ids=["dense", "sparse"])
+def test_only_what_reaches_an_output_counts_as_not_unique(size, rng):
+    """min ‖x − p‖² s.t. t ≥ |x|, r == x + w, w ≥ 0: x is unique; t, w and the named r are not."""
+    x, t, w, r = (cp.Variable(size, name=name) for name in "xtwr")
+    p = cp.Parameter(size)
+    limits = [t >= cp.abs(x), t <= 9, r == x + w, w >= 0, w <= 1]
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)), limits)
+    value = rng.normal(size=size)
+    for asked, unique in (([x], True), ([x, t], False), ([w], False), ([r], False)):
+        layer = CvxpyLayer(problem, [p], asked)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DerivativeWarning)
+            (gradient,), info = layer.vjp([value], [np.ones(size)] + [None] * (len(asked) - 1))
+        assert bool(info.not_unique) != unique, [variable.name() for variable in asked]
+        if asked[0] is x:
+            np.testing.assert_allclose(gradient, np.ones(size), atol=1e-8)
+        assert bool(info.reliable) == unique
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-17, -3e-17])
+def test_a_right_hand_side_of_rounding_sets_no_scale(noise):
+    x, b = cp.Variable(3), cp.Parameter(2)
+    for cost in (cp.sum(x), cp.norm(x) + 0.1 * cp.sum(x), cp.sum_squares(x) + cp.sum(x)):
+        layer = CvxpyLayer(cp.Problem(cp.Minimize(cost), [x[0] + x[1] >= b[0], x[1] - x[2] >= b[1], x >= 0]), [b], [x])
+        result = layer.solve(noise * np.array([1.0, 0.3]))
+        assert result.ok
+        np.testing.assert_allclose(result.variables[0], 0.0, atol=1e-9)
 
 
 @METHODS

@@ -125,11 +125,11 @@ def linearise(
     if smoothed is not None:
         return Linearisation(program, point, system, factors, rank, weakly_active, point.merit)
     weakly_active |= _near_kinks(program, point, rank.condition)
-    return Linearisation(program, point, system, factors, rank, weakly_active, _blurred(rank, point))
+    return Linearisation(program, point, system, factors, rank, weakly_active, _blurred(program, rank, point))
 
 
 def _seen(rank: Rank, outputs: Callable[[Vectors], Vectors] | None) -> Rank:
-    """Returns the rank without what is not unique but never reaches an output, such as a bound that CVXPY introduced."""
+    """Returns the rank without what is not unique but reaches no output, such as a bound that CVXPY introduced."""
     items = np.flatnonzero(rank.not_unique)
     if outputs is None or not len(items):
         return rank
@@ -142,14 +142,14 @@ def _seen(rank: Rank, outputs: Callable[[Vectors], Vectors] | None) -> Rank:
     return replace(rank, not_unique=not_unique, condition=condition)
 
 
-def _blurred(rank: Rank, point: Point) -> Float[np.ndarray, " batch"]:
+def _blurred(program: ConeProgram, rank: Rank, point: Point) -> Float[np.ndarray, " batch"]:
     """Returns the relative error that the residual of a point may cause in its derivative, where that is much.
 
     The system is known as well as the point is: singular values below the point's residual may as well be zero.
     """
     with np.errstate(invalid="ignore"):
-        blur = rank.inverted * point.merit
-    return np.where(blur > _BLURRED, blur, 0.0)
+        blur = rank.inverted * point.accuracy(program)
+    return np.where(blur > _BLURRED, np.minimum(blur, 1.0), 0.0)
 
 
 def projection_derivative(program: ConeProgram, point: Point) -> tuple[Derivative, Bool[np.ndarray, " batch"]]:
