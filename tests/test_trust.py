@@ -17,10 +17,10 @@ import pytest
 
 from cvxlayers import CvxpyLayer, SolverError, Status
 from cvxlayers.derivative import Method, evaluate, factorise, linearise, vjp
-from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, OptionError
+from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, MissingDependencyError, OptionError
 from cvxlayers.gradcheck import Verdict
 from cvxlayers.program import Solution
-from cvxlayers.solvers import Plan
+from cvxlayers.solvers import SOLVERS, Plan
 from cvxlayers.solvers.solver import Solver
 from cvxlayers.testing import assert_gradients
 from tests.programs import CONES, known_solution
@@ -253,6 +253,30 @@ def test_the_same_bits_twice_and_on_one_and_two_threads(build, rng):
         layer = build(threads=threads)
         gradients, info = layer.vjp([values], [weights])
         seen.add(digest([*layer(values), *gradients, info.residual, info.condition]))
+    assert len(seen) == 1
+
+
+def served(solver: str, **keywords):
+    """A problem for each solver: only equalities for the direct one, a second-order cone for those that take one."""
+    x, p = cp.Variable(4, name="x"), cp.Parameter(4, name="p")
+    limits = {"DIRECT": [cp.sum(x) == 1], "DAQP": [x >= 0, cp.sum(x) == 1], "PIQP": [x >= 0, cp.sum(x) == 1]}
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)), limits.get(solver, [cp.norm(x) <= 1, x >= -0.5]))
+    return CvxpyLayer(problem, [p], [x], solver=solver, **keywords)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_every_solver_repeats_its_bits_on_one_and_two_threads(solver, rng):
+    try:
+        served(solver)(np.zeros(4))
+    except MissingDependencyError:
+        pytest.skip(f"{solver} is not installed")
+    values, weights, seen = rng.normal(size=(70, 4)), rng.normal(size=(70, 4)), set()
+    for threads in (1, 2, 1, 2):
+        layer = served(solver, threads=threads)
+        result = layer.solve(values)
+        assert set(result.info.solver.tolist()) == {solver}
+        gradients, info = layer.vjp([values], [weights])
+        seen.add(digest([*result.variables, result.objective, *gradients, info.residual, info.condition]))
     assert len(seen) == 1
 
 
