@@ -228,8 +228,8 @@ def _rank(
 
 
 def _regular(batch: int, n: int) -> Rank:
-    nothing = np.zeros((2, batch), dtype=bool)
-    return Rank(np.ones(batch), *nothing, np.ones(batch), np.zeros((batch, n)))
+    not_unique, dependent = np.zeros((2, batch), dtype=bool)
+    return Rank(np.ones(batch), not_unique, dependent, np.ones(batch), np.zeros((batch, n)))
 
 
 def _balance(K: Float[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]:

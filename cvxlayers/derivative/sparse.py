@@ -104,7 +104,7 @@ class SparseFactorisation(Factorisation):
         scale = np.array([item.scale for item in self.items]).reshape(null.shape)
         free = np.where(parts[0][:, None], (scale * null)[:, : self.n], 0.0)
         # What else is singular nearly is not known where something is singular.
-        return Rank(condition, *parts, np.minimum(condition, _SINGULAR), free / _largest(free))
+        return Rank(condition, parts[0], parts[1], np.minimum(condition, _SINGULAR), free / _largest(free))
 
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for each item."""
