@@ -15,6 +15,7 @@ from cvxlayers.program import Structure
 _DOUBLE, _INDEX = 8, 4
 _METHODS = {
     Method.DENSE: "dense factorisation of the KKT system (LAPACK)",
+    Method.ARROW: "elimination of all but the few rows that couple the variables",
     Method.SPARSE: "sparse factorisation of the KKT system (QDLDL)",
 }
 

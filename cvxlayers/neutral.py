@@ -71,6 +71,7 @@ class CvxpyLayer:
         derivative: str = "exact",
         mu: float | None = None,
         ridge: float = 0.0,
+        recognise: bool = True,
     ) -> None:
         self.layer = build_layer(
             problem,
@@ -87,6 +88,7 @@ class CvxpyLayer:
             derivative=derivative,
             mu=mu,
             ridge=ridge,
+            recognise=recognise,
         )
 
     @classmethod

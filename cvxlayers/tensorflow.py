@@ -81,6 +81,7 @@ class CvxpyLayer:
         derivative: str = "exact",
         mu: float | None = None,
         ridge: float = 0.0,
+        recognise: bool = True,
     ) -> None:
         self.layer = build_layer(
             problem,
@@ -97,6 +98,7 @@ class CvxpyLayer:
             derivative=derivative,
             mu=mu,
             ridge=ridge,
+            recognise=recognise,
         )
 
     @classmethod

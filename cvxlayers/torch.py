@@ -74,6 +74,7 @@ class CvxpyLayer(torch.nn.Module):
         derivative: str = "exact",
         mu: float | None = None,
         ridge: float = 0.0,
+        recognise: bool = True,
     ) -> None:
         torch.nn.Module.__init__(self)
         self.layer = build_layer(
@@ -91,6 +92,7 @@ class CvxpyLayer(torch.nn.Module):
             derivative=derivative,
             mu=mu,
             ridge=ridge,
+            recognise=recognise,
         )
 
     @classmethod

@@ -1,13 +1,15 @@
-"""The choice between the dense and the sparse factorisation of the reduced system."""
+"""The choice between the dense, the sparse and the separable factorisation of the reduced system."""
 
 from __future__ import annotations
 
 from enum import Enum
 
+from cvxlayers.derivative.arrow import factorise_arrow
 from cvxlayers.derivative.dense import factorise_dense
 from cvxlayers.derivative.sparse import factorise_sparse
 from cvxlayers.derivative.system import Factorisation, System
 from cvxlayers.program import Structure
+from cvxlayers.separable import require, separate
 
 # Below the first order LAPACK on the whole matrix beats any sparse code; above the second its memory does not.
 _ALWAYS_DENSE, _NEVER_DENSE, _DENSE_FILL = 120, 2000, 0.15
@@ -18,10 +20,18 @@ class Method(Enum):
 
     DENSE = "dense"
     SPARSE = "sparse"
+    ARROW = "arrow"
 
 
-def choose_method(structure: Structure) -> Method:
-    """Returns the method for programs of this structure, from the order and the fill of the matrix K."""
+def choose_method(structure: Structure, recognise: bool = False) -> Method:
+    """Returns the method for programs of this structure, from the order and the fill of the matrix K.
+
+    Args:
+        structure: what the programs share.
+        recognise: whether to use that few rows couple the variables, where they do.
+    """
+    if recognise and separate(structure) is not None:
+        return Method.ARROW
     order = structure.n + structure.m
     if order <= _ALWAYS_DENSE:
         return Method.DENSE
@@ -32,6 +42,10 @@ def choose_method(structure: Structure) -> Method:
 
 def factorise(system: System, method: Method, threads: int) -> Factorisation:
     """Factorises the matrices K of a batch of systems."""
+    if method is Method.ARROW:
+        structure = system.program.structure
+        general = choose_method(structure)
+        return factorise_arrow(system, require(structure), lambda other: factorise(other, general, threads))
     if method is Method.DENSE:
         return factorise_dense(system, threads)
     return factorise_sparse(system, threads)
