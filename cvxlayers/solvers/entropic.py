@@ -131,7 +131,7 @@ def _fill(solution: Solution, program: ConeProgram, parts: Separable, terms: Seq
         solution.x[:, term.group.bounded] = (height - term.offset) / term.head
         first, second, third = term.group.rows.T
         solution.s[:, first], solution.s[:, second], solution.s[:, third] = height, value, term.gamma
-        y = -term.w, term.w * (log + 1.0), term.w * value / term.gamma
+        y = -term.w, -term.w * (log + 1.0), term.w * value / term.gamma
         solution.y[:, first], solution.y[:, second], solution.y[:, third] = y
     zero = program.structure.cone.zero
     linear = slice(0, zero + program.structure.cone.nonnegative)
