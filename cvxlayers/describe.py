@@ -115,6 +115,9 @@ def memory_per_item(layer: Layer) -> float:
     points = 2 * compiled.structure.n + 5 * compiled.structure.m
     order = structure.n + structure.m
     stored = structure.P.nnz + 2 * structure.A.nnz + structure.m
-    dense = layer.kernel.method is Method.DENSE
-    factors = 2 * order * order * _DOUBLE if dense else 3 * stored * (_DOUBLE + _INDEX)
-    return float(_DOUBLE * (compiled.parameters.width + data + points) + factors)
+    sizes = {
+        Method.DENSE: 2 * order * order * _DOUBLE,
+        Method.SPARSE: 3 * stored * (_DOUBLE + _INDEX),
+        Method.ARROW: 12 * order * _DOUBLE,
+    }
+    return float(_DOUBLE * (compiled.parameters.width + data + points) + sizes[layer.kernel.method])

@@ -23,6 +23,7 @@ from cvxlayers.derivative import (
     Data,
     DerivativeInfo,
     Linearisation,
+    Method,
     Point,
     jvp,
     linearise,
@@ -260,8 +261,9 @@ class Layer:
         solved = np.flatnonzero(forward.ok)
         everything = len(solved) == forward.program.batch
         order = self.kernel.structure.n + self.kernel.structure.m
-        threads = len(worthwhile_chunks(len(solved), forward.options.threads, microseconds(order)))
-        footprint = 8 * (2 * order * order + self.compiled.parameters.width)
+        together = self.kernel.method is Method.ARROW
+        threads = 1 if together else len(worthwhile_chunks(len(solved), forward.options.threads, microseconds(order)))
+        footprint = 8 * ((order if together else 2 * order * order) + self.compiled.parameters.width)
         count = max(threads, len(solved) * footprint // _CACHE)
         if self.differentiation.kind == "lpgd":  # the solver has threads of its own
             threads = count = 1

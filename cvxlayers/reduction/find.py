@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -20,7 +20,7 @@ def find_reduction(compiled: CompiledProblem) -> Reduction | None:
     structure = compiled.structure
     redundant = _redundant(compiled)
     fixed = _fixed(compiled, redundant)
-    groups = [group for group in _groups(compiled, fixed, redundant) if _pays(group)]
+    groups = _stacked([group for group in _groups(compiled, fixed, redundant) if _pays(group)], structure.n)
     if not (groups or len(fixed.rows) or len(redundant)):
         return None
     variables, rows = np.ones(structure.n, dtype=bool), np.ones(structure.m, dtype=bool)
@@ -130,7 +130,24 @@ def _group(members: list[tuple[int, np.ndarray]], A: Pattern, diagonal: Index) -
     pivots = np.array([pivot for pivot, _ in members])
     entries = np.array([order for _, order in members]).reshape(len(members), -1).astype(int)
     columns = A.cols[pivots]
-    return Group(A.rows[pivots], columns, A.cols[entries[0]], entries, pivots, diagonal[columns])
+    parts = A.rows[pivots], columns, A.cols[entries[0]], entries, pivots, diagonal[columns]
+    return Group(*(part[None] for part in parts))
+
+
+def _stacked(groups: Sequence[Group], n: int) -> list[Group]:
+    """Makes one group of groups of one size that share no variables: one array operation serves them all."""
+    stacks: dict[tuple[object, ...], list[list[Group]]] = {}
+    used: dict[tuple[object, ...], Bool[np.ndarray, " _n"]] = {}
+    for group in groups:
+        key = (*group.entries.shape, group.squared)
+        if key not in used or used[key][group.support].any():
+            stacks.setdefault(key, []).append([])
+            used[key] = np.zeros(n, dtype=bool)
+        stacks[key][-1].append(group)
+        used[key][group.support] = True
+    names = [field.name for field in fields(Group)]
+    alike = [stack for several in stacks.values() for stack in several]
+    return [Group(*(np.concatenate([getattr(one, name) for one in stack]) for name in names)) for stack in alike]
 
 
 def _only_squared(P: Pattern, free: Bool[np.ndarray, " _n"]) -> Bool[np.ndarray, " _n"]:
@@ -142,7 +159,7 @@ def _only_squared(P: Pattern, free: Bool[np.ndarray, " _n"]) -> Bool[np.ndarray,
 
 def _pays(group: Group) -> bool:
     """Whether Fᵀ diag(d) F has at most twice the entries that the equalities had, or none where nothing is squared."""
-    k, p = group.entries.shape
+    k, p = group.entries.shape[1:]
     return p * p <= 2 * k * (p + 1) or not group.squared
 
 
@@ -151,9 +168,10 @@ def _reduced_P(
 ) -> tuple[Pattern, LinearMap]:
     rows, cols = [structure.P.rows[kept_P]], [structure.P.cols[kept_P]]
     for group in groups:
-        p = len(group.support) if group.squared else 0
-        rows.append(np.tile(group.support[:p], p))
-        cols.append(np.repeat(group.support[:p], p))
+        if group.squared:
+            p = group.support.shape[1]
+            rows.append(np.tile(group.support, (1, p)).ravel())
+            cols.append(np.repeat(group.support, p, axis=1).ravel())
     position = np.cumsum(kept) - 1
     all_rows, all_cols = position[np.concatenate(rows)], position[np.concatenate(cols)]
     n = int(np.count_nonzero(kept))

@@ -38,21 +38,23 @@ Index = Int[np.ndarray, " _count"]
 class Group:
     """Equalities that share their support: `rows` name `columns` as affine expressions of the variables `support`.
 
+    Several such sets of one size, with no variable in common, are one group.
+
     Attributes:
-        rows: the k equalities.
+        rows: the k equalities of each set.
         columns: the variable that each names.
-        support: the p variables in the expressions.
+        support: the p variables in the expressions of each set.
         entries: positions in A's stored entries of the k×p coefficients.
         pivots: positions in A's stored entries of the k constants a.
         squares: positions in P's stored entries of the k numbers d; −1 stands for zero.
     """
 
-    rows: Index
-    columns: Index
-    support: Index
-    entries: Int[np.ndarray, "_k _p"]
-    pivots: Index
-    squares: Index
+    rows: Int[np.ndarray, "_sets _k"]
+    columns: Int[np.ndarray, "_sets _k"]
+    support: Int[np.ndarray, "_sets _p"]
+    entries: Int[np.ndarray, "_sets _k _p"]
+    pivots: Int[np.ndarray, "_sets _k"]
+    squares: Int[np.ndarray, "_sets _k"]
 
     @property
     def squared(self) -> bool:
@@ -109,10 +111,10 @@ class Reduction:
         q = np.array(np.broadcast_to(program.q, (batch, program.q.shape[1])))
         for group, (F, c, d, _) in zip(self.groups, affine, strict=True):
             if group.squared:
-                root = F * np.sqrt(d)[:, :, None]
+                root = F * np.sqrt(d)[..., None]
                 # A matrix times its own transpose is computed as one, and symmetric to the bit.
-                product = np.matmul(root.transpose(0, 2, 1), root)
-                parts.append(product.reshape((len(product), len(group.support) ** 2)))
+                product = _product(root.transpose(0, 1, 3, 2), root)
+                parts.append(product.reshape((len(product), group.support.shape[1] * group.support.size)))
             q[:, group.support] += _adjoint(F, program.q[:, group.columns] + d * c)
         stacked = _stack([part for part in parts if part.shape[1]] or parts[:1])
         small = ConeProgram(
@@ -133,16 +135,16 @@ class Reduction:
 
     @property
     def _named(self) -> int:
-        return sum(len(group.columns) for group in self.groups)
+        return sum(group.columns.size for group in self.groups)
 
 
 class _Affine(NamedTuple):
     """t = c + F x, the diagonal d of t's part of P, and the coefficients a; each for all items, or one for all."""
 
-    F: Float[np.ndarray, "#batch _k _p"]
-    c: Vectors
-    d: Vectors
-    a: Vectors
+    F: Float[np.ndarray, "#batch _sets _k _p"]
+    c: Float[np.ndarray, "#batch _sets _k"]
+    d: Float[np.ndarray, "#batch _sets _k"]
+    a: Float[np.ndarray, "#batch _sets _k"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +244,7 @@ def _affine(group: Group, program: ConeProgram) -> _Affine:
     a = np.take(program.A, group.pivots, axis=1)
     F = np.take(program.A, group.entries, axis=1)
     if (a != -1.0).any():
-        F /= -a[:, :, None]
+        F /= -a[..., None]
     squares = np.where(group.squares >= 0, program.P[:, group.squares], 0.0) if group.squared else np.zeros(a[:1].shape)
     return _Affine(F, program.b[:, group.rows] / a, squares, a)
 
@@ -264,9 +266,18 @@ def _common_length(*arrays: Vectors) -> int:
     return np.broadcast_shapes(*(array.shape[:1] for array in arrays))[0]
 
 
-def _apply(F: Float[np.ndarray, "#batch _k _p"], x: Vectors) -> Vectors:
-    return np.matmul(F, x[:, :, None])[:, :, 0]
+def _apply(
+    F: Float[np.ndarray, "#batch sets _k _p"], x: Float[np.ndarray, "_batch sets _p"]
+) -> Float[np.ndarray, "_batch sets _k"]:
+    return _product(F, x[..., None])[..., 0]
 
 
-def _adjoint(F: Float[np.ndarray, "#batch _k _p"], t: Vectors) -> Vectors:
-    return np.matmul(t[:, None, :], F)[:, 0, :]
+def _adjoint(
+    F: Float[np.ndarray, "#batch sets _k _p"], t: Float[np.ndarray, "_batch sets _k"]
+) -> Float[np.ndarray, "_batch sets _p"]:
+    return _product(t[..., None, :], F)[..., 0, :]
+
+
+def _product(left: Float[np.ndarray, "..."], right: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """Returns the matrix product; that of a column and a row without the overhead of one product for each."""
+    return left * right if left.shape[-1] == 1 else np.matmul(left, right)
