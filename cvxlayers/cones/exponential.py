@@ -115,15 +115,24 @@ def _root(points: Points) -> Scalars:
         x, y, z = points.T
         alpha, beta, size = _coefficients(points, rho)
         grown, shrunk = np.exp(rho), np.exp(-rho)
-        value = (alpha * grown - beta * shrunk) / size - z
+        up, down = alpha * grown / size, beta * shrunk / size
+        value = up - down - z
         # α' = (x − α(2ρ − 1)) / size and β' = (−y − β(2ρ − 1)) / size, with α and β already divided
         tilt = (2.0 * rho - 1.0) / size
-        slope = (grown * (x + alpha - alpha * tilt) + shrunk * (y + beta + beta * tilt)) / size
+        rise = grown * (x + alpha - alpha * tilt) / size
+        fall = shrunk * (y + beta + beta * tilt) / size
         terms = grown * (np.abs((rho - 1.0) * x) + np.abs(y)) + shrunk * (np.abs(x) + np.abs(rho * y))
-        return value, slope, np.finfo(float).eps * (terms / size + np.abs(z))
+        # Newton's method crawls on exponentials: the logarithms of both sides of left = right are nearly straight.
+        left, right = up + np.maximum(-z, 0.0), down + np.maximum(z, 0.0)
+        step = np.log(left / right) / (rise / left + fall / right)
+        slope = np.where(np.abs(value) > 0, value / step, rise + fall)
+        return value, np.where(np.isfinite(slope), slope, rise + fall), np.finfo(float).eps * (terms / size + np.abs(z))
 
-    with np.errstate(over="ignore", invalid="ignore"):
-        return increasing_root(balance, low, np.maximum(low, high), points)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        high = np.maximum(low, high)
+        # Next to the cone, or to its polar, the root is next to the zero of β, or of α.
+        start = np.where(y > 0, high, np.where(x > 0, low, 0.5 * (low + high)))
+        return increasing_root(balance, low, high, points, start=start)
 
 
 def _on_boundary(points: Points, rho: Scalars) -> Points:

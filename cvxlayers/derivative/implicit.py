@@ -21,6 +21,8 @@ _FARTHEST, _ROUNDING = 1e-6, 1e-16
 _WELL = 1e3
 # Across a kink of a curved cone's projection, its derivative of a random direction of size one jumps by more than this.
 _JUMP = 1e-2
+# At so many times the distance of the probe from where the boundary bends, it is smooth.
+_SMOOTH = 1e4
 # Relative residuals and condition numbers up to which a derivative counts as reliable.
 TRUSTED, CONDITIONED = 1e-6, 1e10
 
@@ -149,8 +151,23 @@ def _near_kinks(
     found[items] = np.any((y[:, rows] <= near * sizes[0]) & (s[:, rows] <= near * sizes[1]), axis=1)
     if not cone.polyhedral:
         distance = near * np.maximum(np.minimum(*sizes), 1e-3 * np.maximum(*sizes))
-        found[items] |= _kinked(cone, v, distance)
+        curved = _may_be_kinked(cone, y, s, distance)
+        found[items[curved]] |= _kinked(cone, v[curved], distance[curved])
     return found
+
+
+def _may_be_kinked(
+    cone: Product, y: Vectors, s: Vectors, distance: Float[np.ndarray, "batch 1"]
+) -> Bool[np.ndarray, " batch"]:
+    """Returns which points are not clearly away from the kinks of curved cones; only exponential cones can say so.
+
+    Their boundaries bend within distances of the size of the smallest coordinate of y and s.
+    """
+    rows = slice(cone.zero + cone.nonnegative, cone.dim)
+    if cone.second_order or cone.semidefinite or cone.power:
+        return np.ones(len(y), dtype=bool)
+    smallest = np.minimum(np.abs(y[:, rows]).min(axis=1), np.abs(s[:, rows]).min(axis=1))
+    return ~(smallest > _SMOOTH * distance[:, 0])
 
 
 def _kinked(cone: Product, v: Vectors, distance: Float[np.ndarray, "batch 1"]) -> Bool[np.ndarray, " batch"]:
