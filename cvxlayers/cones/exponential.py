@@ -122,11 +122,13 @@ def _root(points: Points) -> Scalars:
         rise = grown * (x + alpha - alpha * tilt) / size
         fall = shrunk * (y + beta + beta * tilt) / size
         terms = grown * (np.abs((rho - 1.0) * x) + np.abs(y)) + shrunk * (np.abs(x) + np.abs(rho * y))
-        # Newton's method crawls on exponentials: the logarithms of both sides of left = right are nearly straight.
+        # Newton's method crawls on exponentials: the logarithms of both sides of left = right are nearly straight, but
+        # for where α, on the left, or β, on the right, is about to vanish.
         left, right = up + np.maximum(-z, 0.0), down + np.maximum(z, 0.0)
         step = np.log(left / right) / (rise / left + fall / right)
-        slope = np.where(np.abs(value) > 0, value / step, rise + fall)
-        return value, np.where(np.isfinite(slope), slope, rise + fall), np.finfo(float).eps * (terms / size + np.abs(z))
+        vanishing = np.where(value < 0, np.abs(x) > alpha, np.abs(y) > beta)
+        slope = np.where(np.isfinite(step) & (step != 0) & ~vanishing, value / step, rise + fall)
+        return value, slope, np.finfo(float).eps * (terms / size + np.abs(z))
 
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         high = np.maximum(low, high)
