@@ -134,7 +134,7 @@ class Kernel:
         promising = np.flatnonzero(solution.status <= Status.INACCURATE)
         x, v, factoriser = solution.x, solution.y - solution.s, self.factoriser(threads)
         if len(promising) == program.batch:
-            return polish(program, x, v, factoriser)
+            return polish(program, x, v, factoriser, near=solution.s)
         point = evaluate(program, x, v)
         if not len(promising):
             return point

@@ -38,7 +38,8 @@ def increasing_root(
     active = np.arange(low.size)
     for _ in range(_ITERATIONS):
         root = found[active]
-        value, slope, rounding = function(root, *(entries[active] for entries in data))
+        mine = data if active.size == low.size else [entries[active] for entries in data]
+        value, slope, rounding = function(root, *mine)
         low[active] = np.where(value <= 0, root, low[active])
         high[active] = np.where(value >= 0, root, high[active])
         left, right = low[active], high[active]

@@ -118,7 +118,7 @@ def linearise(
 def projection_derivative(program: ConeProgram, point: Point) -> tuple[Derivative, Bool[np.ndarray, " batch"]]:
     """Returns DΠ(v), with the rounding noise of weakly active inequality rows removed, and which items have such."""
     cone = program.structure.cone
-    derivative = derivative_dual(cone, point.v)
+    derivative = cone.derivative(-point.v, point.s).complement()
     rows = slice(cone.zero, cone.zero + cone.nonnegative)
     v, y, s = point.v[:, rows], point.y[:, rows], point.s[:, rows]
     sizes = _size(point.y), np.maximum(_size(point.s), _size(program.b))
