@@ -29,6 +29,7 @@ import scipy.sparse as sp
 from cvxlayers.build import assemble
 from cvxlayers.compiled import AffineMap, CompiledProblem, Leaves, Owner, VariableMap
 from cvxlayers.cones import Product
+from cvxlayers.derivative import Method
 from cvxlayers.differentiation import differentiation
 from cvxlayers.domain import Domain
 from cvxlayers.errors import ArtifactError, OptionError
@@ -128,6 +129,7 @@ def _header(layer: Layer) -> dict[str, Any]:
         "listed": compiled.leaves.listed,
         "maximise": compiled.maximise,
         "gp": compiled.gp,
+        "recognise": layer.kernel.method is Method.ARROW,
         "solvers": [solver.name for solver in options.plan.solvers],
         "options": {**asdict(options.solver), "native": dict(options.solver.native)},
         "on_failure": options.on_failure,
@@ -198,7 +200,8 @@ def _layer(header: Mapping[str, Any], arrays: Arrays) -> Layer:
     )
     _require(cone.dim == m, "the cone does not fit the rows")
     primary, *fallbacks = (solver_named(name) for name in header["solvers"])
-    layer = assemble(compiled, Plan(primary, tuple(fallbacks)))
+    recognise = bool(header.get("recognise", False))
+    layer = assemble(compiled, Plan(primary, tuple(fallbacks)), recognise=recognise)
     options = replace(layer.options, solver=Options(**header["options"]), on_failure=header["on_failure"])
     # The ridge stands in P already. Files written before there was a choice are differentiated exactly.
     how = header.get("differentiation", {"kind": "exact", "mu": None, "ridge": 0.0})

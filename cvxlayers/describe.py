@@ -18,6 +18,11 @@ _METHODS = {
     Method.ARROW: "elimination of all but the few rows that couple the variables",
     Method.SPARSE: "sparse factorisation of the KKT system (QDLDL)",
 }
+# What programs are that have a solver of their own.
+_FORMS = {
+    "BOUNDED": "a diagonal quadratic cost over bounds and at most one constraint: as projections onto boxes, simplices",
+    "ENTROPIC": "entropies and linear costs over at most one constraint: as softmax, soft top-k",
+}
 
 
 def describe(layer: Layer) -> str:
@@ -50,6 +55,9 @@ def _rows(layer: Layer) -> Iterator[tuple[str, str]]:
         yield "reduced to", f"{_size(kernel.structure)}, after eliminating what only names an expression"
     yield "cones", _cones(compiled.structure.cone)
     yield from _data(compiled)
+    form = _FORMS.get(layer.options.plan.primary.name)
+    if form is not None:
+        yield "recognised", form
     names = [solver.name for solver in layer.options.plan.solvers]
     yield "solver", f"{names[0]}; for what it leaves unsolved {', '.join(names[1:])}" if names[1:] else names[0]
     how = layer.differentiation
