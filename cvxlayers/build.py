@@ -45,7 +45,7 @@ def build_layer(
 
     how = differentiation(derivative, mu, ridge)
     compiled = add_ridge(compile_problem(problem, parameters, variables, gp=gp, freeze=freeze), how.ridge)
-    layer = replace(assemble(compiled, solver, recognise=_switch(recognise)), strict=strict, check=check, differentiation=how)
+    layer = replace(assemble(compiled, solver, recognise=recognise), strict=strict, check=check, differentiation=how)
     return with_keywords(layer, solver_args, on_failure, threads)
 
 
@@ -90,12 +90,6 @@ def call_options(layer: Layer, solver_args: Mapping[str, object] | None, on_fail
 
 def _hint(word: object) -> str:
     return did_you_mean(word, ON_FAILURE) if isinstance(word, str) else ""
-
-
-def _switch(recognise: object) -> bool:
-    if not isinstance(recognise, bool | np.bool_):
-        raise OptionError(f"recognise must be True or False, got {recognise!r}")
-    return bool(recognise)
 
 
 def _threads(threads: object) -> int:

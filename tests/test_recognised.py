@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 import cvxlayers
 from cvxlayers import CvxpyLayer
 from cvxlayers.derivative import Method
-from cvxlayers.errors import OptionError
 
 N = 6
 BATCH = 5
@@ -153,7 +152,6 @@ def test_is_kept_by_files(form, solver, rng, tmp_path):
     mine, plain = both(form)
     values = draw(form()[1], rng)
     for layer in (mine, plain):
-        layer.layer.compiled  # noqa: B018
         path = tmp_path / "layer"
         layer.save(path)
         loaded = cvxlayers.load(path)
@@ -167,12 +165,6 @@ def test_is_described():
     assert "recognised" in mine.describe()
     assert "BOUNDED" in mine.describe()
     assert "recognised" not in plain.describe()
-
-
-def test_switch_is_a_switch():
-    problem, parameters, variables = simplex()
-    with pytest.raises(OptionError, match="recognise must be True or False"):
-        CvxpyLayer(problem, parameters, variables, recognise="no")  # type: ignore
 
 
 def test_options_of_the_solver_behind_are_for_that_one(rng):
@@ -190,7 +182,6 @@ KINKS = {
     "bound met": (box, np.array([0.75, -0.5, 0.0, 3.0, -3.0, 0.1])),
     "inside": (box, np.zeros(N)),
     "caps met": (capped_simplex, np.array([1.0, 1.0, 0.0, 0.0, 0.0, 0.0])),
-    "all at bounds": (capped_simplex, np.array([9.0, 9.0, -9.0, -9.0, -9.0, -9.0])),
     "plane met": (hyperplane, np.zeros(N)),
 }
 
@@ -207,6 +198,14 @@ def test_kinks_are_as_without(name, rng):
     np.testing.assert_allclose(got[0], want[0], rtol=0, atol=1e-9)
     for flag in ("weakly_active", "not_unique", "dependent"):
         assert getattr(info, flag) == getattr(other, flag), flag
+
+
+def test_solution_at_bounds_alone_stays(rng):
+    z = np.array([9.0, 9.0, -9.0, -9.0, -9.0, -9.0])
+    (z_bar,), info = both(capped_simplex)[0].vjp([z], [rng.normal(size=N)])
+    np.testing.assert_allclose(z_bar, 0.0, atol=1e-12)
+    assert info.dependent
+    assert not info.weakly_active
 
 
 def test_infeasible_sets_have_their_status(rng):
@@ -240,7 +239,7 @@ LOOKALIKES = {
         -z @ x - cp.sum(cp.entr(x) + cp.entr(1 - x) + cp.entr(2 - x)),
     ),
     "entropy of some": lambda x, z: ([cp.sum(x) == 1, x >= 0], -z @ x - cp.sum(cp.entr(x[1:]))),
-    "capped entropy": lambda x, z: ([cp.sum(x) == 1, x <= 0.3], -z @ x - cp.sum(cp.entr(x))),
+    "capped entropy": lambda x, z: ([cp.sum(x) == 1, x <= 0.17], -z @ x - cp.sum(cp.entr(x))),
     "uneven pair": lambda x, z: ([cp.sum(x) == 2], -z @ x - cp.sum(cp.entr(x) + 2 * cp.entr(1 - x))),
 }
 
