@@ -29,7 +29,6 @@ import scipy.sparse as sp
 from cvxlayers.build import assemble
 from cvxlayers.compiled import AffineMap, CompiledProblem, Leaves, Owner, VariableMap
 from cvxlayers.cones import Product
-from cvxlayers.derivative import Method
 from cvxlayers.differentiation import differentiation
 from cvxlayers.domain import Domain
 from cvxlayers.errors import ArtifactError, OptionError
@@ -129,7 +128,7 @@ def _header(layer: Layer) -> dict[str, Any]:
         "listed": compiled.leaves.listed,
         "maximise": compiled.maximise,
         "gp": compiled.gp,
-        "recognise": layer.kernel.method is Method.ARROW,
+        "recognise": layer.kernel.method.is_structured,
         "solvers": [solver.name for solver in options.plan.solvers],
         "options": {**asdict(options.solver), "native": dict(options.solver.native)},
         "on_failure": options.on_failure,

@@ -16,12 +16,14 @@ _DOUBLE, _INDEX = 8, 4
 _METHODS = {
     Method.DENSE: "dense factorisation of the KKT system (LAPACK)",
     Method.ARROW: "elimination of all but the few rows that couple the variables",
+    Method.ISOTROPIC: "in the eigenbasis of the projection on the cone, where the KKT system is diagonal",
     Method.SPARSE: "sparse factorisation of the KKT system (QDLDL)",
 }
 # What programs are that have a solver of their own.
 _FORMS = {
     "BOUNDED": "a diagonal quadratic cost over bounds and at most one constraint: as projections onto boxes, simplices",
     "ENTROPIC": "entropies and linear costs over at most one constraint: as softmax, soft top-k",
+    "PROJECTION": "a diagonal quadratic cost over cones with one variable in each row: a projection on a cone",
 }
 
 
@@ -126,6 +128,7 @@ def memory_per_item(layer: Layer) -> float:
     sizes = {
         Method.DENSE: 2 * order * order * _DOUBLE,
         Method.SPARSE: 3 * stored * (_DOUBLE + _INDEX),
+        Method.ISOTROPIC: 12 * order * _DOUBLE,
         Method.ARROW: 12 * order * _DOUBLE,
     }
     return float(_DOUBLE * (compiled.parameters.width + data + points) + sizes[layer.kernel.method])

@@ -23,7 +23,6 @@ from cvxlayers.derivative import (
     Data,
     DerivativeInfo,
     Linearisation,
-    Method,
     Point,
     jvp,
     linearise,
@@ -261,7 +260,7 @@ class Layer:
         solved = np.flatnonzero(forward.ok)
         everything = len(solved) == forward.program.batch
         order = self.kernel.structure.n + self.kernel.structure.m
-        together = self.kernel.method is Method.ARROW
+        together = self.kernel.method.is_structured
         threads = 1 if together else len(worthwhile_chunks(len(solved), forward.options.threads, microseconds(order)))
         footprint = 8 * ((order if together else 2 * order * order) + self.compiled.parameters.width)
         count = max(threads, len(solved) * footprint // _CACHE)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 import cvxlayers
 from cvxlayers import CvxpyLayer
-from cvxlayers.derivative import Method
 
 N = 6
 BATCH = 5
@@ -95,14 +94,31 @@ def fermi():
     return cp.Problem(cp.Minimize(-z @ x - cp.sum(cp.entr(x)) - cp.sum(cp.entr(1 - x)))), [z], [x]
 
 
+def semidefinite():
+    X, Z = cp.Variable((3, 3), symmetric=True, name="X"), cp.Parameter((3, 3), symmetric=True, name="Z")
+    return cp.Problem(cp.Minimize(cp.sum_squares(X - Z)), [X >> 0]), [Z], [X]
+
+
+def shifted_semidefinite():
+    X, Z = cp.Variable((3, 3), PSD=True, name="X"), cp.Parameter((3, 3), symmetric=True, name="Z")
+    return cp.Problem(cp.Minimize(3 * cp.sum_squares(X) - cp.trace(Z @ X))), [Z], [X]
+
+
+def second_order():
+    x, z = _x()
+    return cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x - z)), [cp.SOC(x[0], x[1:])]), [z], [x]
+
+
 BOUNDED = [box, parametric_box, simplex, simplex_of_any_size, capped_simplex, weighted_budget, hyperplane]
 ENTROPIC = [softmax, softmax_with_bounds, weighted_entropy, relative_entropy, soft_top_k, fermi]
-FORMS = [*[(form, "BOUNDED") for form in BOUNDED], *[(form, "ENTROPIC") for form in ENTROPIC]]
+PROJECTIONS = [semidefinite, shifted_semidefinite, second_order]
+FORMS = [*[(form, "PROJECTION") for form in PROJECTIONS], *[(form, "BOUNDED") for form in BOUNDED], *[(form, "ENTROPIC") for form in ENTROPIC]]
 EACH = pytest.mark.parametrize("form, solver", FORMS, ids=lambda value: getattr(value, "__name__", value))
 
 
 def draw(parameters, rng, batch=BATCH):
     values = [rng.normal(size=(batch, *parameter.shape)) for parameter in parameters]
+    values = [v + v.swapaxes(-1, -2) if len(p.shape) == 2 else v for v, p in zip(values, parameters, strict=True)]
     return [np.abs(v) + 0.1 if p.is_nonneg() else v for v, p in zip(values, parameters, strict=True)]
 
 
@@ -119,16 +135,17 @@ def both(form):
 def test_is_as_without(form, solver, rng):
     mine, plain = both(form)
     assert primary(mine) == solver
-    assert primary(plain) not in ("BOUNDED", "ENTROPIC")
-    assert mine.layer.kernel.method is Method.ARROW
-    assert plain.layer.kernel.method is not Method.ARROW
+    assert primary(plain) not in ("BOUNDED", "ENTROPIC", "PROJECTION")
+    assert mine.layer.kernel.method.is_structured
+    assert not plain.layer.kernel.method.is_structured
     values = draw(form()[1], rng)
     got, want = mine.solve(*values), plain.solve(*values)
     assert set(np.ravel(got.info.solver)) == {solver}
     np.testing.assert_allclose(got.variables[0], want.variables[0], rtol=0, atol=1e-9)
     np.testing.assert_allclose(got.objective, want.objective, rtol=0, atol=1e-9)
     for one, other in zip(got.dual.values(), want.dual.values(), strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
+        for part, like in zip(one, other, strict=True):
+            np.testing.assert_allclose(part, like, rtol=0, atol=1e-9)
     cotangents = [rng.normal(size=want.variables[0].shape)]
     pulled, info = mine.vjp(values, cotangents)
     for one, other in zip(pulled, plain.vjp(values, cotangents)[0], strict=True):
@@ -183,6 +200,12 @@ KINKS = {
     "inside": (box, np.zeros(N)),
     "caps met": (capped_simplex, np.array([1.0, 1.0, 0.0, 0.0, 0.0, 0.0])),
     "plane met": (hyperplane, np.zeros(N)),
+    "tip": (second_order, np.zeros(N)),
+    "inside of a cone": (second_order, np.array([3.0, 1.0, 1.0, 1.0, 0.0, 0.0])),
+    "boundary of a cone": (second_order, np.array([2.0, 1.0, 1.0, 1.0, 1.0, 0.0])),
+    "inside of the polar cone": (second_order, np.array([-3.0, 1.0, 1.0, 1.0, 0.0, 0.0])),
+    "zero matrix": (semidefinite, np.zeros((3, 3))),
+    "definite matrix": (semidefinite, np.diag([1.0, 2.0, 1.0])),
 }
 
 
@@ -191,13 +214,20 @@ def test_kinks_are_as_without(name, rng):
     form, z = KINKS[name]
     mine, plain = both(form)
     np.testing.assert_allclose(mine(z)[0], plain(z)[0], rtol=0, atol=1e-12)
-    cotangents = [rng.normal(size=N)]
+    cotangents = [rng.normal(size=z.shape)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         (got, info), (want, other) = mine.vjp([z], cotangents), plain.vjp([z], cotangents)
     np.testing.assert_allclose(got[0], want[0], rtol=0, atol=1e-9)
     for flag in ("weakly_active", "not_unique", "dependent"):
         assert getattr(info, flag) == getattr(other, flag), flag
+
+
+def test_kink_between_matrices_has_the_mean_of_both_sides(rng):
+    cotangent = rng.normal(size=(3, 3))
+    (z_bar,), info = both(semidefinite)[0].vjp([np.diag([1.0, 0.0, -1.0])], [cotangent])
+    assert info.weakly_active
+    np.testing.assert_allclose(np.diag(z_bar), [cotangent[0, 0], 0.5 * cotangent[1, 1], 0.0], atol=1e-12)
 
 
 def test_solution_at_bounds_alone_stays(rng):
@@ -240,6 +270,7 @@ LOOKALIKES = {
     ),
     "entropy of some": lambda x, z: ([cp.sum(x) == 1, x >= 0], -z @ x - cp.sum(cp.entr(x[1:]))),
     "capped entropy": lambda x, z: ([cp.sum(x) == 1, x <= 0.17], -z @ x - cp.sum(cp.entr(x))),
+    "stretched cone": lambda x, z: ([cp.SOC(x[0], 2 * x[1:])], cp.sum_squares(cp.multiply(np.arange(1, N + 1), x - z))),
     "uneven pair": lambda x, z: ([cp.sum(x) == 2], -z @ x - cp.sum(cp.entr(x) + 2 * cp.entr(1 - x))),
 }
 
@@ -252,7 +283,7 @@ def test_lookalikes_are_solved_as_well(name, rng):
     mine, plain = (CvxpyLayer(problem, [z], [x], recognise=r) for r in (True, False))
     values, cotangents = [rng.normal(size=(3, N))], [rng.normal(size=(3, N))]
     got = mine.solve(*values)
-    assert not set(np.ravel(got.info.solver)) & {"BOUNDED", "ENTROPIC"}
+    assert not set(np.ravel(got.info.solver)) & {"BOUNDED", "ENTROPIC", "PROJECTION"}
     np.testing.assert_allclose(got.variables[0], plain(*values)[0], rtol=0, atol=1e-9)
     np.testing.assert_allclose(mine.vjp(values, cotangents)[0], plain.vjp(values, cotangents)[0], rtol=0, atol=1e-8)
 

@@ -6,8 +6,10 @@ from enum import Enum
 
 from cvxlayers.derivative.arrow import factorise_arrow
 from cvxlayers.derivative.dense import factorise_dense
+from cvxlayers.derivative.isotropic import factorise_isotropic
 from cvxlayers.derivative.sparse import factorise_sparse
 from cvxlayers.derivative.system import Factorisation, System
+from cvxlayers.isotropic import find_isotropic, require_isotropic
 from cvxlayers.program import Structure
 from cvxlayers.separable import require, separate
 
@@ -21,6 +23,12 @@ class Method(Enum):
     DENSE = "dense"
     SPARSE = "sparse"
     ARROW = "arrow"
+    ISOTROPIC = "isotropic"
+
+    @property
+    def is_structured(self) -> bool:
+        """Whether it uses more of the structure than its sparsity, and takes a whole batch at once."""
+        return self in (Method.ARROW, Method.ISOTROPIC)
 
 
 def choose_method(structure: Structure, recognise: bool = False) -> Method:
@@ -28,8 +36,10 @@ def choose_method(structure: Structure, recognise: bool = False) -> Method:
 
     Args:
         structure: what the programs share.
-        recognise: whether to use that few rows couple the variables, where they do.
+        recognise: whether to use that few rows couple the variables, or that the program is a projection on a cone.
     """
+    if recognise and find_isotropic(structure) is not None:
+        return Method.ISOTROPIC
     if recognise and separate(structure) is not None:
         return Method.ARROW
     order = structure.n + structure.m
@@ -42,10 +52,16 @@ def choose_method(structure: Structure, recognise: bool = False) -> Method:
 
 def factorise(system: System, method: Method, threads: int) -> Factorisation:
     """Factorises the matrices K of a batch of systems."""
-    if method is Method.ARROW:
+    if method.is_structured:
         structure = system.program.structure
         general = choose_method(structure)
-        return factorise_arrow(system, require(structure), lambda other: factorise(other, general, threads))
+
+        def whole(other: System) -> Factorisation:
+            return factorise(other, general, threads)
+
+        if method is Method.ARROW:
+            return factorise_arrow(system, require(structure), whole)
+        return factorise_isotropic(system, require_isotropic(structure), whole)
     if method is Method.DENSE:
         return factorise_dense(system, threads)
     return factorise_sparse(system, threads)

@@ -16,11 +16,12 @@ from cvxlayers.solvers.direct import Direct
 from cvxlayers.solvers.ecos import ECOS
 from cvxlayers.solvers.entropic import Entropic
 from cvxlayers.solvers.piqp import PIQP, prefers_dense
+from cvxlayers.solvers.projection import Projection
 from cvxlayers.solvers.scs import SCS
 from cvxlayers.solvers.solver import Solver
 
 # Solvers of recognised forms: closed forms, or one equation for each item.
-FORMS: tuple[Solver, ...] = (Bounded(), Entropic())
+FORMS: tuple[Solver, ...] = (Bounded(), Entropic(), Projection())
 SOLVERS: dict[str, Solver] = {
     solver.name: solver for solver in (Direct(), DAQP(), PIQP(), Clarabel(), SCS(), ECOS(), *FORMS)
 }
