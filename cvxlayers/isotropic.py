@@ -31,10 +31,10 @@ class Isotropic:
 
     def holds(self, rho: Float[np.ndarray, "leading m"]) -> Bool[np.ndarray, " leading"]:
         """Returns for which items ρ is positive, and has one value in each curved cone."""
-        found = (np.isfinite(rho) & (rho > 0)).all(axis=1)
+        found = np.all(np.isfinite(rho) & (rho > 0), axis=1)
         for rows in self.curved:
             found &= np.ptp(rho[:, rows], axis=1) <= _EQUAL * np.abs(rho[:, rows.start])
-        return found
+        return np.asarray(found)
 
 
 _KNOWN: WeakKeyDictionary[Structure, Isotropic | None] = WeakKeyDictionary()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -21,99 +23,107 @@ def _x():
     return cp.Variable(N, name="x"), cp.Parameter(N, name="z")
 
 
+def _minimise(cost: Any, constraints: Sequence[Any] = ()) -> cp.Problem:
+    return cp.Problem(cp.Minimize(cost), list(constraints))
+
+
 def box():
     x, z = _x()
-    return cp.Problem(cp.Minimize(cp.sum_squares(x - z)), [x >= -0.5, x <= 0.75]), [z], [x]
+    return _minimise((cp.sum_squares(x - z)), [x >= -0.5, x <= 0.75]), [z], [x]
 
 
 def parametric_box():
     x, z = _x()
     low, width = cp.Parameter(N, name="low"), cp.Parameter(N, nonneg=True, name="width")
-    return cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x) - z @ x), [x >= low, x <= low + width]), [z, low, width], [x]
+    return _minimise((0.5 * cp.sum_squares(x) - z @ x), [x >= low, x <= low + width]), [z, low, width], [x]
 
 
 def simplex():
     x, z = _x()
-    return cp.Problem(cp.Minimize(cp.sum_squares(x - z)), [cp.sum(x) == 1, x >= 0]), [z], [x]
+    return _minimise((cp.sum_squares(x - z)), [cp.sum(x) == 1, x >= 0]), [z], [x]
 
 
 def simplex_of_any_size():
     x, z = _x()
     total = cp.Parameter(nonneg=True, name="total")
-    return cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x) - z @ x), [x >= 0, cp.sum(x) == total]), [z, total], [x]
+    return _minimise((0.5 * cp.sum_squares(x) - z @ x), [x >= 0, cp.sum(x) == total]), [z, total], [x]
 
 
 def capped_simplex():
     x, z = _x()
-    return cp.Problem(cp.Minimize(cp.sum_squares(x - z)), [x <= 1, cp.sum(x) == 2, x >= 0]), [z], [x]
+    return _minimise((cp.sum_squares(x - z)), [x <= 1, cp.sum(x) == 2, x >= 0]), [z], [x]
 
 
 def weighted_budget():
     x, z = _x()
     price, weight = cp.Parameter(N, nonneg=True, name="price"), np.linspace(0.5, 2.0, N)
     cost = cp.sum(cp.multiply(weight, cp.square(x))) - z @ x
-    return cp.Problem(cp.Minimize(cost), [price @ x <= 1, x >= -1, 2 * x <= 3]), [z, price], [x]
+    return _minimise((cost), [price @ x <= 1, x >= -1, 2 * x <= 3]), [z, price], [x]
 
 
 def hyperplane():
     x, z = _x()
-    return cp.Problem(cp.Minimize(cp.sum_squares(x - z)), [np.linspace(-1, 2, N) @ x <= 0.1]), [z], [x]
+    return _minimise((cp.sum_squares(x - z)), [np.linspace(-1, 2, N) @ x <= 0.1]), [z], [x]
 
 
 def softmax():
     x, z = _x()
-    return cp.Problem(cp.Minimize(-z @ x - cp.sum(cp.entr(x))), [cp.sum(x) == 1]), [z], [x]
+    return _minimise((-z @ x - cp.sum(cp.entr(x))), [cp.sum(x) == 1]), [z], [x]
 
 
 def softmax_with_bounds():
     x, z = _x()
-    return cp.Problem(cp.Maximize(z @ x + 0.5 * cp.sum(cp.entr(x))), [x >= 0, x <= 1, cp.sum(x) == 1]), [z], [x]
+    return _minimise(-(z @ x + 0.5 * cp.sum(cp.entr(x))), [x >= 0, x <= 1, cp.sum(x) == 1]), [z], [x]
 
 
 def weighted_entropy():
     x, z = _x()
     price, weight = cp.Parameter(N, pos=True, name="price"), np.linspace(0.5, 2.0, N)
     cost = -z @ x - cp.sum(cp.multiply(weight, cp.entr(2 * x + 0.1)))
-    return cp.Problem(cp.Minimize(cost), [(price + 1) @ x <= 2]), [z, price], [x]
+    return _minimise((cost), [(price + 1) @ x <= 2]), [z, price], [x]
 
 
 def relative_entropy():
     x, z = _x()
     prior = cp.Parameter(N, pos=True, name="prior")
-    return cp.Problem(cp.Minimize(cp.sum(cp.rel_entr(x, prior + 0.2)) - z @ x), [cp.sum(x) == 1]), [z, prior], [x]
+    return _minimise((cp.sum(cp.rel_entr(x, prior + 0.2)) - z @ x), [cp.sum(x) == 1]), [z, prior], [x]
 
 
 def soft_top_k():
     x, z = _x()
     cost = -z @ x - cp.sum(cp.entr(x) + cp.entr(1 - x))
-    return cp.Problem(cp.Minimize(cost), [cp.sum(x) == 2]), [z], [x]
+    return _minimise((cost), [cp.sum(x) == 2]), [z], [x]
 
 
 def fermi():
     x, z = _x()
-    return cp.Problem(cp.Minimize(-z @ x - cp.sum(cp.entr(x)) - cp.sum(cp.entr(1 - x)))), [z], [x]
+    return _minimise(-z @ x - cp.sum(cp.entr(x)) - cp.sum(cp.entr(1 - x))), [z], [x]
 
 
 def semidefinite():
     X, Z = cp.Variable((3, 3), symmetric=True, name="X"), cp.Parameter((3, 3), symmetric=True, name="Z")
-    return cp.Problem(cp.Minimize(cp.sum_squares(X - Z)), [X >> 0]), [Z], [X]
+    return _minimise((cp.sum_squares(X - Z)), [X >> 0]), [Z], [X]
 
 
 def shifted_semidefinite():
     X, Z = cp.Variable((3, 3), PSD=True, name="X"), cp.Parameter((3, 3), symmetric=True, name="Z")
-    return cp.Problem(cp.Minimize(3 * cp.sum_squares(X) - cp.trace(Z @ X))), [Z], [X]
+    return _minimise(3 * cp.sum_squares(X) - cp.trace(Z @ X)), [Z], [X]
 
 
 def second_order():
     x, z = _x()
-    return cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x - z)), [cp.SOC(x[0], x[1:])]), [z], [x]
+    return _minimise((0.5 * cp.sum_squares(x - z)), [cp.SOC(x[0], x[1:])]), [z], [x]
 
 
 BOUNDED = [box, parametric_box, simplex, simplex_of_any_size, capped_simplex, weighted_budget, hyperplane]
 ENTROPIC = [softmax, softmax_with_bounds, weighted_entropy, relative_entropy, soft_top_k, fermi]
 PROJECTIONS = [semidefinite, shifted_semidefinite, second_order]
-FORMS = [*[(form, "PROJECTION") for form in PROJECTIONS], *[(form, "BOUNDED") for form in BOUNDED], *[(form, "ENTROPIC") for form in ENTROPIC]]
-EACH = pytest.mark.parametrize("form, solver", FORMS, ids=lambda value: getattr(value, "__name__", value))
+FORMS = [
+    *[(form, "PROJECTION") for form in PROJECTIONS],
+    *[(form, "BOUNDED") for form in BOUNDED],
+    *[(form, "ENTROPIC") for form in ENTROPIC],
+]
+EACH = pytest.mark.parametrize(("form", "solver"), FORMS, ids=lambda value: getattr(value, "__name__", value))
 
 
 def draw(parameters, rng, batch=BATCH):
@@ -241,7 +251,7 @@ def test_solution_at_bounds_alone_stays(rng):
 def test_infeasible_sets_have_their_status(rng):
     x, z = _x()
     total = cp.Parameter(name="total")
-    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - z)), [x >= 0, x <= 1, cp.sum(x) == total])
+    problem = _minimise((cp.sum_squares(x - z)), [x >= 0, x <= 1, cp.sum(x) == total])
     values = rng.normal(size=(4, N)), np.array([1.0, -1.0, N + 1.0, N])
     found = [CvxpyLayer(problem, [z, total], [x], recognise=r).solve(*values, on_failure="nan") for r in (True, False)]
     np.testing.assert_array_equal(found[0].status, found[1].status)
@@ -279,7 +289,7 @@ LOOKALIKES = {
 def test_lookalikes_are_solved_as_well(name, rng):
     x, z = _x()
     constraints, cost = LOOKALIKES[name](x, z)
-    problem = cp.Problem(cp.Minimize(cost), constraints)
+    problem = _minimise((cost), constraints)
     mine, plain = (CvxpyLayer(problem, [z], [x], recognise=r) for r in (True, False))
     values, cotangents = [rng.normal(size=(3, N))], [rng.normal(size=(3, N))]
     got = mine.solve(*values)
@@ -309,7 +319,7 @@ def separable_programs(draw_):
         constraints.append(bound[kind])
     order = rng.permutation(len(constraints))
     cost = cp.sum(cp.multiply(weight, cp.square(x))) + z @ x
-    return cp.Problem(cp.Minimize(cost), [constraints[k] for k in order]), z, x, rng
+    return _minimise((cost), [constraints[k] for k in order]), z, x, rng
 
 
 @settings(max_examples=40, deadline=None)

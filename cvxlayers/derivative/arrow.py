@@ -36,8 +36,10 @@ Matrices = Float[np.ndarray, "batch _coupling _coupling"]
 
 @dataclass(frozen=True, eq=False)
 class _Bound:
-    """Some bounds: coefficients c, roots r of the eigenvalues d, which are equations, 1/(1 − d) of the others,
-    and the weight c² d/(1 − d) that these add to the curvature."""
+    """Some bounds: coefficients c, and roots r of the eigenvalues d; which are equations, and what the others add.
+
+    That is `weight`, c² d/(1 − d), to the curvature, and `soft`, 1/(1 − d), times their right-hand sides.
+    """
 
     bounds: Bounds
     c: Float[np.ndarray, "leading _terms"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System
 from cvxlayers.isotropic import Isotropic

@@ -54,7 +54,7 @@ class Entropic(Solver):
         return {}
 
     def solve(self, program: ConeProgram, options: Options) -> Solution:
-        """Solves all items at once; where a bound is active, or a weight is not positive, it leaves the item unsolved."""
+        """Solves all items at once; it leaves those with an active bound unsolved."""
         parts = require(program.structure)
         terms = [_terms(program, group) for group in parts.entropies]
         solution = unsolved(program.structure, program.batch)
@@ -149,9 +149,7 @@ def _valid(term: _Weights) -> Bool[np.ndarray, " leading"]:
     return sound.all(axis=1)
 
 
-def _priced(
-    solution: Solution, program: ConeProgram, parts: Separable, response: _Response, q: Vectors
-) -> Vectors:
+def _priced(solution: Solution, program: ConeProgram, parts: Separable, response: _Response, q: Vectors) -> Vectors:
     """Finds the multiplier ν of the row, and returns the costs q + aν."""
     row, batch = int(parts.coupling[0]), program.batch
     a = np.broadcast_to(parts.coupling_matrix(program.A)[:, 0][:, parts.main], (batch, q.shape[1]))

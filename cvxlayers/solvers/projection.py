@@ -1,4 +1,4 @@
-"""Projections onto cones: of matrices on the positive semidefinite ones, of vectors on second-order cones, and others."""
+"""Projections onto cones: of matrices on the positive semidefinite ones, of vectors on second-order cones."""
 
 from __future__ import annotations
 
