@@ -15,8 +15,8 @@ from cvxlayers.program import Structure
 _DOUBLE, _INDEX = 8, 4
 _METHODS = {
     Method.DENSE: "dense factorisation of the KKT system (LAPACK)",
-    Method.ARROW: "elimination of all but the few rows that couple the variables",
-    Method.ISOTROPIC: "in the eigenbasis of the projection on the cone, where the KKT system is diagonal",
+    Method.ARROW: "arrow factorisation: elimination of all but the few rows that couple the variables",
+    Method.ISOTROPIC: "isotropic: in the eigenbasis of the projection on the cone, where the KKT system is diagonal",
     Method.SPARSE: "sparse factorisation of the KKT system (QDLDL)",
 }
 # What programs are that have a solver of their own.

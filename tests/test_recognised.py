@@ -323,6 +323,15 @@ def separable_programs(draw_):
     return _minimise((cost), [constraints[k] for k in order]), z, x, rng
 
 
+@pytest.mark.parametrize("recognise", [True, False])
+def test_nothing_is_left_where_equalities_fix_everything(recognise):
+    x, z = cp.Variable(1), cp.Parameter(1)
+    problem = _minimise(cp.sum_squares(x) + z @ x, [2 * x == 1])
+    layer = CvxpyLayer(problem, [z], [x], recognise=recognise)
+    np.testing.assert_allclose(layer(np.ones(1))[0], [0.5])
+    np.testing.assert_allclose(layer.vjp([np.ones(1)], [np.ones(1)])[0][0], [0.0], atol=1e-15)
+
+
 @settings(max_examples=40, deadline=None)
 @given(separable_programs())
 def test_any_separable_program_is_as_without(case):

@@ -79,7 +79,10 @@ def _solves(program: ConeProgram) -> Iterator[Solve]:
     size = structure.n + structure.m
     entries = structure.P.nnz + 2 * structure.A.nnz
     factorise = _factorise_sparse if size >= _LARGE and entries <= _SPARSE * size**2 else _factorise_dense
-    if len(program.P) == len(program.A) == 1:
+    if not size:
+        # LAPACK takes no empty matrices.
+        yield from ((lambda r: (r, r)) for _ in range(batch))
+    elif len(program.P) == len(program.A) == 1:
         solve = factorise(program, program.P[0], program.A[0])
         yield from (solve for _ in range(batch))
     else:
