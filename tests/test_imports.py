@@ -22,7 +22,7 @@ FLOORS = (
     {"errors"},
     {"arrays", "cones", "differentiation", "domain", "memory", "parallel"},
     {"program"},
-    {"kkt", "linear_map", "parameter_map", "report"},
+    {"isotropic", "kkt", "linear_map", "parameter_map", "report", "separable"},
     {"compiled", "directions"},
     {"canonical", "derivative", "result", "ridge", "solvers"},
     {"reduction"},
