@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import cvxpy as cp
+import numpy as np
 
 from benchmarks.contest import Array
 from benchmarks.peers.layers import Text
@@ -13,14 +14,13 @@ from benchmarks.peers.layers import Text
 _TIGHT = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
 
 
-def approximate(text: Text, data: Mapping[str, Array], *, gp: bool = False) -> list[tuple[list[Any], list[Any]]]:
-    """Returns, for each item, the values of the problem's variables and of its constraints' duals, in its order."""
-    problem, parameters, _ = text
+def approximate(text: Text, data: Mapping[str, Array], *, gp: bool = False) -> list[tuple[Array, list[Any]]]:
+    """Returns, for each item, the value of the variable, and of the duals of all constraints, in their order."""
+    problem, parameters, (variable,) = text
     found = []
     for index in range(len(next(iter(data.values())))):
         for parameter, value in zip(parameters, data.values(), strict=True):
             parameter.value = value[index]
         problem.solve(solver=cp.CLARABEL, gp=gp, **_TIGHT)
-        values = [variable.value for variable in problem.variables()]
-        found.append((values, [constraint.dual_value for constraint in problem.constraints]))
+        found.append((np.array(variable.value), [constraint.dual_value for constraint in problem.constraints]))
     return found

@@ -62,7 +62,7 @@ def _item(
     J = np.empty((0, 0))
     for _ in range(_STEPS):
         F = residual(z, theta).numpy()
-        J = torch.func.jacfwd(residual, chunk_size=512)(z, theta).numpy()
+        J = torch.func.jacfwd(residual)(z, theta).numpy()
         step = np.linalg.solve(J, F)
         z = z - torch.tensor(step)
         if np.abs(step).max() <= 1e-14 * max(1.0, float(z.abs().max())):

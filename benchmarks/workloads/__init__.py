@@ -25,6 +25,7 @@ NAMES = (
     "geometric_program",
     "isotonic",
     "reductions",
+    "cocp_box",
 )
 
 

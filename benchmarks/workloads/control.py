@@ -148,9 +148,7 @@ def exact_answer(build: partial[Text], horizon: int, bound: float | None, data: 
         starts = [np.zeros(m * horizon)] * len(weights)
         marks = [np.zeros(m * horizon)] * len(weights)
     else:
-        problem = build()
-        position = problem[0].variables().index(problem[2][0])
-        starts = [values[position].ravel() for values, _ in approximate(problem, data)]
+        starts = [controls.ravel() for controls, _ in approximate(build(), data)]
         slopes = [_slope(horizon, start, index, data) for index, start in enumerate(starts)]
         # At a bound the cost still falls outwards.
         marks = [

@@ -46,9 +46,9 @@ def prepare(*, batch: int, seed: int) -> Task:
 def _exact(data: Mapping[str, Array], weights: Array) -> Answer:
     problem = text()
     starts, marks = [], []
-    for values, duals in approximate(problem, data, gp=True):
+    for size, duals in approximate(problem, data, gp=True):
         multipliers = np.abs(np.array(duals, dtype=float))
-        starts.append(np.concatenate([np.ravel(values[0]), multipliers]))
+        starts.append(np.concatenate([size, multipliers]))
         marks.append(multipliers > 1e-6)
     return implicit_answer(_conditions, starts, marks, data, weights)
 

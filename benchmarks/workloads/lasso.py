@@ -34,7 +34,7 @@ def prepare(*, rows: int, columns: int, batch: int, seed: int) -> Task:
 
 def _exact(problem: Text, data: Mapping[str, Array], weights: Array) -> Answer:
     """Solves on the support: a coefficient is zero where its gradient stays below the penalty."""
-    starts = [values[0] for values, _ in approximate(problem, data)]
+    starts = [x for x, _ in approximate(problem, data)]
     gradient = np.einsum("bmn,bm->bn", data["A"], data["b"] - np.einsum("bmn,bn->bm", data["A"], np.stack(starts)))
     signs = np.where(np.abs(gradient) > data["penalty"][:, None] - 1e-6, np.sign(gradient), 0.0)
     return implicit_answer(_conditions, starts, list(signs), data, weights)

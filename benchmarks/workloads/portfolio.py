@@ -56,8 +56,8 @@ def prepare(*, assets: int, everything: int, batch: int, seed: int) -> Task:
 
 def _exact(problem: Text, constants: Mapping[str, Array], data: Mapping[str, Array], weights: Array) -> Answer:
     found = approximate(problem, data)
-    starts = [np.append(values[0], duals[0]) for values, duals in found]
-    held = [(np.asarray(duals[1]) < values[0]) for values, duals in found]
+    starts = [np.append(w, duals[0]) for w, duals in found]
+    held = [np.asarray(duals[1]) < w for w, duals in found]
     fixed = {name: torch.tensor(value) for name, value in constants.items()}
     return implicit_answer(partial(_conditions, **fixed), starts, held, data, weights)
 

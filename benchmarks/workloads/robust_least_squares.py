@@ -31,8 +31,7 @@ def prepare(*, n: int, batch: int, seed: int) -> Task:
 
 
 def _exact(problem: Text, data: Mapping[str, Array], weights: Array) -> Answer:
-    position = problem[0].variables().index(problem[2][0])
-    starts = [values[position] for values, _ in approximate(problem, data)]
+    starts = [x for x, _ in approximate(problem, data)]
     return implicit_answer(_conditions, starts, [np.zeros(1)] * len(starts), data, weights)
 
 

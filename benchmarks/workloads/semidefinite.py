@@ -59,11 +59,7 @@ def text(order: int, quadratic: bool) -> Text:
 
 
 def _exact(problem: Text, argument: Callable[..., Tensor], data: Mapping[str, Array], weights: Array) -> Answer:
-    position = problem[0].variables().index(problem[2][0])
-    starts = [
-        np.concatenate([np.asarray(values[position]).ravel(), np.ravel(duals[0])])
-        for values, duals in approximate(problem, data)
-    ]
+    starts = [np.concatenate([X.ravel(), np.ravel(duals[0])]) for X, duals in approximate(problem, data)]
     return implicit_answer(partial(_conditions, argument), starts, [np.zeros(1)] * len(starts), data, weights)
 
 

@@ -38,8 +38,7 @@ def prepare(*, n: int, batch: int, seed: int) -> Task:
 
 def _exact(problem: Text, data: Mapping[str, Array], weights: Array) -> Answer:
     """Starts from the directions of the residuals; where a residual vanishes, from no direction at all."""
-    position = problem[0].variables().index(problem[2][0])
-    solutions = [values[position] for values, _ in approximate(problem, data)]
+    solutions = [x for x, _ in approximate(problem, data)]
     starts, marks = [], []
     for x, A, b in zip(solutions, data["A"], data["b"], strict=True):
         residuals = (A @ x - b).reshape(-1, _GROUP)
