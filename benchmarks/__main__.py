@@ -65,9 +65,9 @@ def _about() -> list[str]:
     found = ", ".join(f"{name} {number}" for name, number in versions().items())
     return [
         "Written by `make bench`. Times in ms, median (minimum) of interleaved rounds; compile in ms. A ratio is the",
-        "peer's time, forward and backward, to ours in the same process: above 1, ours is faster. Errors: the largest of",
-        "an item's solution; of gradients the median over items and parameters, and the largest. Above 5e-3 a contender",
-        "is marked, and does not count.",
+        "peer's time, forward and backward, to ours in the same process: above 1, ours is faster. Errors are relative:",
+        "the largest of an item's solution; of gradients the median over items and parameters, and the largest. Above",
+        "5e-3 a contender is marked, and does not count.",
         "",
         f"Versions: {found}.",
     ]

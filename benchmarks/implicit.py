@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from benchmarks.contest import Array
+from benchmarks.contest import Answer, Array
 from benchmarks.torch_layer import make_answer
-from benchmarks.contest import Answer
 
 Tensor = torch.Tensor
 # Residual of z and the parameters of one item: F(z, mark, **parameters) = 0, with as many equations as unknowns. The

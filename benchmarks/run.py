@@ -18,9 +18,9 @@ from benchmarks.contest import Score
 from benchmarks.one_row import contenders
 from benchmarks.workload import Row
 
-PACKAGES = (
-    "cvxlayers cvxpy cvxpylayers moreau diffcp qpth proxsuite qpax jaxopt mpc torch jax numpy scipy clarabel daqp piqp scs"
-)
+PACKAGES = """
+cvxlayers cvxpy cvxpylayers moreau diffcp qpth proxsuite qpax jaxopt mpc torch jax numpy scipy clarabel daqp piqp scs
+""".split()
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def finished(folder: Path, row: Row) -> Result | None:
 
 
 def run_row(folder: Path, row: Row, settings: Settings, say: Callable[[str], None] = print) -> Result:
-    """Runs a row: all contenders in one process or, where that process dies, each beside this library in one of its own.
+    """Runs a row: all contenders in one process or, where it dies, each beside this library in one of its own.
 
     Args:
         folder: where the result is kept.
@@ -94,7 +94,7 @@ def run_row(folder: Path, row: Row, settings: Settings, say: Callable[[str], Non
 def versions() -> dict[str, str]:
     """Returns the versions of what is installed of the libraries that take part."""
     found = {}
-    for name in PACKAGES.split():
+    for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:

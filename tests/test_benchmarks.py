@@ -1,4 +1,4 @@
-"""The benchmarks: each workload at a tiny size against its own reference, the contest, and the tables; no peer needed."""
+"""The benchmarks: each workload at a tiny size against its own reference, the contest, and the tables."""
 
 from __future__ import annotations
 

@@ -46,7 +46,11 @@ def moreau_entries(
     if quadratic:
         choices["cvxpylayers + Moreau, interior point"] = {"solver": "ipm"}
     return [
-        Entry(name, partial(_peer, text, data, weights, gp, {"solver": "MOREAU", "solver_args": arguments}), imports=_MOREAU)
+        Entry(
+            name,
+            partial(_peer, text, data, weights, gp, {"solver": "MOREAU", "solver_args": arguments}),
+            imports=_MOREAU,
+        )
         for name, arguments in choices.items()
     ]
 

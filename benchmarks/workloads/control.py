@@ -28,7 +28,7 @@ def text(n: int, m: int, horizon: int, bound: float | None, root: bool = False) 
         m: number of controls.
         horizon: number of steps.
         bound: of each control, if any.
-        root: whether the costs are written with square roots of Q and R, for layers that take no parametric `quad_form`.
+        root: whether Q and R are given by their square roots, for layers that take no parametric `quad_form`.
     """
     A, B, x0 = cp.Parameter((n, n), name="A"), cp.Parameter((n, m), name="B"), cp.Parameter(n, name="x0")
     X, U = cp.Variable((n, horizon + 1), name="X"), cp.Variable((m, horizon), name="U")
@@ -141,7 +141,9 @@ def _mpc(horizon: int, bound: float | None, data: Mapping[str, Array], weights: 
     return layer_contender(call, data, weights)
 
 
-def exact_answer(build: partial[Text], horizon: int, bound: float | None, data: dict[str, Array], weights: Array) -> Answer:
+def exact_answer(
+    build: partial[Text], horizon: int, bound: float | None, data: dict[str, Array], weights: Array
+) -> Answer:
     """Solves for the controls alone: the gradient of the rollout's cost is zero where they are within the bounds."""
     m = data["R"].shape[-1]
     if bound is None:
@@ -163,7 +165,9 @@ def _slope(horizon: int, u: Array, index: int, data: Mapping[str, Array]) -> Arr
     return _conditions(horizon, torch.tensor(u), torch.zeros(len(u), dtype=torch.float64), **item).numpy()
 
 
-def _conditions(horizon: int, z: Tensor, mark: Tensor, Q: Tensor, R: Tensor, A: Tensor, B: Tensor, x0: Tensor) -> Tensor:
+def _conditions(
+    horizon: int, z: Tensor, mark: Tensor, Q: Tensor, R: Tensor, A: Tensor, B: Tensor, x0: Tensor
+) -> Tensor:
     """The derivative of the cost by the adjoint recursion, or the distance to the bound that is active."""
     u = z.reshape(-1, horizon)
     states = [x0]

@@ -27,7 +27,7 @@ def qp_problem(n: int, equalities: int, inequalities: int) -> Text:
 
 
 def prepare(*, n: int, batch: int, seed: int) -> Task:
-    """Makes the programs, the layers, and the exact answer; diffcp takes no parametric `quad_form`, see `square_root`."""
+    """Makes the programs, the layers, and the exact answer. diffcp takes no parametric `quad_form`."""
     equalities, inequalities = ROWS_OF.get(n, (n // 3, n // 2))
     programs = random_programs(batch, n, equalities, inequalities, seed)
     data, weights = programs.parameters, programs.weights

@@ -63,7 +63,14 @@ def _conditions(z: torch.Tensor, active: torch.Tensor, **limits: torch.Tensor) -
         used = torch.stack(
             [torch.logaddexp(h + w, h + d) + np.log(2.0), w + d, w - h, h - w, w - d, d - w],
         )
-        allowed = [limits["wall"], limits["floor"], 1 / limits["low"], limits["high"], 1 / limits["narrow"], limits["wide"]]
+        allowed = [
+            limits["wall"],
+            limits["floor"],
+            1 / limits["low"],
+            limits["high"],
+            1 / limits["narrow"],
+            limits["wide"],
+        ]
         return used - torch.log(torch.stack(allowed))
 
     values, pull = torch.func.vjp(slack, logs)

@@ -1,4 +1,4 @@
-"""Markowitz portfolios over a factor model: minimise −μᵀw + ‖Fᵀw‖² + ‖d∘w‖² over the simplex, 200 assets, 10 factors."""
+"""Markowitz portfolios over a factor model: minimise −μᵀw + ‖Fᵀw‖² + ‖d∘w‖² over the simplex."""
 
 from __future__ import annotations
 

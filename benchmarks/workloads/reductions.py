@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
 from unittest.mock import patch
 
 from benchmarks.contest import Contender, Entry
-from benchmarks.torch_layer import layer_contender
 from benchmarks.workload import Row, Task, Workload
 
 # What is compared: workloads, with their sizes.

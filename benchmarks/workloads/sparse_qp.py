@@ -60,7 +60,9 @@ def prepare(*, n: int, batch: int, seed: int) -> Task:
 
 
 def _times(pattern: sp.coo_array, values: Array, x: Array) -> Array:
-    return np.stack([sp.coo_array((v, pattern.coords), shape=pattern.shape) @ z for v, z in zip(values, x, strict=True)])
+    return np.stack(
+        [sp.coo_array((v, pattern.coords), shape=pattern.shape) @ z for v, z in zip(values, x, strict=True)]
+    )
 
 
 def _exact(problem: Text, both: tuple[sp.coo_array, sp.coo_array], data: Mapping[str, Array], weights: Array) -> Answer:
