@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from fnmatch import fnmatch
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -87,7 +88,7 @@ def _brief(result: Result) -> dict[str, Any]:
 
 def _chosen(row: Row, options: argparse.Namespace) -> bool:
     named = not options.workload or row.workload in options.workload
-    return named and (options.batch is None or row.batch == options.batch) and options.row in row.name
+    return named and (options.batch is None or row.batch == options.batch) and fnmatch(row.name, options.row)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--workload", action="append", choices=NAMES, help="only this one; may be repeated")
     parser.add_argument("--batch", type=int, help="only rows of this batch size")
-    parser.add_argument("--row", default="", help="only rows whose name contains this")
+    parser.add_argument("--row", default="*", help="only rows of this name, in which * stands for anything")
     parser.add_argument("--fresh", action="store_true", help="run finished rows again")
     parser.add_argument("--memory", action="store_true", help="measure memory in every row")
     for field in fields(Settings):

@@ -119,11 +119,11 @@ class _Runner:
     step: list[float] = field(default_factory=list)
     used: float = 0.0
 
-    def turn(self, counts: bool) -> None:
-        """Does the work once."""
+    def turn(self, counts: bool, seconds: float) -> None:
+        """Does the work once; it counts after the warm-up, and as soon as it is the last time."""
         forward, step = _clock(self.contender.forward), _clock(self.contender.step)
         self.used += forward + step
-        if counts:
+        if counts or self.used >= seconds:
             self.forward.append(forward)
             self.step.append(step)
 
@@ -138,7 +138,7 @@ def race(
         reference: the exact answer.
         repetitions: rounds that count.
         warmup: rounds before them.
-        seconds: a contender that has used as many, and has been measured twice, drops out.
+        seconds: a contender that has used as many, and has been measured, drops out.
     """
     runners: list[_Runner] = []
     failures: list[Score] = []
@@ -148,11 +148,11 @@ def race(
     gc.disable()
     try:
         for round_ in range(warmup + repetitions):
-            left = [runner for runner in runners if runner.used < seconds or len(runner.step) < 2]
+            left = [runner for runner in runners if runner.used < seconds or not runner.step]
             # Whoever goes first finds the caches as the last round left them: the first place goes round.
             shift = round_ % max(len(left), 1)
             for runner in [*left[shift:], *left[:shift]]:
-                runner.turn(round_ >= warmup or runner.used >= seconds)
+                runner.turn(round_ >= warmup, seconds)
             gc.collect()
     finally:
         gc.enable()

@@ -58,7 +58,7 @@ def _item(
     def residual(unknowns: Tensor, data: dict[str, Tensor]) -> Tensor:
         return conditions(unknowns, mark, **data)
 
-    J = np.empty((0, 0))
+    J, step = np.empty((0, 0)), np.empty(0)
     for _ in range(_STEPS):
         F = residual(z, theta).numpy()
         J = torch.func.jacfwd(residual)(z, theta).numpy()
@@ -71,6 +71,6 @@ def _item(
             raise ArithmeticError(f"Newton's method has not converged: its last step is {np.abs(step).max():.1e}")
     upstream = np.concatenate([weights, np.zeros(len(z) - len(weights))])
     adjoint = np.linalg.solve(J.T, upstream)
-    _, pull = torch.func.vjp(lambda data: residual(z, data), theta)
-    (pulled,) = pull(torch.tensor(-adjoint))
-    return z.numpy(), {name: value.numpy() for name, value in pulled.items()}
+    inputs = {name: value.requires_grad_() for name, value in theta.items()}
+    pulled = torch.autograd.grad(residual(z, inputs), list(inputs.values()), torch.tensor(-adjoint))
+    return z.numpy(), {name: value.numpy() for name, value in zip(theta, pulled, strict=True)}

@@ -104,7 +104,7 @@ def entries_of(
         dense: whether diffcp's dense mode fits into memory.
     """
     theirs = text if peer_text is None else peer_text
-    ours = our_entry(text, data, weights, **({"gp": True} if gp else {}))
+    ours = our_entry(text, data, weights, gp=gp)
     return [
         ours,
         *moreau_entries(theirs, data, weights, gp=gp, quadratic=quadratic),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from importlib import import_module
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -38,7 +39,7 @@ def text(n: int, m: int, horizon: int, bound: float | None, root: bool = False) 
     else:
         Q, R = cp.Parameter((n, n), PSD=True, name="Q"), cp.Parameter((m, m), PSD=True, name="R")
         cost = sum(cp.quad_form(X[:, t + 1], Q) + cp.quad_form(U[:, t], R) for t in range(horizon))
-    constraints = [X[:, 0] == x0, X[:, 1:] == A @ X[:, :-1] + B @ U]
+    constraints: list[Any] = [X[:, 0] == x0, X[:, 1:] == A @ X[:, :-1] + B @ U]
     if bound is not None:
         # As matrix products, since cvxpylayers 1.2 with Moreau drops bounds of variables by themselves.
         constraints += [2 * U <= 2 * bound, -2 * U <= 2 * bound]

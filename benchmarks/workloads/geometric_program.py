@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -22,7 +23,7 @@ def text() -> Text:
     wall, floor, low, high, narrow, wide = (cp.Parameter(pos=True, name=name) for name in NAMES)
     size = cp.Variable(3, pos=True, name="size")
     h, w, d = size[0], size[1], size[2]
-    constraints = [
+    constraints: list[Any] = [
         2 * (h * w + h * d) <= wall,
         w * d <= floor,
         h / w >= low,
@@ -73,9 +74,9 @@ def _conditions(z: torch.Tensor, active: torch.Tensor, **limits: torch.Tensor) -
         ]
         return used - torch.log(torch.stack(allowed))
 
-    values, pull = torch.func.vjp(slack, logs)
-    (pulled,) = pull(torch.where(active, multipliers, torch.zeros_like(multipliers)))
-    return torch.cat([pulled - 1, torch.where(active, values, multipliers)])
+    held = torch.where(active, multipliers, torch.zeros_like(multipliers))
+    pulled = torch.func.jacfwd(slack)(logs).mT @ held
+    return torch.cat([pulled - 1, torch.where(active, slack(logs), multipliers)])
 
 
 WORKLOAD = Workload(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -33,8 +34,8 @@ def text(constants: Mapping[str, Array], assets: int, factor: float = 1.0) -> Te
         F, d = cp.Parameter((assets, _FACTORS), name="F"), cp.Parameter(assets, nonneg=True, name="d")
         parameters = [means, F, d]
     cost = cp.sum_squares(F.T @ w) + cp.sum_squares(cp.multiply(d, w)) - means @ w
-    bound = w >= 0 if factor == 1 else factor * w >= 0
-    return cp.Problem(cp.Minimize(cost), [cp.sum(w) == 1, bound]), parameters, [w]
+    constraints: list[Any] = [cp.sum(w) == 1, w >= 0 if factor == 1 else factor * w >= 0]
+    return cp.Problem(cp.Minimize(cost), constraints), parameters, [w]
 
 
 def prepare(*, assets: int, everything: int, batch: int, seed: int) -> Task:

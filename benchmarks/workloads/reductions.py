@@ -22,7 +22,7 @@ _OF: tuple[tuple[str, dict[str, int], int], ...] = (
 )
 
 
-def prepare(*, batch: int, seed: int, which: int, **_: int) -> Task:
+def prepare(*, batch: int, seed: int, which: int) -> Task:
     """Takes this library's contender from another workload, and builds it again without eliminating anything."""
     from benchmarks.workloads import load
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cvxpy as cp
 import numpy as np
 import torch
@@ -20,7 +22,8 @@ def text(n: int, factor: float = 1.0) -> Text:
     del factor
     c, x = cp.Parameter(n, name="c"), cp.Variable(n, name="x")
     entropy = cp.sum(cp.entr(x)) + cp.sum(cp.entr(1 - x))
-    return cp.Problem(cp.Maximize(c @ x + entropy), [cp.sum(x) == K]), [c], [x]
+    constraints: list[Any] = [cp.sum(x) == K]
+    return cp.Problem(cp.Maximize(c @ x + entropy), constraints), [c], [x]
 
 
 def formula(c: torch.Tensor) -> torch.Tensor:
@@ -45,7 +48,7 @@ def formula(c: torch.Tensor) -> torch.Tensor:
 
 def exact(c: Array) -> Array:
     """Returns the solution by Brent's method, polished, and below it its Jacobian."""
-    shift = brentq(lambda s: expit(c + s).sum() - K, -50 - c.max(), 50 - c.min(), xtol=1e-15, rtol=1e-15)
+    shift = brentq(lambda s: expit(c + s).sum() - K, -50 - c.max(), 50 - c.min(), xtol=1e-15)
     x = expit(c + shift)
     slopes = x * (1 - x)
     return np.vstack([x, np.diag(slopes) - np.outer(slopes, slopes) / slopes.sum()])

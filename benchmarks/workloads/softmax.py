@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cvxpy as cp
 import numpy as np
 import torch
@@ -15,7 +17,8 @@ def text(n: int, factor: float = 1.0) -> Text:
     """Returns the problem, its scores and its variable; the entropy keeps x positive."""
     del factor
     c, x = cp.Parameter(n, name="c"), cp.Variable(n, name="x")
-    return cp.Problem(cp.Maximize(c @ x + cp.sum(cp.entr(x))), [cp.sum(x) == 1]), [c], [x]
+    constraints: list[Any] = [cp.sum(x) == 1]
+    return cp.Problem(cp.Maximize(c @ x + cp.sum(cp.entr(x))), constraints), [c], [x]
 
 
 def exact(c: Array) -> Array:

@@ -28,18 +28,22 @@ def patterns(n: int, seed: int) -> tuple[sp.coo_array, sp.coo_array]:
 def text(n: int, seed: int) -> Text:
     """Returns: minimise ½‖x‖² + pᵀx over Ax = b, Gx ≤ h, where a and g hold the non-zeros of A and G."""
     A, G = patterns(n, seed)
-    p, b, h = cp.Parameter(n, name="p"), cp.Parameter(A.shape[0], name="b"), cp.Parameter(G.shape[0], name="h")
+    p, b, h = cp.Parameter(n, name="p"), cp.Parameter(n // 10, name="b"), cp.Parameter(n // 2, name="h")
     a, g = cp.Parameter(A.nnz, name="a"), cp.Parameter(G.nnz, name="g")
     x = cp.Variable(n, name="x")
     objective = cp.Minimize(0.5 * cp.sum_squares(x) + p @ x)
-    return cp.Problem(objective, [_product(A, a, x) == b, _product(G, g, x) <= h]), [p, a, b, g, h], [x]
+    return (
+        cp.Problem(objective, [_product(A, n // 10, a, x) == b, _product(G, n // 2, g, x) <= h]),
+        [p, a, b, g, h],
+        [x],
+    )
 
 
-def _product(pattern: sp.coo_array, values: cp.Parameter, x: cp.Variable) -> cp.Expression:
+def _product(pattern: sp.coo_array, rows: int, values: cp.Parameter, x: cp.Variable) -> cp.Expression:
     """Returns the product of a sparse matrix with x: gather, multiply, and add up within the rows."""
     count = pattern.nnz
-    gather = sp.csr_array((np.ones(count), (np.arange(count), pattern.col)), shape=(count, pattern.shape[1]))
-    add = sp.csr_array((np.ones(count), (pattern.row, np.arange(count))), shape=(pattern.shape[0], count))
+    gather = sp.csr_array((np.ones(count), (np.arange(count), pattern.col)), shape=(count, x.size))
+    add = sp.csr_array((np.ones(count), (pattern.row, np.arange(count))), shape=(rows, count))
     return add @ cp.multiply(values, gather @ x)
 
 
@@ -52,7 +56,7 @@ def prepare(*, n: int, batch: int, seed: int) -> Task:
         "a": a,
         "b": _times(A, a, inside),
         "g": g,
-        "h": _times(G, g, inside) + rng.uniform(size=(batch, G.shape[0])),
+        "h": _times(G, g, inside) + rng.uniform(size=(batch, n // 2)),
     }
     weights = rng.normal(size=(batch, n))
     build = partial(text, n, seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cvxpy as cp
 import numpy as np
 import torch
@@ -14,8 +16,8 @@ from benchmarks.workloads.simplex import workload
 def text(n: int, factor: float = 1.0) -> Text:
     """Returns the problem, its scores and its variable."""
     c, x = cp.Parameter(n, name="c"), cp.Variable(n, name="x")
-    bound = x >= 0 if factor == 1 else factor * x >= 0
-    return cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [cp.sum(x) == 1, bound]), [c], [x]
+    constraints: list[Any] = [cp.sum(x) == 1, x >= 0 if factor == 1 else factor * x >= 0]
+    return cp.Problem(cp.Minimize(cp.sum_squares(x - c)), constraints), [c], [x]
 
 
 def formula(c: torch.Tensor) -> torch.Tensor:
