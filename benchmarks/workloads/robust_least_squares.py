@@ -16,10 +16,16 @@ from benchmarks.peers.layers import Text, entries_of
 from benchmarks.workload import Bar, Row, Task, Workload
 
 
-def text(n: int) -> Text:
-    """Returns the problem, its parameters and its variable."""
+def text(n: int, factor: float = 1.0) -> Text:
+    """Returns the problem, its parameters and its variable.
+
+    Args:
+        n: number of variables.
+        factor: by which x is multiplied: cvxpylayers 1.2 with Moreau drops the cone of a bare variable otherwise.
+    """
     A, b, x = cp.Parameter((2 * n, n), name="A"), cp.Parameter(2 * n, name="b"), cp.Variable(n, name="x")
-    return cp.Problem(cp.Minimize(cp.norm(A @ x - b) + cp.norm(x))), [A, b], [x]
+    size = cp.norm(x) if factor == 1 else cp.norm(factor * x) / factor
+    return cp.Problem(cp.Minimize(cp.norm(A @ x - b) + size)), [A, b], [x]
 
 
 def prepare(*, n: int, batch: int, seed: int) -> Task:
@@ -27,7 +33,8 @@ def prepare(*, n: int, batch: int, seed: int) -> Task:
     rng = np.random.default_rng(seed)
     data = {"A": rng.normal(size=(batch, 2 * n, n)), "b": rng.normal(size=(batch, 2 * n))}
     weights, build = rng.normal(size=(batch, n)), partial(text, n)
-    return Task(entries_of(build, data, weights, quadratic=False), partial(_exact, build(), data, weights))
+    entries = entries_of(build, data, weights, peer_text=partial(build, 2.0), quadratic=False)
+    return Task(entries, partial(_exact, build(), data, weights))
 
 
 def _exact(problem: Text, data: Mapping[str, Array], weights: Array) -> Answer:
