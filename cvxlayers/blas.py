@@ -29,7 +29,8 @@ _limit = _Limit()
 def one_thread_each(batch: int) -> Iterator[None]:
     """Holds BLAS at one thread for as long as any call is inside; a single item may use all there are.
 
-    Its own threads would compete with the pool's, and on matrices of a hundred rows cost more than they share.
+    Its own threads would compete with the pool's, and on matrices of a hundred rows cost more than they share. OpenBLAS
+    heeds the thread that first set its number of threads, as a rule the main one: in others this may change nothing.
     """
     if batch <= 1:
         yield

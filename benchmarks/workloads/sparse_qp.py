@@ -72,19 +72,21 @@ def _times(pattern: sp.coo_array, values: Array, x: Array) -> Array:
 def _exact(problem: Text, both: tuple[sp.coo_array, sp.coo_array], data: Mapping[str, Array], weights: Array) -> Answer:
     """Solves the optimality conditions on the active set, by dense linear algebra."""
     items = []
-    for index, (_, duals) in enumerate(approximate(problem, data)):
+    for index, (x, duals) in enumerate(approximate(problem, data)):
         item = {name: value[index] for name, value in data.items()}
-        items.append(_exact_item(both, item, duals[1], weights[index]))
+        items.append(_exact_item(both, item, x, duals[1], weights[index]))
     gradients = {name: np.stack([item.gradients[name] for item in items]) for name in data}
     return Answer(np.stack([item.solution for item in items]), gradients)
 
 
-def _exact_item(both: tuple[sp.coo_array, sp.coo_array], item: dict[str, Array], dual: Array, weights: Array) -> Answer:
+def _exact_item(
+    both: tuple[sp.coo_array, sp.coo_array], item: dict[str, Array], start: Array, dual: Array, weights: Array
+) -> Answer:
     A, G = (
         sp.coo_array((values, pattern.coords), shape=pattern.shape).toarray()
         for pattern, values in zip(both, (item["a"], item["g"]), strict=True)
     )
-    active = dual > 1e-7
+    active = dual > item["h"] - G @ start
     B, right = np.vstack([A, G[active]]), np.concatenate([item["b"], item["h"][active]])
     # ½‖x + p‖² over Bx = right: x = −p − Bᵀλ with BBᵀλ = −Bp − right.
     BB = B @ B.T
