@@ -72,7 +72,7 @@ class Score:
     Attributes:
         name: the contender.
         kind: as of its entry.
-        compile: seconds to build it, and of what its first call took longer than later ones.
+        compile: seconds to build it, and what its first calls took longer than later ones.
         forward: seconds of each forward pass.
         step: seconds of each forward and backward pass.
         solution_error: largest relative error of an item's solution.
@@ -181,12 +181,13 @@ def _enter(entry: Entry, reference: Answer, runners: list[_Runner], failures: li
 
 
 def start(entry: Entry) -> _Runner:
-    """Builds a contender and calls it once."""
+    """Builds a contender, and calls it once in either way: some compile on their first call."""
     for module in entry.imports:
         import_module(module)
     started = perf_counter()
     contender = entry.build()
     built = perf_counter()
+    contender.forward()
     hand_out = contender.step()
     return _Runner(entry, contender, hand_out(), built - started, perf_counter() - built)
 
@@ -208,7 +209,7 @@ def _score(runner: _Runner, reference: Answer, ours: float | None) -> Score:
     return Score(
         runner.entry.name,
         runner.entry.kind,
-        runner.building + max(0.0, runner.first - median(runner.step)),
+        runner.building + max(0.0, runner.first - median(runner.forward) - median(runner.step)),
         runner.forward,
         runner.step,
         solution.max().item(),
