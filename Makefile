@@ -46,7 +46,7 @@ $(MATRIX): matrix-%: .venv-cvxpy-%/stamp
 	$(QUIET_THREADS) .venv-cvxpy-$*/bin/python -m pytest -n $(WORKERS) $(MATRIX_TESTS)
 
 clean:  ## remove environments, caches and outputs
-	rm -rf .venv .venv-* outputs benchmarks/results/rows build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* outputs benchmarks/results build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is as new as the environment beside it, which is made again where pyproject.toml is newer.
