@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,9 @@ def approximate(text: Text, data: Mapping[str, Array], *, gp: bool = False) -> l
     for index in range(len(next(iter(data.values())))):
         for parameter, value in zip(parameters, data.values(), strict=True):
             parameter.value = value[index]
-        problem.solve(solver=cp.CLARABEL, gp=gp, **_TIGHT)
+        with warnings.catch_warnings():
+            # Newton's method goes on from here, and says where it does not arrive.
+            warnings.filterwarnings("ignore", message="Solution may be inaccurate")
+            problem.solve(solver=cp.CLARABEL, gp=gp, **_TIGHT)
         found.append((np.array(variable.value), [constraint.dual_value for constraint in problem.constraints]))
     return found

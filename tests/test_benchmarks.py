@@ -20,6 +20,9 @@ from benchmarks.workload import Bar, Row
 from benchmarks.workloads import NAMES, all_rows, load
 from benchmarks.workloads.dense_qp import qp_problem
 
+# PyTorch says this of itself, when it differentiates forward.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+
 TINY: dict[str, dict[str, Any]] = {
     "dense_qp": {"n": 6},
     "square_root": {"n": 6},
