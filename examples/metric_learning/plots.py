@@ -32,8 +32,9 @@ def draw_weights(axes: Any, table: TableOfData, weights: torch.Tensor) -> None:
 
 
 def draw_bars(axes: Any, names: Sequence[str], values: torch.Tensor) -> None:
-    """Draws what the price of each feature has become, on a logarithmic axis about one."""
+    """Draws what the price of each feature has become, from one."""
     axes.barh(range(len(names)), values - 1, left=1, color=COLOURS[1])
+    axes.axvline(1.0, color="0.6", linewidth=1)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set(xscale="log", title="price of a feature, 1 at first")
+    axes.set(title="price of a feature, 1 at first")

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from cvxlayers.torch import CvxpyLayer
 from examples.experiment import Context, Experiment, Outcome
-from examples.metric_learning.learn import Plan, draw_batch, train
+from examples.metric_learning.learn import Plan, train
 from examples.metric_learning.market import METHODS
 from examples.metric_learning.model import Coefficients, Metric, Weights, choice_layer, fit, fit_layer
 from examples.metric_learning.plots import COLOURS, draw_bars, draw_weights
@@ -22,6 +22,7 @@ from examples.metric_learning.tables import TABLES, TableOfData
 
 OFFERED, CHOSEN = 20, 3
 PRICE = 0.02  # of each squared coefficient, at first
+SPEED = 5.0  # of the logarithms of the prices, beside the weights of the network
 FOLDS, HELD_OUT = 5, 0.25
 TEST_OFFERS = 2000
 
@@ -34,7 +35,7 @@ class Settings:
 
     repeats: int = 2
     hidden: int = 50
-    steps: int = 100
+    steps: int = 60
     batch: int = 64
     lr: float = 0.01
     smoothing: float = 0.3
@@ -46,12 +47,16 @@ class TwoMetrics(torch.nn.Module):
     def __init__(self, features: int, hidden: int, seed: int) -> None:
         super().__init__()
         self.samples = Metric(features, hidden, seed)
-        self.log_prices = torch.nn.Parameter(torch.full((features,), PRICE, dtype=torch.float64).log())
+        self.slow_logs = torch.nn.Parameter(torch.zeros(features, dtype=torch.float64))
 
     def fit(self, layer: CvxpyLayer, table: TableOfData) -> Coefficients:
         """Returns the coefficients under both, the last of them the constant, which has no price."""
-        prices = torch.cat([self.log_prices.exp(), self.log_prices.new_zeros(1)])
+        prices = torch.cat([PRICE * self.prices(), self.slow_logs.new_zeros(1)])
         return fit(layer, _with_one(table.x), table.y, self.weights(table), prices)
+
+    def prices(self) -> Coefficients:
+        """Returns the prices of the features, one at first."""
+        return (SPEED * self.slow_logs).exp()
 
     def weights(self, table: TableOfData) -> Weights:
         """Returns the weights of the samples."""
@@ -69,7 +74,7 @@ class Found:
 
 def draw_offers(table: TableOfData, count: int, generator: torch.Generator) -> Offers:
     """Returns offers, each of twenty items of a table."""
-    return torch.stack([draw_batch(len(table.y), OFFERED, generator) for _ in range(count)])
+    return torch.rand(count, len(table.y), generator=generator).topk(OFFERED, dim=1).indices
 
 
 def quality(coefficients: Coefficients, table: TableOfData, offers: Offers) -> float:
@@ -153,13 +158,13 @@ def _draw(figure: Any, shown: list[tuple[str, Found]], metrics: dict[str, Any]) 
     for axes, (name, found) in zip(rows, shown, strict=True):
         with torch.no_grad():
             draw_weights(axes[0], found.known, found.metrics.weights(found.known))
-            draw_bars(axes[1], found.known.names, found.metrics.log_prices.exp() / PRICE)
+            draw_bars(axes[1], found.known.names, found.metrics.prices())
         each = [metrics[f"{name}_decision_quality_{method}_each"] for method in METHODS]
         for values in zip(*each, strict=True):
             axes[2].plot(range(len(METHODS)), values, "o-", color="0.8", markerfacecolor=COLOURS[0], markersize=4)
         axes[2].plot(range(len(METHODS)), [sum(value) / len(value) for value in each], "k_", markersize=24)
         axes[2].set_xticks(range(len(METHODS)), ["least\nsquares", "metric", "direct"])
-        axes[2].set(title=f"{name}: quality of choices, a line a fold")
+        axes[2].set(title=f"{name}: quality, a line a fold")
 
 
 REGRESSION = Experiment(
