@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -60,7 +61,7 @@ def walk_forward(weeks: Weeks, folds: int, known: int, held_out: int) -> Iterato
     """Yields folds whose test weeks follow one another up to the last; each learns from the weeks just before."""
     first = known + held_out
     edges = np.linspace(first, len(weeks), folds + 1).astype(int)
-    for start, end in zip(edges[:-1], edges[1:], strict=True):
+    for start, end in itertools.pairwise(edges):
         middle = start - held_out
         yield Fold(weeks[middle - known : middle], weeks[middle:start], weeks[start:end])
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +51,7 @@ class Days:
 
 
 def draw_market(days: int, stocks: int, rng: np.random.Generator) -> Days:
-    """Draws a market: what can be known is linear in one direction, and a cubic that least squares cannot see in another."""
+    """Draws a market: known are a line in one direction, and in another a cubic that least squares cannot see."""
     directions = rng.normal(size=(FEATURES, 2))
     directions /= np.linalg.norm(directions, axis=0)
     features = rng.normal(size=(days, stocks, FEATURES))
