@@ -37,9 +37,9 @@ class Settings:
     known: int = 416
     held_out: int = 104
     stretch: int = 8
-    batch: int = 16
-    steps: int = 30
-    lr: float = 0.05
+    batch: int = 8
+    steps: int = 10
+    lr: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -178,5 +178,5 @@ PORTFOLIO = Experiment(
     "portfolio",
     "A portfolio of twenty real stocks trained on growth net of costs, walking forward.",
     run,
-    {"ci": Settings(folds=2, stretch=8, batch=8, steps=5), "full": Settings()},
+    {"ci": Settings(folds=2, stretch=4, steps=5), "full": Settings()},
 )

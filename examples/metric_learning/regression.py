@@ -33,7 +33,7 @@ Offers = Int[torch.Tensor, "offers items"]
 class Settings:
     """How often the five folds are drawn anew, and how the metric is learned."""
 
-    repeats: int = 2
+    repeats: int = 1
     hidden: int = 50
     steps: int = 60
     batch: int = 64
