@@ -26,7 +26,6 @@ from cvxlayers.derivative import (
     Point,
     jvp,
     linearise,
-    microseconds,
     vjp,
     worst_of,
 )
@@ -259,9 +258,8 @@ class Layer:
         """
         solved = np.flatnonzero(forward.ok)
         everything = len(solved) == forward.program.batch
-        order = self.kernel.structure.n + self.kernel.structure.m
-        threads = len(worthwhile_chunks(len(solved), forward.options.threads, microseconds(order)))
-        footprint = 8 * (2 * order * order + self.compiled.parameters.width)
+        threads = len(worthwhile_chunks(len(solved), forward.options.threads, self.kernel.free_microseconds))
+        footprint = self.kernel.factor_bytes + 8 * self.compiled.parameters.width
         count = max(threads, len(solved) * footprint // _CACHE)
         if self.differentiation.kind == "lpgd":  # the solver has threads of its own
             threads = count = 1

@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from scipy.linalg import lapack
 
 from cvxlayers.cones import IdentityBasis
-from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, relative_residual
+from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, refine, relative_residual
+from cvxlayers.kkt import dense_microseconds
 from cvxlayers.parallel import map_chunks, worthwhile_chunks
 from cvxlayers.program import Vectors
 
@@ -19,7 +20,7 @@ Matrices = Float[np.ndarray, "batch k k"]
 
 # A ratio of LU pivots below this makes an item suspect; an eigenvalue ratio below the second makes it singular.
 _SUSPECT, _SINGULAR = 1e-9, 1e-12
-_REFINE_ABOVE, _REFINEMENTS = 1e-13, 3
+_REFINEMENTS = 3
 # A residual above the first is worth another method; the shift of the regularised one; a null vector's parts above
 # the last are not rounding.
 _ESCALATE, _SHIFT, _PART = 1e-8, 1e-9, 1e-6
@@ -47,23 +48,7 @@ class Group:
         n, rhs = first.shape[1], np.concatenate([first, second], axis=1)
         degenerate = np.zeros(len(rhs), dtype=bool)
         degenerate[list(self.pseudo_inverses)] = True
-        solution = self._back_substitute(rhs, np.arange(len(rhs)))
-        gap = rhs - np.concatenate(self.system.matvec(solution[:, :n], solution[:, n:]), axis=1)
-        residual = relative_residual(gap, rhs)
-        for _ in range(_REFINEMENTS):
-            items = np.flatnonzero((residual > _REFINE_ABOVE) & ~degenerate)
-            if not len(items):
-                break
-            refined = solution[items] + self._back_substitute(gap[items], items)
-            product = self.system.item(items).matvec(refined[:, :n], refined[:, n:])
-            refined_gap = rhs[items] - np.concatenate(product, axis=1)
-            refined_residual = relative_residual(refined_gap, rhs[items])
-            better = refined_residual < residual[items]
-            if not better.any():
-                break
-            chosen = items[better]
-            solution[chosen], gap[chosen] = refined[better], refined_gap[better]
-            residual[chosen] = refined_residual[better]
+        solution, residual = refine(self.system, rhs, self._back_substitute, ~degenerate)
         for item in np.flatnonzero((residual > _ESCALATE) & np.isfinite(residual) & ~degenerate).tolist():
             solution[item], residual[item] = self._escalate(item, rhs[item], solution[item], residual[item])
         return Solve(solution[:, :n], solution[:, n:], residual)
@@ -155,11 +140,6 @@ def factorise_dense(system: System, threads: int) -> DenseFactorisation:
     return DenseFactorisation(groups)
 
 
-def microseconds(order: int) -> float:
-    """Returns about how long LAPACK takes to factorise a matrix K."""
-    return 1e-4 * order**3
-
-
 def _factorise_group(
     system: System, items: Int[np.ndarray, " group"], kept: Int[np.ndarray, "group kept"], threads: int
 ) -> Group:
@@ -170,7 +150,7 @@ def _factorise_group(
         # K is symmetric, so the transpose of a row-major item is K itself, in the order that LAPACK overwrites.
         return [lapack.dgetrf(item.T, overwrite_a=1)[1] for item in factors[piece]]
 
-    pieces = worthwhile_chunks(len(factors), threads, microseconds(factors.shape[1]))
+    pieces = worthwhile_chunks(len(factors), threads, dense_microseconds(factors.shape[1]))
     pivots = [pivot for part in map_chunks(factorise, pieces, threads) for pivot in part]
     return Group(mine, items, kept, factors, pivots, *_rank(mine, kept, factors))
 

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from cvxlayers.errors import CvxlayersError, CvxlayersWarning
-from cvxlayers.parallel import map_chunks, worthwhile_chunks
-from cvxlayers.program import ConeProgram, Solution, Status, Structure
+from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
+from cvxlayers.program import ConeProgram, Solution, Status
 from cvxlayers.solvers.certificate import certify
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.optimality import violation
@@ -21,6 +21,8 @@ from cvxlayers.solvers.solver import Options, Solver
 # Relative violation of the optimality conditions up to which a point that its solver calls inaccurate is accurate
 # after all, and beyond which one that its solver calls solved is inaccurate; the polish rescues what lies between.
 _SOLVED, _ROUGH = 1e-8, 1e-6
+# Bytes of dense matrices that may be in memory at once.
+_MEMORY = 2**26
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,10 @@ class Outcome:
     solution: Solution
     names: tuple[str, ...]
     served: Int[np.ndarray, "#batch"]
+
+    def item(self, index: Int[np.ndarray, " k"]) -> Outcome:
+        """Returns the outcome of some items."""
+        return Outcome(_item(self.solution, index), self.names, self.served[index])
 
     @property
     def solvers(self) -> list[str]:
@@ -80,19 +86,16 @@ def _solve(
     program: ConeProgram, plan: Plan, options: Options, threads: int
 ) -> tuple[Solution, Int[np.ndarray, "#batch"]]:
     """Solves a batch of finite programs, and says which solver of the plan served each item."""
-    pieces = worthwhile_chunks(program.batch, threads, _microseconds(program.structure))
+    structure, primary = program.structure, plan.primary
+    pieces = worthwhile_chunks(program.batch, threads, primary.free_microseconds(structure))
+    dense = program.batch * primary.dense_bytes(structure) // _MEMORY
+    pieces = pieces if len(pieces) > dense else chunks(program.batch, dense + 1)
     results = map_chunks(lambda piece: _solve_chunk(program.item(piece), plan, options), pieces, threads)
     if len(results) == 1:
         return results[0]
     solutions, served = zip(*results, strict=True)
     columns = ([getattr(solution, field.name) for solution in solutions] for field in fields(Solution))
     return Solution(*(np.concatenate(column) for column in columns)), np.concatenate(served)
-
-
-def _microseconds(structure: Structure) -> float:
-    """A crude estimate of what an item costs: interior points cost ten times more than active sets."""
-    item = 10.0 + structure.n * (structure.n + structure.m) / 50
-    return item if structure.cone.polyhedral else 10 * item
 
 
 def _solve_chunk(program: ConeProgram, plan: Plan, options: Options) -> tuple[Solution, Int[np.ndarray, "#batch"]]:
