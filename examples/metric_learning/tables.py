@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -45,12 +46,12 @@ def load_cars() -> TableOfData:
         "weight": "Weight_in_lbs",
         "acceleration": "Acceleration",
     }
-    frame = data.cars().dropna(subset=["Miles_per_Gallon", "Horsepower"])
-    features = [frame[column].to_numpy(dtype=float) for column in columns.values()]
-    features.append(frame["Year"].dt.year.to_numpy(dtype=float))
-    features += [(frame["Origin"] == origin).to_numpy(dtype=float) for origin in ("USA", "Japan")]
-    x = torch.stack([torch.as_tensor(feature.copy()) for feature in features], dim=1)
-    y = torch.as_tensor(frame["Miles_per_Gallon"].to_numpy(dtype=float).copy())
+    cars = [car for car in json.loads(data.cars.raw()) if car["Miles_per_Gallon"] and car["Horsepower"]]
+    features = [[float(car[column]) for car in cars] for column in columns.values()]
+    features.append([float(car["Year"][:4]) for car in cars])
+    features += [[float(car["Origin"] == origin) for car in cars] for origin in ("USA", "Japan")]
+    x = torch.tensor(features, dtype=torch.float64).T
+    y = torch.tensor([car["Miles_per_Gallon"] for car in cars], dtype=torch.float64)
     return TableOfData(x, y, (*columns, "year", "from USA", "from Japan"), "miles per gallon")
 
 
