@@ -166,7 +166,7 @@ class Kernel:
                 lower = reduced if items is None or len(items) == reduced.full.batch else reduced.item(items)
             small = System(lower.program, without_rows(system.derivative, dropped))
             fold, expand = partial(lower.fold, system), partial(lower.expand, system)
-            return Lifted(factorise(small, self.method, threads), fold, expand)
+            return Lifted(factorise(small, self.method, threads), fold, expand, lower.carry)
 
         return lift
 

@@ -269,7 +269,7 @@ class Layer:
             index = piece if everything else solved[piece]
             program, point = forward.program.item(index), forward.point.item(index)
             reduced = None if forward.reduced is None else forward.reduced.item(index)
-            lin = self._local(program, point, reduced, forward.options)
+            lin = self._local(program, point, reduced, forward)
             return differentiate(lin, solved[piece], [array[piece] for array in arrays])
 
         infos = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)
@@ -284,13 +284,13 @@ class Layer:
         proves = self.kernel.reduction is None and options.plan.primary.proves_convexity(options.solver)
         return self.compiled.blocks_of_P if proves else ()
 
-    def _local(self, program: ConeProgram, point: Point, reduced: Reduced | None, options: CallOptions) -> Local:
-        """Returns what derivatives at the solutions of some programs are computed from."""
+    def _local(self, program: ConeProgram, point: Point, reduced: Reduced | None, forward: Forward) -> Local:
+        """Returns what derivatives at the solutions of some programs of a call are computed from."""
         how = self.differentiation
         if how.kind == "lpgd":
-            return Differences(self.kernel, program, point, options, how.mu)
+            return Differences(self.kernel, program, point, forward.options, how.mu)
         smoothed = Smoothed(program.structure.cone, how.mu) if how.kind == "smoothed" else None
-        return linearise(program, point, self.kernel.factoriser(1, reduced), smoothed)
+        return linearise(program, point, self.kernel.factoriser(1, reduced), smoothed, forward.map.x.apply)
 
     def on_path(self, forward: Forward) -> Forward:
         """Returns the call as if it had ended on the central path, where that is what is differentiated."""

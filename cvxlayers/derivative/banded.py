@@ -8,12 +8,12 @@ be quasi-definite. Items that are singular to working precision are factorised a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.derivative.sparse import SparseItem, factorise_item
+from cvxlayers.derivative.sparse import SparseItem, factorise_item, rank_of
 from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, refine
 from cvxlayers.kkt import BandFactors, band_of, factorise_band
 from cvxlayers.program import Vectors
@@ -79,10 +79,12 @@ def factorise_banded(system: System) -> BandedFactorisation:
         for item in np.flatnonzero(~(smallest > _SUSPECT * largest)).tolist()
         if np.isfinite(largest[item])
     }
-    rank = Rank(condition, np.zeros(batch, dtype=bool), np.zeros(batch, dtype=bool))
-    for item, sparse in suspects.items():
-        rank.condition[item] = sparse.condition
-        rank.not_unique[item], rank.dependent[item] = sparse.singular_along(program.structure.n)
+    not_unique, dependent = np.zeros((2, batch), dtype=bool)
+    rank = Rank(condition, not_unique, dependent, condition.copy(), np.zeros((batch, program.structure.n)))
+    if suspects:
+        items, theirs = list(suspects), rank_of(list(suspects.values()), program.structure.n)
+        for field in fields(Rank):
+            getattr(rank, field.name)[items] = getattr(theirs, field.name)
     return BandedFactorisation(system, factors, suspects, rank)
 
 

@@ -105,7 +105,7 @@ class DenseFactorisation(Factorisation):
         if len(self.groups) == 1:
             return self.groups[0].rank
         if not self.groups:
-            return Rank(np.ones(0), np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
+            return _regular(0, 0)
         order = np.argsort(np.concatenate([group.items for group in self.groups]))
         names = [field.name for field in fields(Rank)]
         return Rank(*(np.concatenate([getattr(group.rank, name) for group in self.groups])[order] for name in names))
@@ -183,25 +183,33 @@ def _rank(
 ) -> tuple[dict[int, Float[np.ndarray, "k k"]], Rank]:
     """Returns the pseudo-inverse of every item that is singular to working precision, and how regular all are."""
     batch, n = len(factors), system.program.structure.n
-    rank = Rank(np.ones(batch), np.zeros(batch, dtype=bool), np.zeros(batch, dtype=bool))
+    rank = _regular(batch, n)
     if not factors.shape[1]:
         return {}, rank
     pivots = np.abs(np.diagonal(factors, axis1=1, axis2=2))
     smallest, largest = pivots.min(axis=1), pivots.max(axis=1)
     rank.condition[:] = np.divide(largest, smallest, out=np.full(batch, np.inf), where=smallest > 0)
+    rank.inverted[:] = rank.condition
     found: dict[int, Float[np.ndarray, "k k"]] = {}
     suspects = np.flatnonzero(~(smallest > _SUSPECT * largest))
     for item in suspects.tolist():
         K = assemble(system.item(np.array([item])), kept[[item]])[0]
         if not np.isfinite(K).all():
             continue
-        rank.condition[item] = _balanced_condition(K)
+        rank.condition[item], rank.inverted[item] = _balanced_conditions(K)
         if rank.condition[item] * _SINGULAR >= 1.0:
             found[item], null = _pseudo_inverse(K)
             weight = np.abs(null).max(axis=1)
             rank.not_unique[item] = weight[:n].max(initial=0.0) > _PART
             rank.dependent[item] = weight[n:].max(initial=0.0) > _PART
+            if rank.not_unique[item]:
+                rank.free[item] = null[:n] @ np.random.default_rng(0).normal(size=null.shape[1])
     return found, rank
+
+
+def _regular(batch: int, n: int) -> Rank:
+    not_unique, dependent = np.zeros((2, batch), dtype=bool)
+    return Rank(np.ones(batch), not_unique, dependent, np.ones(batch), np.zeros((batch, n)))
 
 
 def _balance(K: Float[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]:
@@ -210,11 +218,14 @@ def _balance(K: Float[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]:
     return 1.0 / np.sqrt(np.where(row_sizes > 0, row_sizes, 1.0))
 
 
-def _balanced_condition(K: Float[np.ndarray, "k k"]) -> float:
-    """Returns the condition number of K, once its rows and columns have comparable size."""
+def _balanced_conditions(K: Float[np.ndarray, "k k"]) -> tuple[float, float]:
+    """Returns the condition number of K, once its rows and columns have comparable size, and without its null space."""
     scale = _balance(K)
     sizes = np.abs(np.linalg.eigvalsh(K * np.outer(scale, scale)))
-    return float(sizes.max() / sizes.min()) if sizes.min() > 0 else np.inf
+    largest, smallest = float(sizes.max()), float(sizes.min())
+    regular = sizes[sizes > _SINGULAR * largest]
+    inverted = largest / float(regular.min()) if len(regular) else 1.0
+    return largest / smallest if smallest > 0 else np.inf, inverted
 
 
 def _pseudo_inverse(K: Float[np.ndarray, "k k"]) -> tuple[Float[np.ndarray, "k k"], Float[np.ndarray, "k null"]]:

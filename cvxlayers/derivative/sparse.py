@@ -46,12 +46,6 @@ class SparseItem:
     condition: float
     weakest: Float[np.ndarray, " size"]
 
-    def singular_along(self, n: int) -> tuple[bool, bool]:
-        """Returns whether K is singular along a direction of the first n unknowns, and of the others."""
-        sizes = np.abs(self.weakest) > _PART
-        singular = not self.condition < _SINGULAR
-        return bool(singular and sizes[:n].any()), bool(singular and sizes[n:].any())
-
     def solve(self, rhs: Float[np.ndarray, " size"]) -> tuple[Float[np.ndarray, " size"], float]:
         """Returns the solution and its relative residual."""
         size = np.max(np.abs(rhs), initial=0.0)
@@ -108,9 +102,7 @@ class SparseFactorisation(Factorisation):
     @property
     def rank(self) -> Rank:
         """How regular the balanced matrices are."""
-        condition = np.array([item.condition for item in self.items], dtype=float)
-        found = np.array([item.singular_along(self.n) for item in self.items], dtype=bool).reshape((-1, 2))
-        return Rank(condition, found[:, 0], found[:, 1])
+        return rank_of(self.items, self.n)
 
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for each item."""
@@ -124,6 +116,18 @@ class SparseFactorisation(Factorisation):
         u = np.array([result[0] for result in solved]).reshape(rhs.shape)
         residual = np.array([result[1] for result in solved], dtype=float)
         return Solve(u[:, : self.n], u[:, self.n :], residual)
+
+
+def rank_of(items: Sequence[SparseItem], n: int) -> Rank:
+    """Returns how regular the matrices of some items are, of which the first n unknowns are those of x."""
+    condition = np.array([item.condition for item in items], dtype=float)
+    null = np.array([item.weakest for item in items]).reshape((len(items), -1))
+    singular = ~(condition < _SINGULAR)
+    parts = [singular & (np.max(np.abs(part), axis=1, initial=0.0) > _PART) for part in np.split(null, [n], 1)]
+    scale = np.array([item.scale for item in items]).reshape(null.shape)
+    free = np.where(parts[0][:, None], (scale * null)[:, :n], 0.0)
+    # What else is singular nearly is not known where something is singular.
+    return Rank(condition, parts[0], parts[1], np.minimum(condition, _SINGULAR), free / _largest(free))
 
 
 def factorise_sparse(system: System, threads: int) -> SparseFactorisation:
@@ -183,6 +187,11 @@ def _assemble(system: System) -> tuple[Columns, Values]:
         columns, pattern, A = turn.columns, turn.pattern, turn.apply(U, program.A)
     scaled = A * np.take(system.root, pattern.rows, axis=1)
     return columns, columns.assemble(program.P, scaled, derivative.eigenvalues - 1.0)
+
+
+def _largest(vectors: Vectors) -> Float[np.ndarray, "batch 1"]:
+    size = np.max(np.abs(vectors), axis=1, initial=0.0, keepdims=True)
+    return np.where(size > 0, size, 1.0)
 
 
 def _relative(residual: Float[np.ndarray, " size"], rhs: Float[np.ndarray, " size"]) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -79,11 +79,15 @@ class Rank:
         condition: an estimate of the condition number of K, from what the factorisation computes anyway.
         not_unique: whether K is singular along a direction of x: other solutions are as good.
         dependent: whether K is singular along a direction of y: active constraints depend on one another.
+        inverted: the condition number of the part of K that is inverted: all of it, where it is not singular.
+        free: the x of a random vector [x; z] of the null space where K is singular, else zero.
     """
 
     condition: Float[np.ndarray, " batch"]
     not_unique: Bool[np.ndarray, " batch"]
     dependent: Bool[np.ndarray, " batch"]
+    inverted: Float[np.ndarray, " batch"]
+    free: Vectors
 
 
 class Factorisation(ABC):
@@ -101,16 +105,21 @@ class Factorisation(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Lifted(Factorisation):
-    """A factorised smaller system, to which right-hand sides are folded and from which solutions are expanded."""
+    """A factorised smaller system, to which right-hand sides are folded and from which solutions are expanded.
+
+    `carry` takes what a null vector does to the variables of the smaller system to all variables.
+    """
 
     inner: Factorisation
     fold: Callable[[Vectors, Vectors], tuple[Vectors, Vectors]]
     expand: Callable[[tuple[Vectors, Vectors], tuple[Vectors, Vectors]], tuple[Vectors, Vectors]]
+    carry: Callable[[Vectors], Vectors]
 
     @property
     def rank(self) -> Rank:
         """How regular the smaller systems are."""
-        return self.inner.rank
+        rank = self.inner.rank
+        return replace(rank, free=self.carry(rank.free)) if rank.not_unique.any() else rank
 
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for each item; the residual is that of the smaller system."""

@@ -246,6 +246,14 @@ class Reduced:
             second[:, rows] = (rhs[0] - slope)[:, columns] / self.full.A[:, pivots]
         return first, second
 
+    def carry(self, x: Vectors) -> Vectors:
+        """Returns what the full variables do where the reduced ones move along x, and the data stay."""
+        moved = np.zeros((len(x), self.full.structure.n))
+        moved[:, self.reduction.kept_variables] = x
+        for stack, (F, _, _, _) in zip(self.reduction.stacks, self.affine, strict=True):
+            moved[:, stack.columns] = _apply(F, moved[:, stack.support])
+        return moved
+
     @property
     def _fixed(self) -> tuple[Index, Index, Index]:
         fixed = self.reduction.fixed

@@ -99,25 +99,30 @@ def _solve(
 
 
 def _solve_chunk(program: ConeProgram, plan: Plan, options: Options) -> tuple[Solution, Int[np.ndarray, "#batch"]]:
-    solution = _attempt(program, plan.primary, options)
+    solution, settled = _attempt(program, plan.primary, options)
     served = np.zeros(program.batch, dtype=np.int64)
     # The native options are the primary solver's: the others would not know them.
     common = replace(options, native={})
     for position, solver in enumerate(plan.fallbacks, start=1):
-        pending = np.flatnonzero(_wants_another(solution.status))
+        pending = np.flatnonzero(~settled)
         if not len(pending):
             break
-        second = _attempt(program.item(pending), solver, common)
+        second, settled[pending] = _attempt(program.item(pending), solver, common)
         better = _rank(second.status) < _rank(solution.status[pending])
         served[pending[better]] = position
         solution = _put(solution, pending[better], _item(second, np.flatnonzero(better)))
     return solution, served
 
 
-def _attempt(program: ConeProgram, solver: Solver, options: Options) -> Solution:
-    """Solves with one solver, and replaces what it says of each item by what the data say."""
+def _attempt(program: ConeProgram, solver: Solver, options: Options) -> tuple[Solution, Bool[np.ndarray, "#batch"]]:
+    """Solves with one solver, and replaces what it says of each item by what the data say.
+
+    Returns the solution, and which items are settled: solved, out of time, or proven by a certificate that the solver
+    meant as one. An iterate that happens to certify something is proof only if no other solver knows better.
+    """
     scaling = scale(program)
     solution = scaling.restore(_guarded(scaling.program, solver, options))
+    claimed = _settled(solution.status)
     residual = violation(program, solution)
     status = solution.status
     close = residual <= np.where(status == Status.INACCURATE, max(options.eps, _SOLVED), 0.0)
@@ -125,9 +130,9 @@ def _attempt(program: ConeProgram, solver: Solver, options: Options) -> Solution
     status = np.where(close, Status.SOLVED, np.where(rough, Status.INACCURATE, status))
     solution = replace(solution, status=status)
     doubtful = np.flatnonzero(status != Status.SOLVED)
-    if not len(doubtful):
-        return solution
-    return _put(solution, doubtful, certify(program.item(doubtful), _item(solution, doubtful)))
+    if len(doubtful):
+        solution = _put(solution, doubtful, certify(program.item(doubtful), _item(solution, doubtful)))
+    return solution, _settled(solution.status) & (claimed | (solution.status == Status.SOLVED))
 
 
 def _guarded(program: ConeProgram, solver: Solver, options: Options) -> Solution:
@@ -151,9 +156,9 @@ def _guarded(program: ConeProgram, solver: Solver, options: Options) -> Solution
     return solution
 
 
-def _wants_another(status: Int[np.ndarray, "#batch"]) -> Bool[np.ndarray, "#batch"]:
-    """Which items another solver is worth asking about: not those that are settled, or out of time."""
-    return ~np.isin(status, (Status.SOLVED, Status.INFEASIBLE, Status.UNBOUNDED, Status.TIME_LIMIT))
+def _settled(status: Int[np.ndarray, "#batch"]) -> Bool[np.ndarray, "#batch"]:
+    """Which items no other solver is worth asking about."""
+    return np.isin(status, (Status.SOLVED, Status.INFEASIBLE, Status.UNBOUNDED, Status.TIME_LIMIT))
 
 
 def _rank(status: Int[np.ndarray, "#batch"]) -> Int[np.ndarray, "#batch"]:
