@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from examples.decision.newsvendor import NEWSVENDOR
+from examples.decision.portfolio import PORTFOLIO
 from examples.decision.shortest_path import SHORTEST_PATH
 from examples.experiment import main as run
 
-EXPERIMENTS = [SHORTEST_PATH, NEWSVENDOR]
+EXPERIMENTS = [SHORTEST_PATH, NEWSVENDOR, PORTFOLIO]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
