@@ -133,7 +133,10 @@ def _repeat(settings: Settings, seed: int, context: Context) -> tuple[float, ...
 
     first = Bilinear(settings.rank, torch.Generator().manual_seed(seed)).state_dict()
     first = _train(_likelihood, first, train, settings.likelihood_steps, settings, context)
-    states = [first, *(_train(loss, first, train, settings.steps, settings, context) for loss in (_likelihood, decision))]
+    states = [
+        first,
+        *(_train(loss, first, train, settings.steps, settings, context) for loss in (_likelihood, decision)),
+    ]
     return tuple(share_matched(_model(state, settings)(graphs), graphs) for state in states)
 
 
@@ -190,7 +193,9 @@ class _Picture:
         for values in self.runs:
             axes.plot(range(3), [100 * value for value in values], "o-", color="0.7", markerfacecolor="tab:blue")
         axes.set_xticks(range(3), [name.replace("_", " ") for name in METHODS])
-        axes.set(ylabel="true pairs matched, %", title="Pairs of digits, on images not learned from: a line a repetition")
+        axes.set(
+            ylabel="true pairs matched, %", title="Pairs of digits, on images not learned from: a line a repetition"
+        )
 
 
 MATCHING = Experiment(

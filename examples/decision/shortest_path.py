@@ -88,6 +88,7 @@ def train_model(
 
 
 def with_one(trips: Trips) -> torch.Tensor:
+    """Returns the features of each trip and a one."""
     return torch.cat([trips.x, trips.x.new_ones(len(trips.x), 1)], dim=1)
 
 
