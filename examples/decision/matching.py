@@ -112,14 +112,19 @@ def run(settings: Settings, context: Context) -> Outcome:
     runs = [_repeat(settings, context.seed + index, context) for index in range(settings.repeats)]
     by_method = dict(zip(METHODS, zip(*runs, strict=True), strict=True))
     metrics: dict[str, Any] = {f"matched_{name}": float(np.mean(values)) for name, values in by_method.items()}
-    gains = np.subtract(by_method["decision"], by_method["two_stage_longer"])
+    stages = np.maximum(by_method["two_stage"], by_method["two_stage_longer"])
+    gains = np.subtract(by_method["decision"], stages)
     metrics |= {
         "gain_mean": float(gains.mean()),
         "gain_deviation": float(gains.std()),
         "gain_least": float(gains.min()),
     }
     metrics |= {f"matched_{name}_each": list(values) for name, values in by_method.items()}
-    return Outcome(metrics, ["share of the true pairs that are matched, of images not learned from"], _Picture(runs))
+    return Outcome(
+        metrics,
+        ["share of the true pairs matched, of images not learned from; gains over the better of two stages"],
+        _Picture(runs),
+    )
 
 
 def _repeat(settings: Settings, seed: int, context: Context) -> tuple[float, ...]:
@@ -202,5 +207,5 @@ MATCHING = Experiment(
     "matching",
     "Matching handwritten digits in pairs: weights learned from the matchings they lead to, against two stages.",
     run,
-    {"ci": Settings(1, 100, 3, 300, 20, 16), "full": Settings()},
+    {"ci": Settings(1, 100, 3, 300, 20, 16, 0.005), "full": Settings()},
 )

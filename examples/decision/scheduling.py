@@ -186,5 +186,5 @@ SCHEDULING = Experiment(
     "scheduling",
     "Generation within ramp limits: a forecast of net load trained on cost, through SQP, against likelihood.",
     run,
-    {"ci": Settings(1, 300, 60, 200, 12, 40, 0.01), "full": Settings()},
+    {"ci": Settings(1, 1200, 100, 600, 40, 40, 0.004), "full": Settings()},
 )

@@ -35,7 +35,7 @@ class Settings:
     penalty_steps: int = 25
     steps: int = 100
     batch: int = 32
-    lr: float = 0.01
+    lr: float = 0.001
 
 
 def first_differences(side: int = SIDE) -> Float[np.ndarray, "rows pixels"]:
@@ -115,7 +115,7 @@ def _repeat(layer: CvxpyLayer, settings: Settings, seed: int, context: Context) 
         *(part.split([settings.images, settings.tests]) for part in (clean, noisy)), strict=True
     )
     fixed = Fixed()
-    _train(layer, fixed, train, train_noisy, settings.penalty_steps, 10 * settings.lr, settings, context)
+    _train(layer, fixed, train, train_noisy, settings.penalty_steps, 0.1, settings, context)
     learned = Learned(fixed())
     _train(layer, learned, train, train_noisy, settings.steps, settings.lr, settings, context)
     with torch.no_grad():
@@ -173,5 +173,5 @@ VARIATION_OPERATOR = Experiment(
     "tv-operator",
     "Total-variation denoising of digits: the operator learned, against first differences.",
     run,
-    {"ci": Settings(1, 100, 30, 0.25, 8, 12, 16, 0.02), "full": Settings()},
+    {"ci": Settings(1, 200, 60, 0.25, 10, 16, 16, 0.002), "full": Settings()},
 )
