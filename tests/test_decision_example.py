@@ -138,7 +138,7 @@ def test_expected_cost_of_a_schedule_is_the_mean_over_loads():
 
 def test_schedules_keep_the_ramp_limit_and_have_the_derivative_of_differences(rng):
     solver = scheduler()
-    mean = torch.as_tensor(1.5 + 0.8 * np.sin(np.arange(24) / 3) + 0.05 * rng.normal(size=(2, 24)))
+    mean = torch.as_tensor(1.5 + 2 * np.sin(np.arange(24) / 3) + 0.05 * rng.normal(size=(2, 24)))
     deviation, w = torch.full_like(mean, 0.1), torch.as_tensor(rng.normal(size=(2, 24)))
     direction = torch.as_tensor(rng.normal(size=(2, 24)))
 

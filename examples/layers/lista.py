@@ -161,7 +161,7 @@ def _draw(figure: Any, curve: list[tuple[int, float]], metrics: dict[str, Any]) 
         heights = [metrics[f"{kind}_{name}"] for name in names]
         right.bar(np.arange(2) + offset, heights, 0.38, label=kind.replace("_", " "))
     right.set_xticks(range(2), ["ISTA, as deep", "LISTA"])
-    right.set(title="Relative errors on new images")
+    right.set(ylim=(0, 1.4), title="Relative errors on new images")
     right.legend()
 
 

@@ -32,10 +32,10 @@ class Settings:
     images: int = 800
     tests: int = 200
     noise: float = 0.25
-    penalty_steps: int = 25
-    steps: int = 100
-    batch: int = 32
-    lr: float = 0.001
+    penalty_steps: int = 20
+    steps: int = 60
+    batch: int = 24
+    lr: float = 0.002
 
 
 def first_differences(side: int = SIDE) -> Float[np.ndarray, "rows pixels"]:
