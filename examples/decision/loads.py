@@ -7,6 +7,7 @@ Wetterdienst (2011), test reference years, composed of measurements of 1988 to 2
 from __future__ import annotations
 
 import functools
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,10 @@ def _net_loads() -> tuple[Series, Series]:
         temperature = weather[:, _TEMPERATURE]
         house = {"shlp_type": "EFH", "building_class": 1, "wind_class": 0, "annual_heat_demand": 1.0}
         warmth: Any = bdew.HeatBuilding(hours, temperature=pd.Series(temperature, hours), **house)
-        heat, sun = warmth.get_bdew_profile().to_numpy(), weather[:, _DIRECT] + weather[:, _DIFFUSE]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a later pandas will refuse of demandlib
+            heat = warmth.get_bdew_profile().to_numpy()
+        sun = weather[:, _DIRECT] + weather[:, _DIFFUSE]
         parts = [*electric, heat, sun]
         loads.append(sum(share * part / part.mean() for share, part in zip(SHARES, parts, strict=True)))
         temperatures.append(temperature)

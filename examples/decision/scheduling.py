@@ -186,5 +186,5 @@ SCHEDULING = Experiment(
     "scheduling",
     "Generation within ramp limits: a forecast of net load trained on cost, through SQP, against likelihood.",
     run,
-    {"ci": Settings(1, 1200, 100, 600, 40, 40, 0.004), "full": Settings()},
+    {"ci": Settings(1, 1200, 100, 600, 10, 40, 0.001), "full": Settings()},
 )
