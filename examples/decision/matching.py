@@ -149,7 +149,7 @@ def _split(rng: np.random.Generator) -> tuple[Digits, Digits]:
     """Returns half of the images to learn from, and the other half."""
     from sklearn.datasets import load_digits
 
-    images, labels = load_digits(return_X_y=True)
+    images, labels = (np.asarray(part) for part in load_digits(return_X_y=True))
     images = (images - images.mean(axis=0)) / 16
     order = rng.permutation(len(labels))
     first, second = np.array_split(order, 2)
