@@ -50,7 +50,9 @@ def load_days() -> Days:
 
     Features: yesterday's loads; the mean, highest and lowest temperature of the two days before; weekday and season.
     """
-    load, temperature = _net_loads()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what a later pandas will refuse of demandlib
+        load, temperature = _net_loads()
     summary = np.stack([temperature.mean(axis=2), temperature.max(axis=2), temperature.min(axis=2)], axis=2)
     known = [load[:, 1:-1], summary[:, 1:-1], summary[:, :-2]]
     days = np.arange(2, DAYS)
@@ -85,10 +87,7 @@ def _net_loads() -> tuple[Series, Series]:
         temperature = weather[:, _TEMPERATURE]
         house = {"shlp_type": "EFH", "building_class": 1, "wind_class": 0, "annual_heat_demand": 1.0}
         warmth: Any = bdew.HeatBuilding(hours, temperature=pd.Series(temperature, hours), **house)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what a later pandas will refuse of demandlib
-            heat = warmth.get_bdew_profile().to_numpy()
-        sun = weather[:, _DIRECT] + weather[:, _DIFFUSE]
+        heat, sun = warmth.get_bdew_profile().to_numpy(), weather[:, _DIRECT] + weather[:, _DIFFUSE]
         parts = [*electric, heat, sun]
         loads.append(sum(share * part / part.mean() for share, part in zip(SHARES, parts, strict=True)))
         temperatures.append(temperature)
