@@ -28,7 +28,9 @@ from tests.soak import PROGRAMS, digest
 
 ROOT = Path(__file__).parents[1]
 
-METHODS = pytest.mark.parametrize("method", [Method.DENSE, Method.BANDED, Method.SPARSE], ids=lambda method: method.value)
+METHODS = pytest.mark.parametrize(
+    "method", [Method.DENSE, Method.BANDED, Method.SPARSE], ids=lambda method: method.value
+)
 
 
 def projection(**keywords):
