@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvxlayers.derivative.sparse import SparseItem, factorise_item, rank_of
-from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, refine
+from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, refine, spread
 from cvxlayers.kkt import BandFactors, band_of, factorise_band
 from cvxlayers.program import Vectors
 
@@ -63,6 +63,15 @@ class BandedFactorisation(Factorisation):
 
 def factorise_banded(system: System) -> BandedFactorisation:
     """Factorises the banded matrices K of a batch of systems."""
+    first, place = system.distinct
+    if len(first) == len(place):
+        return _factorise(system)
+    some = _factorise(system.item(first))
+    suspects = {item: some.suspects[k] for item, k in enumerate(place.tolist()) if k in some.suspects}
+    return BandedFactorisation(system, [some.factors[k] for k in place.tolist()], suspects, spread(some.rank, place))
+
+
+def _factorise(system: System) -> BandedFactorisation:
     program, eigenvalues, A = system.program, system.derivative.eigenvalues, system.program.structure.A
     band = band_of(program.structure)
     batch, size = len(eigenvalues), len(band.order)

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from scipy.linalg import lapack
 
 from cvxlayers.cones import IdentityBasis
-from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, refine, relative_residual
+from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, refine, relative_residual, spread
 from cvxlayers.kkt import dense_microseconds
 from cvxlayers.parallel import map_chunks, worthwhile_chunks
 from cvxlayers.program import Vectors
@@ -30,7 +30,9 @@ _SMALL = 80
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The items that keep equally many rows: their systems, which rows, K's LU factors, the singular items' inverses.
+    """The items that keep equally many rows: their systems, which rows, K's LU factors, the singular K's inverses.
+
+    Items may share a matrix: `place` says for each which of the factors, pivots and inverses are its own.
 
     Items are grouped, and not padded to one size, so that no item's rounding depends on its neighbours.
     """
@@ -38,6 +40,7 @@ class Group:
     system: System
     items: Int[np.ndarray, " batch"]
     kept: Int[np.ndarray, "batch kept"]
+    place: Int[np.ndarray, " batch"]
     factors: Matrices
     pivots: list[Int[np.ndarray, " k"]]
     pseudo_inverses: Mapping[int, Float[np.ndarray, "k k"]]
@@ -46,8 +49,7 @@ class Group:
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for the items of the group."""
         n, rhs = first.shape[1], np.concatenate([first, second], axis=1)
-        degenerate = np.zeros(len(rhs), dtype=bool)
-        degenerate[list(self.pseudo_inverses)] = True
+        degenerate = np.isin(self.place, list(self.pseudo_inverses))
         solution, residual = refine(self.system, rhs, self._back_substitute, ~degenerate)
         for item in np.flatnonzero((residual > _ESCALATE) & np.isfinite(residual) & ~degenerate).tolist():
             solution[item], residual[item] = self._escalate(item, rhs[item], solution[item], residual[item])
@@ -81,11 +83,11 @@ class Group:
         columns = np.concatenate([np.broadcast_to(np.arange(n), (len(items), n)), n + self.kept[items]], axis=1)
         rhs = rhs if everything else np.take_along_axis(rhs, columns, axis=1)
         solution = np.empty_like(rhs)
-        for row, item in enumerate(items.tolist() if columns.shape[1] else ()):
-            if item in self.pseudo_inverses:
-                solution[row] = self.pseudo_inverses[item] @ rhs[row]
+        for row, place in enumerate(self.place[items].tolist() if columns.shape[1] else ()):
+            if place in self.pseudo_inverses:
+                solution[row] = self.pseudo_inverses[place] @ rhs[row]
             else:
-                solution[row] = lapack.dgetrs(self.factors[item].T, self.pivots[item], rhs[row])[0]
+                solution[row] = lapack.dgetrs(self.factors[place].T, self.pivots[place], rhs[row])[0]
         if everything:
             return solution
         full = np.zeros((len(items), n + m))
@@ -144,7 +146,9 @@ def _factorise_group(
     system: System, items: Int[np.ndarray, " group"], kept: Int[np.ndarray, "group kept"], threads: int
 ) -> Group:
     mine = system.item(items) if len(items) < system.program.batch else system
-    factors = assemble(mine, kept)
+    first, place = mine.distinct
+    some, rows = (mine, kept) if len(first) == len(items) else (mine.item(first), kept[first])
+    factors = assemble(some, rows)
 
     def factorise(piece: slice) -> list[Int[np.ndarray, " k"]]:
         # K is symmetric, so the transpose of a row-major item is K itself, in the order that LAPACK overwrites.
@@ -152,7 +156,8 @@ def _factorise_group(
 
     pieces = worthwhile_chunks(len(factors), threads, dense_microseconds(factors.shape[1]))
     pivots = [pivot for part in map_chunks(factorise, pieces, threads) for pivot in part]
-    return Group(mine, items, kept, factors, pivots, *_rank(mine, kept, factors))
+    inverses, rank = _rank(some, rows, factors)
+    return Group(mine, items, kept, place, factors, pivots, inverses, rank if some is mine else spread(rank, place))
 
 
 def assemble(system: System, kept: Int[np.ndarray, "batch kept"]) -> Matrices:

@@ -77,12 +77,14 @@ class SparseItem:
 
     def _pivoted(self, target, u, residual) -> tuple[Float[np.ndarray, " size"], float]:
         """Tries a pivoted LU of the unshifted matrix; keeps the given solution where that is no better."""
-        if structural_rank(self.balanced) < len(target):  # SuperLU may end the process on such a matrix
+        matrix = self.balanced.copy()
+        matrix.eliminate_zeros()
+        if structural_rank(matrix) < len(target):  # SuperLU may end the process on such a matrix
             return u, residual
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", spl.MatrixRankWarning)
-                lu = spl.splu(self.balanced)
+                lu = spl.splu(matrix)
         except RuntimeError:  # exactly singular
             return u, residual
         candidate, candidate_residual = self._refine(target, lu.solve)
@@ -132,15 +134,17 @@ def rank_of(items: Sequence[SparseItem], n: int) -> Rank:
 
 def factorise_sparse(system: System, threads: int) -> SparseFactorisation:
     """Factorises the sparse matrices K of a batch of systems, one by one."""
-    batch, n = system.program.batch, system.program.structure.n
+    first, place = system.distinct
+    system, n = system if len(first) == len(place) else system.item(first), system.program.structure.n
 
     def factorise_piece(piece: slice) -> list[SparseItem]:
         columns, values = _assemble(system.item(piece))
         return [_factorise(columns, entries, n) for entries in values]
 
     # A few items at a time: entries are computed for all of them at once.
-    parts = map_chunks(factorise_piece, chunks(batch, max(threads, batch // _AT_ONCE)), threads)
-    return SparseFactorisation(n, [item for part in parts for item in part], threads)
+    parts = map_chunks(factorise_piece, chunks(len(first), max(threads, len(first) // _AT_ONCE)), threads)
+    items = [item for part in parts for item in part]
+    return SparseFactorisation(n, [items[k] for k in place.tolist()], threads)
 
 
 def factorise_item(system: System, item: int) -> SparseItem:

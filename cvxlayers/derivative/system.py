@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -58,6 +58,21 @@ class System:
         """Returns the systems of some items."""
         return System(self.program.item(index), self.derivative.item(index))
 
+    @property
+    def distinct(self) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " batch"]]:
+        """Items whose matrices differ, and for each item which of these has its own.
+
+        Items that share P and A, and have the same constraints active, have the same matrix.
+        """
+        eigenvalues, every = self.derivative.eigenvalues, np.arange(len(self.derivative.eigenvalues))
+        shared = len(self.program.P) == len(self.program.A) == 1
+        if not shared or len(every) < 2 or not isinstance(self.derivative.basis, IdentityBasis):
+            return every, every
+        if (eigenvalues == eigenvalues[:1]).all():
+            return every[:1], np.zeros_like(every)
+        _, first, place = np.unique(eigenvalues, axis=0, return_index=True, return_inverse=True)
+        return first, place.ravel()
+
 
 @dataclass(frozen=True, eq=False)
 class Solve:
@@ -88,6 +103,11 @@ class Rank:
     dependent: Bool[np.ndarray, " batch"]
     inverted: Float[np.ndarray, " batch"]
     free: Vectors
+
+
+def spread(rank: Rank, place: Int[np.ndarray, " batch"]) -> Rank:
+    """Returns how regular items are out of how regular distinct ones are."""
+    return Rank(*(getattr(rank, field.name)[place] for field in fields(Rank)))
 
 
 class Factorisation(ABC):

@@ -19,6 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 from scipy.linalg import lapack
+from scipy.sparse.csgraph import structural_rank
 from scipy.sparse.linalg import splu
 
 from cvxlayers.kkt import columns_of, dense_microseconds, factorise_band, narrow_band
@@ -133,7 +134,12 @@ def _substitute(factors: Matrix, pivots: Int[np.ndarray, " size"], r: Vector) ->
 
 
 def _factorise_sparse(program: ConeProgram) -> Iterator[Solve | None]:
-    for K in _sparse(program):
+    for matrix in _sparse(program):
+        K = matrix.copy()  # its pattern is everybody's
+        K.eliminate_zeros()
+        if structural_rank(K) < K.shape[0]:  # SuperLU may end the process on such a matrix
+            yield None
+            continue
         try:
             yield splu(K).solve
         except RuntimeError:  # exactly singular
