@@ -201,12 +201,10 @@ def factorise_arrow(system: System, parts: Separable, factorise: Factorise) -> A
         arrow, sound = _eliminate(system, parts)
     sound &= arrow.condition <= _DOUBTFUL
     rest = np.flatnonzero(~sound)
-    nothing = np.zeros(len(sound), dtype=bool)
-    ranks = Rank(arrow.condition, nothing, nothing.copy())
+    ranks = Rank.regular(arrow.condition, system.program.structure.n)
     whole = factorise(system.item(rest)) if len(rest) else None
     if whole is not None:
-        for name in ("condition", "not_unique", "dependent"):
-            getattr(ranks, name)[rest] = getattr(whole.rank, name)
+        ranks.replace_items(rest, whole.rank)
     return ArrowFactorisation(system, arrow, ranks, rest, whole, factorise)
 
 

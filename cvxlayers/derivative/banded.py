@@ -8,13 +8,13 @@ be quasi-definite. Items that are singular to working precision are factorised a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from cvxlayers.derivative.sparse import SparseItem, factorise_item, rank_of
-from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, refine, spread
+from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, refine
 from cvxlayers.kkt import BandFactors, band_of, factorise_band
 from cvxlayers.program import Vectors
 
@@ -68,7 +68,7 @@ def factorise_banded(system: System) -> BandedFactorisation:
         return _factorise(system)
     some = _factorise(system.item(first))
     suspects = {item: some.suspects[k] for item, k in enumerate(place.tolist()) if k in some.suspects}
-    return BandedFactorisation(system, [some.factors[k] for k in place.tolist()], suspects, spread(some.rank, place))
+    return BandedFactorisation(system, [some.factors[k] for k in place.tolist()], suspects, some.rank.item(place))
 
 
 def _factorise(system: System) -> BandedFactorisation:
@@ -88,12 +88,9 @@ def _factorise(system: System) -> BandedFactorisation:
         for item in np.flatnonzero(~(smallest > _SUSPECT * largest)).tolist()
         if np.isfinite(largest[item])
     }
-    not_unique, dependent = np.zeros((2, batch), dtype=bool)
-    rank = Rank(condition, not_unique, dependent, condition.copy(), np.zeros((batch, program.structure.n)))
+    rank = Rank.regular(condition, program.structure.n)
     if suspects:
-        items, theirs = list(suspects), rank_of(list(suspects.values()), program.structure.n)
-        for field in fields(Rank):
-            getattr(rank, field.name)[items] = getattr(theirs, field.name)
+        rank.replace_items(np.array(list(suspects)), rank_of(list(suspects.values()), program.structure.n))
     return BandedFactorisation(system, factors, suspects, rank)
 
 

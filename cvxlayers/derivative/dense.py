@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from scipy.linalg import lapack
 
 from cvxlayers.cones import IdentityBasis
-from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, refine, relative_residual, spread
+from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, refine, relative_residual
 from cvxlayers.kkt import dense_microseconds
 from cvxlayers.parallel import map_chunks, worthwhile_chunks
 from cvxlayers.program import Vectors
@@ -41,7 +41,7 @@ class Group:
     items: Int[np.ndarray, " batch"]
     kept: Int[np.ndarray, "batch kept"]
     place: Int[np.ndarray, " batch"]
-    factors: Matrices
+    factors: Float[np.ndarray, "distinct k k"]
     pivots: list[Int[np.ndarray, " k"]]
     pseudo_inverses: Mapping[int, Float[np.ndarray, "k k"]]
     rank: Rank
@@ -107,7 +107,7 @@ class DenseFactorisation(Factorisation):
         if len(self.groups) == 1:
             return self.groups[0].rank
         if not self.groups:
-            return _regular(0, 0)
+            return Rank.regular(np.ones(0), 0)
         order = np.argsort(np.concatenate([group.items for group in self.groups]))
         names = [field.name for field in fields(Rank)]
         return Rank(*(np.concatenate([getattr(group.rank, name) for group in self.groups])[order] for name in names))
@@ -157,7 +157,7 @@ def _factorise_group(
     pieces = worthwhile_chunks(len(factors), threads, dense_microseconds(factors.shape[1]))
     pivots = [pivot for part in map_chunks(factorise, pieces, threads) for pivot in part]
     inverses, rank = _rank(some, rows, factors)
-    return Group(mine, items, kept, place, factors, pivots, inverses, rank if some is mine else spread(rank, place))
+    return Group(mine, items, kept, place, factors, pivots, inverses, rank if some is mine else rank.item(place))
 
 
 def assemble(system: System, kept: Int[np.ndarray, "batch kept"]) -> Matrices:
@@ -188,7 +188,7 @@ def _rank(
 ) -> tuple[dict[int, Float[np.ndarray, "k k"]], Rank]:
     """Returns the pseudo-inverse of every item that is singular to working precision, and how regular all are."""
     batch, n = len(factors), system.program.structure.n
-    rank = _regular(batch, n)
+    rank = Rank.regular(np.ones(batch), n)
     if not factors.shape[1]:
         return {}, rank
     pivots = np.abs(np.diagonal(factors, axis1=1, axis2=2))
@@ -210,11 +210,6 @@ def _rank(
             if rank.not_unique[item]:
                 rank.free[item] = null[:n] @ np.random.default_rng(0).normal(size=null.shape[1])
     return found, rank
-
-
-def _regular(batch: int, n: int) -> Rank:
-    not_unique, dependent = np.zeros((2, batch), dtype=bool)
-    return Rank(np.ones(batch), not_unique, dependent, np.ones(batch), np.zeros((batch, n)))
 
 
 def _balance(K: Float[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]:

@@ -71,10 +71,8 @@ def factorise_isotropic(system: System, isotropic: Isotropic, factorise: Factori
         rest = np.flatnonzero(~np.broadcast_to(isotropic.holds(rho), (len(d),)))
         pivots = np.concatenate([np.broadcast_to(rho, d.shape), rho * (1.0 - d) + d], axis=1)
         condition = pivots.max(axis=1, initial=0.0) / pivots.min(axis=1, initial=np.inf)
-    nothing = np.zeros(len(d), dtype=bool)
-    ranks = Rank(np.where(np.isfinite(condition), condition, np.inf), nothing, nothing.copy())
+    ranks = Rank.regular(np.where(np.isfinite(condition), condition, np.inf), system.program.structure.n)
     whole = factorise(system.item(rest)) if len(rest) else None
     if whole is not None:
-        for name in ("condition", "not_unique", "dependent"):
-            getattr(ranks, name)[rest] = getattr(whole.rank, name)
+        ranks.replace_items(rest, whole.rank)
     return IsotropicFactorisation(system, isotropic, a, rho, ranks, rest, whole)

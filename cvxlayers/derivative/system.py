@@ -104,10 +104,20 @@ class Rank:
     inverted: Float[np.ndarray, " batch"]
     free: Vectors
 
+    @classmethod
+    def regular(cls, condition: Float[np.ndarray, " batch"], n: int) -> Rank:
+        """Returns the rank of regular matrices with n unknowns of x, whose condition is known."""
+        not_unique, dependent = np.zeros((2, len(condition)), dtype=bool)
+        return cls(condition, not_unique, dependent, condition.copy(), np.zeros((len(condition), n)))
 
-def spread(rank: Rank, place: Int[np.ndarray, " batch"]) -> Rank:
-    """Returns how regular items are out of how regular distinct ones are."""
-    return Rank(*(getattr(rank, field.name)[place] for field in fields(Rank)))
+    def item(self, index: Int[np.ndarray, " k"]) -> Rank:
+        """Returns the rank of some items."""
+        return Rank(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def replace_items(self, index: Int[np.ndarray, " k"], rank: Rank) -> None:
+        """Puts the rank of some items in place."""
+        for field in fields(self):
+            getattr(self, field.name)[index] = getattr(rank, field.name)
 
 
 class Factorisation(ABC):
