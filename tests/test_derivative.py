@@ -13,6 +13,7 @@ from cvxlayers.derivative import (
     Data,
     Factorisation,
     Method,
+    System,
     choose_method,
     evaluate,
     factorise,
@@ -22,7 +23,7 @@ from cvxlayers.derivative import (
     vjp,
 )
 from cvxlayers.program import ConeProgram, Pattern, Structure
-from tests.programs import CONES, known_solution
+from tests.programs import CONES, known_solution, values_of
 
 METHODS = pytest.mark.parametrize(
     "method", [Method.DENSE, Method.BANDED, Method.SPARSE], ids=lambda method: method.value
@@ -203,6 +204,30 @@ def test_badly_scaled_programs_keep_their_derivative(scale, method, rng):
     assert not info.degenerate.any()
     np.testing.assert_allclose(scaled.q * scale, plain.q, rtol=1e-6, atol=1e-7 * np.abs(plain.q).max())
     np.testing.assert_allclose(scaled.b, plain.b, rtol=1e-6, atol=1e-7 * np.abs(plain.b).max())
+
+
+@METHODS
+@pytest.mark.parametrize("active", [[0, 0, 0, 0], [0, 1, 0, 2], [3, 2, 1, 0]], ids=["one", "some", "all differ"])
+def test_items_that_share_their_matrices_are_solved_as_if_they_did_not(method, active, rng):
+    """P and A are shared; items with the same active rows have one factorisation, which changes no bit."""
+    n, m = 6, 4
+    structure = Structure(_full(np.ones((n, n))), _full(np.ones((m, n))), Product(zero=1, nonnegative=m - 1))
+    M = rng.normal(size=(n, n))
+    P = values_of(structure.P, (M @ M.T)[None])
+    A = values_of(structure.A, rng.normal(size=(1, m, n)))
+    program = ConeProgram(structure, 4, P, np.zeros((4, n)), A, np.zeros((4, m)))
+    v = np.where(np.arange(m - 1) < np.array(active)[:, None], 1.0, -1.0)
+    system = System(program, structure.cone.derivative(np.hstack([np.ones((4, 1)), v])))
+    first, second = rng.normal(size=(4, n)), rng.normal(size=(4, m))
+    found = factorise(system, method, 1).solve(first, second)
+    for item in range(4):
+        alone = factorise(system.item(slice(item, item + 1)), method, 1)
+        expected = alone.solve(first[[item]], second[[item]])
+        np.testing.assert_array_equal(found.first[item], expected.first[0])
+        np.testing.assert_array_equal(found.second[item], expected.second[0])
+    np.testing.assert_allclose(
+        np.hstack(system.matvec(found.first, found.second)), np.hstack([first, second]), atol=1e-9
+    )
 
 
 def test_chains_get_the_banded_method_and_scattered_structures_the_sparse_one():

@@ -105,6 +105,7 @@ def test_a_derivative_that_the_residual_of_its_point_blurs_is_doubted(rng, monke
     """Least moments of a polynomial have many dual solutions, next to which Newton's method alone gets stuck."""
     monkeypatch.setattr(sys.modules["cvxlayers.derivative.polish"], "LARGEST", 0)
     monkeypatch.setattr("cvxlayers.kernel._ROUGH", 1.0)
+    monkeypatch.setattr("cvxlayers.kernel._START", 1e-9)
     a, moments = cp.Parameter(7), cp.Variable(7)
     hankel = cp.bmat([[moments[i + j] for j in range(4)] for i in range(4)])
     layer = CvxpyLayer(cp.Problem(cp.Minimize(a @ moments), [hankel >> 0, moments[0] == 1]), [a], [moments])
@@ -262,8 +263,11 @@ def test_the_same_bits_twice_and_on_one_and_two_threads(build, rng):
 def served(solver: str, **keywords):
     """A problem for each solver: only equalities for the direct one, a second-order cone for those that take one."""
     x, p = cp.Variable(4, name="x"), cp.Parameter(4, name="p")
-    limits = {"DIRECT": [cp.sum(x) == 1], "DAQP": [x >= 0, cp.sum(x) == 1], "PIQP": [x >= 0, cp.sum(x) == 1]}
-    cost = p @ x if solver == "ECOS" else cp.sum_squares(x - p)
+    simplex = [x >= 0, cp.sum(x) == 1]
+    limits = {"DIRECT": simplex[1:], "PROJECTION": [cp.norm(x[1:]) <= x[0]]}
+    limits |= dict.fromkeys(("DAQP", "PIQP", "BOUNDED", "ENTROPIC"), simplex)
+    costs = {"ECOS": p @ x, "ENTROPIC": p @ x - cp.sum(cp.entr(x))}
+    cost = costs.get(solver, cp.sum_squares(x - p))
     problem = cp.Problem(cp.Minimize(cost), limits.get(solver, [cp.norm(x) <= 1, x >= -0.5]))
     return CvxpyLayer(problem, [p], [x], solver=solver, **keywords)
 

@@ -71,7 +71,7 @@ class System:
         if (eigenvalues == eigenvalues[:1]).all():
             return every[:1], np.zeros_like(every)
         _, first, place = np.unique(eigenvalues, axis=0, return_index=True, return_inverse=True)
-        return first, place.ravel()
+        return (first, place.ravel()) if len(first) < len(every) else (every, every)
 
 
 @dataclass(frozen=True, eq=False)
