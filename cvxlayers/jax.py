@@ -9,11 +9,13 @@ import numpy as np
 
 from cvxlayers import artifact, standard
 from cvxlayers.build import build_layer, call_options
+from cvxlayers.describe import describe
 from cvxlayers.errors import DtypeError, InputError, MissingDependencyError
 from cvxlayers.gradcheck import GradientCheck, gradcheck
 from cvxlayers.host import Host
 from cvxlayers.layer import Layer
 from cvxlayers.result import LayerResult, WarmStart
+from cvxlayers.spy import spy
 from cvxlayers.standard import ConicSolution, Keywords, QPSolution, SolveKeywords
 
 try:
@@ -160,6 +162,14 @@ class CvxpyLayer:
         forward = self.layer.forward([np.asarray(v).astype(np.float64) for v in values], options, start, leaves)
         outputs = _unparted([jnp.asarray(output, dtype) for output in forward.outputs], leaves.complexes)
         return self.layer.result(forward, outputs, jnp.asarray(self.layer.objective(forward), dtype), jnp.asarray)
+
+    def describe(self) -> str:
+        """Says what the layer is made of: the program's class, sizes and cones, what parameters change, the methods."""
+        return describe(self.layer)
+
+    def spy(self, axes: Any = None) -> Any:
+        """Draws the sparsity of the KKT system on matplotlib axes, new ones by default, and returns them."""
+        return spy(self.layer, axes)
 
     def gradcheck(self, *parameters: Any, tolerance: float = 1e-5, seed: int = 0) -> GradientCheck:
         """Compares the layer's derivatives with finite differences, per parameter and item of the batch.

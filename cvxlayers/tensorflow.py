@@ -11,11 +11,13 @@ import numpy as np
 
 from cvxlayers import artifact, standard
 from cvxlayers.build import build_layer, call_options
+from cvxlayers.describe import describe
 from cvxlayers.errors import DtypeError, InputError, MissingDependencyError
 from cvxlayers.gradcheck import GradientCheck, gradcheck
 from cvxlayers.host import Host
 from cvxlayers.layer import Layer
 from cvxlayers.result import LayerResult, WarmStart
+from cvxlayers.spy import spy
 from cvxlayers.standard import ConicSolution, Keywords, QPSolution, SolveKeywords
 
 try:
@@ -166,6 +168,14 @@ class CvxpyLayer:
         outputs = _unparted([tf.constant(output, dtype) for output in forward.outputs], leaves.complexes)
         objective = tf.constant(self.layer.objective(forward), dtype)
         return self.layer.result(forward, outputs, objective, tf.convert_to_tensor)
+
+    def describe(self) -> str:
+        """Says what the layer is made of: the program's class, sizes and cones, what parameters change, the methods."""
+        return describe(self.layer)
+
+    def spy(self, axes: Any = None) -> Any:
+        """Draws the sparsity of the KKT system on matplotlib axes, new ones by default, and returns them."""
+        return spy(self.layer, axes)
 
     def gradcheck(self, *parameters: Any, tolerance: float = 1e-5, seed: int = 0) -> GradientCheck:
         """Compares the layer's derivatives with finite differences, per parameter and item of the batch.
