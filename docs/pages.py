@@ -12,11 +12,12 @@ import io
 import json
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 
 HERE = Path(__file__).parent
 _BLOCK = re.compile(r"^```python\n(?P<source>.*?)^```$(\n\n^```text\n(?P<shown>.*?)^```$)?", re.MULTILINE | re.DOTALL)
@@ -55,12 +56,12 @@ def blocks(path: Path) -> Iterator[Block]:
 
 def run(path: Path) -> list[str]:
     """Runs a page as a reader would, in an empty folder, and returns what each block printed."""
-    names: dict[str, object] = {"__name__": "page"}
-    printed = []
+    module, printed = ModuleType("page"), []
+    sys.modules["page"] = module  # where classes that the page defines look for their names
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         for block in blocks(path):
             with contextlib.redirect_stdout(io.StringIO()) as out:
-                exec(block.code(path), names)
+                exec(block.code(path), vars(module))
             printed.append("".join(line.rstrip() + "\n" for line in out.getvalue().rstrip().splitlines()))
     return printed
 
