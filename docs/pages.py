@@ -1,7 +1,7 @@
 """The Python of the site's pages: what readers type, and what they then see.
 
-A page is a Markdown file or a notebook. Its Python blocks are run in order, in one namespace. Where a block prints, a block of
-text follows and shows it; `python -m docs.pages` writes these blocks anew.
+A page is a Markdown file or a notebook. Its Python blocks are run in order, in one namespace. Where a block prints, a
+block of text follows and shows it; `python -m docs.pages` writes these blocks anew.
 """
 
 from __future__ import annotations

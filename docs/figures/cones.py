@@ -79,7 +79,9 @@ def draw_projection(colours: Colours) -> Figure:
     t = np.linspace(-2.4, 2.4, 481)
     points = np.stack([t, np.full_like(t, 1.2), np.zeros_like(t)], axis=-1)
     eigenvalues = np.sort(cone.derivative(points).eigenvalues, axis=-1)
-    for k, (colour, name) in enumerate(zip((colours.one, colours.three, colours.two), ("smallest", "middle", "largest"), strict=True)):
+    for k, (colour, name) in enumerate(
+        zip((colours.one, colours.three, colours.two), ("smallest", "middle", "largest"), strict=True)
+    ):
         right.plot(t, eigenvalues[:, k], color=colour, label=name, lw=2)
     right.set(xlabel="t, at z = (1.2, 0)", ylabel="eigenvalues of D = DΠ(t, z)", ylim=(-0.05, 1.05))
     right.legend(fontsize=8)

@@ -47,7 +47,9 @@ def _flow(axes: Axes, colours: Colours) -> None:
         axes.text(left + width / 2, 2.1, title, ha="center", va="center", weight="bold", fontsize=10)
         axes.text(left + width / 2, 1.1, text, ha="center", va="center", fontsize=8.5)
     for left, right in ((2.45, 3.6), (6.4, 7.55)):
-        axes.annotate("", (right, 1.85), (left, 1.85), arrowprops={"arrowstyle": "-|>", "color": colours.one, "lw": 1.6})
+        axes.annotate(
+            "", (right, 1.85), (left, 1.85), arrowprops={"arrowstyle": "-|>", "color": colours.one, "lw": 1.6}
+        )
         axes.annotate("", (left, 1.0), (right, 1.0), arrowprops={"arrowstyle": "-|>", "color": colours.two, "lw": 1.6})
     axes.text(3.02, 2.05, "solve", ha="center", color=colours.one)
     axes.text(3.02, 0.6, "∂loss/∂θ", ha="center", color=colours.two)
