@@ -26,6 +26,7 @@ extensions = [
     "pictures",
 ]
 default_role = "code"
+smartquotes = False  # quotes are part of what is typed
 exclude_patterns = ["_build", "_ext", "figures", "**.ipynb_checkpoints"]
 
 # Markdown and notebooks

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
@@ -46,7 +47,7 @@ THEMES = {
 def save(name: str, draw: Callable[[Colours], Figure]) -> None:
     """Draws for light and for dark pages, on no background, always to the same bytes."""
     for theme, colours in THEMES.items():
-        rules = {
+        rules: dict[Any, Any] = {
             "svg.hashsalt": name,
             "svg.fonttype": "path",
             "font.size": 9,
