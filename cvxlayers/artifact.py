@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from cvxlayers.build import assemble
+from cvxlayers.build import assemble, call_options
 from cvxlayers.compiled import AffineMap, CompiledProblem, Leaves, Owner, VariableMap
 from cvxlayers.cones import Product
 from cvxlayers.differentiation import differentiation
@@ -79,6 +79,7 @@ def dumps(layer: Layer) -> bytes:
 
 def loads(data: bytes, name: str = "these bytes") -> Layer:
     """Returns the layer of a file's bytes; `name` is what errors call them."""
+    # What NumPy, zipfile and json raise on bytes that nobody has written on purpose has no end: the catch is broad.
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             header = json.loads(archive.read(_HEADER))
@@ -86,9 +87,9 @@ def loads(data: bytes, name: str = "these bytes") -> Layer:
             members = [member for member in archive.namelist() if member.endswith(".npy")]
             arrays = {member.removesuffix(".npy"): _array(archive.read(member)) for member in members}
         return _layer(header, arrays)
-    except (zipfile.BadZipFile, EOFError, KeyError, IndexError, TypeError, ValueError, NotImplementedError) as error:
-        if isinstance(error, ArtifactError | OptionError):
-            raise
+    except (ArtifactError, OptionError):
+        raise
+    except Exception as error:
         raise ArtifactError(f"{name} is no saved layer, or is damaged: {error}") from error
 
 
@@ -175,7 +176,7 @@ def _layer(header: Mapping[str, Any], arrays: Arrays) -> Layer:
     cone_sizes: dict[str, Any] = {key: _tuples(value) for key, value in header["cone"].items()}
     cone = Product(**cone_sizes)
     structure = Structure(_pattern("P", (n, n), arrays), _pattern("A", (m, n), arrays), cone)
-    parameters = ParameterMap(**{key: _tuples(value) for key, value in header["parameters"].items()})
+    parameters = ParameterMap(**_checked(header["parameters"], "logs"))
     parameters = replace(parameters, domains=_domains(header["domains"], parameters, arrays))
     sizes = {"P": structure.P.nnz, "q": n, "A": structure.A.nnz, "b": m, "offset": 1}
     maps = {
@@ -199,7 +200,9 @@ def _layer(header: Mapping[str, Any], arrays: Arrays) -> Layer:
     _require(cone.dim == m, "the cone does not fit the rows")
     primary, *fallbacks = (solver_named(name) for name in header["solvers"])
     layer = assemble(compiled, Plan(primary, tuple(fallbacks)))
-    options = replace(layer.options, solver=Options(**header["options"]), on_failure=header["on_failure"])
+    _require(set(header["options"]) == {field.name for field in fields(Options)}, "unknown options")
+    asked = {name: value for name, value in header["options"].items() if name != "native" and value is not None}
+    options = call_options(layer, asked | header["options"]["native"], header["on_failure"])
     # The ridge stands in P already. Files written before there was a choice are differentiated exactly.
     how = header.get("differentiation", {"kind": "exact", "mu": None, "ridge": 0.0})
     how = differentiation(how["kind"], how["mu"] if how["kind"] != "exact" else None, how["ridge"])
@@ -215,8 +218,21 @@ def _domains(
     for index, (scalars, size) in enumerate(zip(described, parameters.sizes, strict=False)):
         bounds: dict[str, Any] = {name: arrays.get(f"domain.{index}.{name}") for name in _BOUNDS}
         _require(all(array is None or array.shape == (size,) for array in bounds.values()), "a domain has another size")
-        found.append(None if scalars is None else Domain(**scalars, **bounds))
+        found.append(None if scalars is None else _domain(scalars, bounds, size))
     return tuple(found)
+
+
+def _domain(scalars: Mapping[str, Any], bounds: Mapping[str, Any], size: int) -> Domain:
+    """Returns what one parameter allows; matrices must fit into its entries."""
+    domain = Domain(**scalars, **bounds)
+    _require(all(type(scalars[name]) is bool for name in ("symmetric", "complex", "imaginary")), "wrong flags")
+    _require(domain.definite in (-1, 0, 1) and type(domain.order) is int and domain.order >= 0, "a wrong domain")
+    entries = size // 2 if domain.complex else size
+    matrices = domain.symmetric or domain.definite != 0
+    _require(not matrices or (domain.order > 0 and entries % domain.order**2 == 0), "matrices of another order")
+    words = domain.words
+    _require(all(isinstance(word, str) for word in (*words.keys(), *words.values())), "wrong words")
+    return domain
 
 
 def _anonymous(owners: Sequence[Owner]) -> list[dict[str, Any]]:
@@ -230,12 +246,25 @@ def _owners(described: Sequence[Mapping[str, Any]]) -> tuple[Owner, ...]:
 
 
 def _variable_map(name: str, header: Mapping[str, Any], structure: Structure, arrays: Arrays) -> VariableMap:
-    described = {key: _tuples(value) for key, value in header[name].items()}
+    described = _checked(header[name], "exps")
     rows = sum(int(np.prod(shape)) for shape in described["shapes"])
     x, y = (
         _linear(f"{name}.{letter}", (rows, width), arrays) for letter, width in (("x", structure.n), ("y", structure.m))
     )
     return VariableMap(**described, x=x, y=y)
+
+
+def _checked(described: Mapping[str, Any], flags: str) -> dict[str, Any]:
+    """Returns the names, shapes and flags of some leaves, which must fit one another."""
+    found = {key: _tuples(value) for key, value in described.items()}
+    names, shapes, complexes = found["names"], found["shapes"], found["complexes"]
+    _require(len(names) == len(shapes) == len(found[flags]) and len(complexes) in (0, len(names)), "wrong lengths")
+    _require(all(isinstance(name, str) for name in names), "a name is no text")
+    _require(all(isinstance(flag, bool) for flag in (*complexes, *found[flags])), "wrong flags")
+    _require(all(type(size) is int and size >= 0 for shape in shapes for size in shape), "a wrong shape")
+    parted = all(shape[-1:] == (2,) for shape, flag in zip(shapes, complexes, strict=False) if flag)
+    _require(parted, "a complex leaf without its two parts")
+    return found
 
 
 def _pattern(name: str, shape: tuple[int, int], arrays: Arrays) -> Pattern:

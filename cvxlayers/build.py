@@ -72,7 +72,7 @@ def call_options(layer: Layer, solver_args: Mapping[str, object] | None, on_fail
     """Returns the layer's options with those of one call put over them."""
     options = layer.options
     if on_failure is not None:
-        if on_failure not in ON_FAILURE:
+        if not isinstance(on_failure, str) or on_failure not in ON_FAILURE:
             raise OptionError(f"on_failure must be one of {ON_FAILURE}, got {on_failure!r}{_hint(on_failure)}")
         options = replace(options, on_failure=on_failure)
     if not solver_args:

@@ -12,9 +12,10 @@ from cvxlayers.memory import amount
 from cvxlayers.parameter_map import ParameterMap
 from cvxlayers.program import Structure
 
-_DOUBLE, _INDEX = 8, 4
+_DOUBLE = 8
 _METHODS = {
     Method.DENSE: "dense factorisation of the KKT system (LAPACK)",
+    Method.BANDED: "banded factorisation of the KKT system (LAPACK)",
     Method.SPARSE: "sparse factorisation of the KKT system (QDLDL)",
 }
 
@@ -108,12 +109,7 @@ def _origin(affine: AffineMap, compiled: CompiledProblem) -> str:
 
 def memory_per_item(layer: Layer) -> float:
     """Returns about how many bytes one item keeps from a call to its derivative, the factorisation included."""
-    compiled, structure = layer.compiled, layer.kernel.structure
-    maps = (compiled.P, compiled.q, compiled.A, compiled.b)
+    compiled, maps = layer.compiled, (layer.compiled.P, layer.compiled.q, layer.compiled.A, layer.compiled.b)
     data = sum(len(affine.constant) for affine in maps if affine.constant_values is None)
     points = 2 * compiled.structure.n + 5 * compiled.structure.m
-    order = structure.n + structure.m
-    stored = structure.P.nnz + 2 * structure.A.nnz + structure.m
-    dense = layer.kernel.method is Method.DENSE
-    factors = 2 * order * order * _DOUBLE if dense else 3 * stored * (_DOUBLE + _INDEX)
-    return float(_DOUBLE * (compiled.parameters.width + data + points) + factors)
+    return float(_DOUBLE * (compiled.parameters.width + data + points) + layer.kernel.factor_bytes)

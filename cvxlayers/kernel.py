@@ -6,7 +6,6 @@ factorised. Programs and points outside it are always the full ones.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -15,6 +14,7 @@ from jaxtyping import Int
 
 from cvxlayers.derivative import (
     Factorisation,
+    Factorise,
     Lifted,
     Method,
     Point,
@@ -23,9 +23,11 @@ from cvxlayers.derivative import (
     evaluate,
     factorise,
     polish,
+    start,
     without_rows,
 )
 from cvxlayers.errors import ShapeError
+from cvxlayers.kkt import band_of, dense_microseconds, stored
 from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
 from cvxlayers.reduction import Reduced, Reduction
 from cvxlayers.result import WarmStart
@@ -33,6 +35,11 @@ from cvxlayers.solvers import Options, Outcome, Plan, solve_batch
 
 # Accuracy that Newton's method must reach from a warm start, for a solver not to be asked.
 _EXACT = 1e-12
+# Accuracy that curved programs are solved to before the polish.
+_START = 1e-7
+# Accuracy of a polished point beyond which its program is solved again, and how accurately then.
+_ROUGH, _TIGHT = 1e-8, 1e-13
+_DOUBLE, _INDEX = 8, 4
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,23 @@ class Kernel:
         """The structure of the programs that the solver sees."""
         return self.full if self.reduction is None else self.reduction.structure
 
+    @property
+    def free_microseconds(self) -> float:
+        """About how long the factorisation of one item's system leaves the interpreter to other threads."""
+        banded = self.method is Method.BANDED
+        return 0.0 if banded else dense_microseconds(self.structure.n + self.structure.m)
+
+    @property
+    def factor_bytes(self) -> int:
+        """About how much memory one item's system and its factors take."""
+        structure = self.structure
+        order = structure.n + structure.m
+        if self.method is Method.DENSE:
+            return 2 * order * order * _DOUBLE
+        if self.method is Method.BANDED:
+            return order * (3 * band_of(structure).width + 1) * _DOUBLE
+        return 3 * stored(structure) * (_DOUBLE + _INDEX)
+
     def reduce(self, program: ConeProgram) -> Reduced | None:
         """Eliminates what the structure allows; None where that is nothing."""
         return None if self.reduction is None else self.reduction.eliminate(program)
@@ -73,21 +97,56 @@ class Kernel:
     ) -> tuple[Outcome, Point]:
         """Solves and polishes every item; where Newton's method succeeds from the warm start, without a solver."""
         if warm_start is None:
-            outcome = _solve(program, reduced, options)
-            return outcome, self._polish(program, outcome, options.threads)
+            outcome = _solve(program, reduced, self._at_first(options))
+            point = self._polish(program, reduced, outcome, options.threads)
+            return self._again(program, reduced, options, outcome, point)
         x, v = (_started(array, program.batch) for array in (warm_start.x, warm_start.v))
-        point = polish(program, x, v, self.factoriser(options.threads))
+        point = polish(program, x, v, self.factoriser(options.threads, reduced))
         cold = np.flatnonzero(~(point.accuracy(program) <= _EXACT))
         names = tuple(solver.name for solver in options.plan.solvers)
         zeros = np.zeros(program.batch, dtype=np.int64)
         outcome = Outcome(Solution(point.x, point.y, point.s, zeros, zeros), names, zeros - 1)
         if not len(cold):
             return outcome, point
-        solved = _solve(program.item(cold), None if reduced is None else reduced.item(cold), options)
-        polished = self._polish(program.item(cold), solved, options.threads)
+        left = None if reduced is None else reduced.item(cold)
+        solved = _solve(program.item(cold), left, self._at_first(options))
+        polished = self._polish(program.item(cold), left, solved, options.threads)
         return _put(outcome, cold, solved), point.put(cold, polished)
 
-    def factoriser(self, threads: int, reduced: Reduced | None = None) -> Callable[[System], Factorisation]:
+    def _at_first(self, options: CallOptions) -> CallOptions:
+        """Asks for no more than the polish needs to start from: on curved cones it gains more than further steps."""
+        if self.structure.cone.polyhedral:
+            return options
+        return replace(options, solver=replace(options.solver, eps=max(options.solver.eps, _START)))
+
+    def _again(
+        self, program: ConeProgram, reduced: Reduced | None, options: CallOptions, outcome: Outcome, point: Point
+    ) -> tuple[Outcome, Point]:
+        """Solves more tightly what is still rough after the polish, with the plan's first solvers in turn.
+
+        An interior point that stops early may lie beside the wrong face, where no Newton step helps.
+        """
+        enough = max(options.solver.eps, _ROUGH)
+        for position, solver in enumerate(options.plan.solvers[:2]):
+            rough = (outcome.solution.status <= Status.INACCURATE) & ~(point.accuracy(program) <= enough)
+            items = np.flatnonzero(rough)
+            if not len(items):
+                break
+            native = options.solver.native if position == 0 else {}
+            tight = replace(options.solver, eps=_TIGHT, native=native)
+            part = replace(options, plan=Plan(solver), solver=tight)
+            lower = None if reduced is None else reduced.item(items)
+            solved = _solve(program.item(items), lower, part)
+            polished = self._polish(program.item(items), lower, solved, options.threads)
+            better = np.flatnonzero(
+                polished.accuracy(program.item(items)) < point.item(items).accuracy(program.item(items))
+            )
+            served = np.full(len(items), position)
+            outcome = _put(outcome, items[better], replace(solved.item(better), served=served[better]))
+            point = point.put(items[better], polished.item(better))
+        return outcome, point
+
+    def factoriser(self, threads: int, reduced: Reduced | None = None) -> Factorise:
         """Returns how the systems of the full programs are factorised: by way of the reduced ones.
 
         Args:
@@ -96,15 +155,18 @@ class Kernel:
         """
         reduction = self.reduction
         if reduction is None:
-            return lambda system: factorise(system, self.method, threads)
+            return self._plain(threads)
         dropped = np.ones(self.full.m, dtype=bool)
         dropped[reduction.kept_rows] = False
 
-        def lift(system: System) -> Factorisation:
-            lower = reduction.eliminate(system.program) if reduced is None else reduced
+        def lift(system: System, items: Int[np.ndarray, " k"] | None = None) -> Factorisation:
+            if reduced is None:
+                lower = reduction.eliminate(system.program)
+            else:
+                lower = reduced if items is None or len(items) == reduced.full.batch else reduced.item(items)
             small = System(lower.program, without_rows(system.derivative, dropped))
             fold, expand = partial(lower.fold, system), partial(lower.expand, system)
-            return Lifted(factorise(small, self.method, threads), fold, expand)
+            return Lifted(factorise(small, self.method, threads), fold, expand, lower.carry)
 
         return lift
 
@@ -121,23 +183,29 @@ class Kernel:
         """
         reduction = self.reduction
         if reduction is None:
-            return central_point(program, point.x, point.v, mu, lambda system: factorise(system, self.method, 1))
+            return central_point(program, point.x, point.v, mu, self._plain(1))
         lower = reduction.eliminate(program) if reduced is None else reduced
         x, v = np.take(point.x, reduction.kept_variables, axis=1), np.take(point.v, reduction.kept_rows, axis=1)
-        small = central_point(lower.program, x, v, mu, lambda system: factorise(system, self.method, 1))
+        small = central_point(lower.program, x, v, mu, self._plain(1))
         x, y, s = lower.recover(small.x, small.y, small.s)
         return Point(x, y - s, y, s, small.dual, small.primal, small.dual_scale, small.primal_scale)
 
-    def _polish(self, program: ConeProgram, outcome: Outcome, threads: int) -> Point:
+    def _plain(self, threads: int) -> Factorise:
+        """Returns how systems of the solver's own programs are factorised."""
+        return lambda system, items=None: factorise(system, self.method, threads)
+
+    def _polish(self, program: ConeProgram, reduced: Reduced | None, outcome: Outcome, threads: int) -> Point:
         """Polishes the items that have a solution; the others keep the solver's last point."""
         solution = outcome.solution
         promising = np.flatnonzero(solution.status <= Status.INACCURATE)
-        x, v, factoriser = solution.x, solution.y - solution.s, self.factoriser(threads)
+        x, v = solution.x, start(self.full.cone, solution.y, solution.s)
+        factoriser = self.factoriser(threads, reduced)
         if len(promising) == program.batch:
             return polish(program, x, v, factoriser)
         point = evaluate(program, x, v)
         if not len(promising):
             return point
+        factoriser = self.factoriser(threads, None if reduced is None else reduced.item(promising))
         return point.put(promising, polish(program.item(promising), x[promising], v[promising], factoriser))
 
 

@@ -26,7 +26,6 @@ from cvxlayers.derivative import (
     Point,
     jvp,
     linearise,
-    microseconds,
     vjp,
     worst_of,
 )
@@ -259,9 +258,8 @@ class Layer:
         """
         solved = np.flatnonzero(forward.ok)
         everything = len(solved) == forward.program.batch
-        order = self.kernel.structure.n + self.kernel.structure.m
-        threads = len(worthwhile_chunks(len(solved), forward.options.threads, microseconds(order)))
-        footprint = 8 * (2 * order * order + self.compiled.parameters.width)
+        threads = len(worthwhile_chunks(len(solved), forward.options.threads, self.kernel.free_microseconds))
+        footprint = self.kernel.factor_bytes + 8 * self.compiled.parameters.width
         count = max(threads, len(solved) * footprint // _CACHE)
         if self.differentiation.kind == "lpgd":  # the solver has threads of its own
             threads = count = 1
@@ -271,7 +269,7 @@ class Layer:
             index = piece if everything else solved[piece]
             program, point = forward.program.item(index), forward.point.item(index)
             reduced = None if forward.reduced is None else forward.reduced.item(index)
-            lin = self._local(program, point, reduced, forward.options)
+            lin = self._local(program, point, reduced, forward)
             return differentiate(lin, solved[piece], [array[piece] for array in arrays])
 
         infos = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)
@@ -286,13 +284,13 @@ class Layer:
         proves = self.kernel.reduction is None and options.plan.primary.proves_convexity(options.solver)
         return self.compiled.blocks_of_P if proves else ()
 
-    def _local(self, program: ConeProgram, point: Point, reduced: Reduced | None, options: CallOptions) -> Local:
-        """Returns what derivatives at the solutions of some programs are computed from."""
+    def _local(self, program: ConeProgram, point: Point, reduced: Reduced | None, forward: Forward) -> Local:
+        """Returns what derivatives at the solutions of some programs of a call are computed from."""
         how = self.differentiation
         if how.kind == "lpgd":
-            return Differences(self.kernel, program, point, options, how.mu)
+            return Differences(self.kernel, program, point, forward.options, how.mu)
         smoothed = Smoothed(program.structure.cone, how.mu) if how.kind == "smoothed" else None
-        return linearise(program, point, self.kernel.factoriser(1, reduced), smoothed)
+        return linearise(program, point, self.kernel.factoriser(1, reduced), smoothed, forward.map.x.apply)
 
     def on_path(self, forward: Forward) -> Forward:
         """Returns the call as if it had ended on the central path, where that is what is differentiated."""

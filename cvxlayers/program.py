@@ -28,6 +28,8 @@ Vectors = Float[np.ndarray, "#batch _size"]
 
 # Entries from which on an array is large.
 _LARGE = 2**15
+# A block that is not as high as the matrix must have so many rows, and so many entries.
+_HIGH, _BIG = 8, 256
 
 
 class Status(IntEnum):
@@ -74,18 +76,65 @@ def _segments(places: Int[np.ndarray, " nnz"], entries: Int[np.ndarray, " nnz"],
 
 @dataclass(frozen=True, eq=False)
 class _Block:
-    """Consecutive columns of which every entry is stored: a dense matrix, transposed, where it lies."""
+    """A dense submatrix of consecutive rows and columns, transposed, where it lies among the stored entries.
+
+    Attributes:
+        columns: its columns, which have equally many entries.
+        rows: its rows.
+        entries: the stored entries of the columns.
+        inside: which of each column's entries are those of the rows.
+    """
 
     columns: slice
+    rows: slice
     entries: slice
-    rows: int
+    inside: slice
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return (self.columns.stop - self.columns.start) * (self.rows.stop - self.rows.start)
 
     def view(self, values: Values) -> Float[np.ndarray, "batch cols rows"]:
         """Returns the transposed matrices, without a copy if the items' values are contiguous."""
         # The memory order decides how a product is summed up, and so its rounding.
-        return np.ascontiguousarray(values)[:, self.entries].reshape(
-            (len(values), self.columns.stop - self.columns.start, self.rows)
-        )
+        width = self.columns.stop - self.columns.start
+        height = (self.entries.stop - self.entries.start) // width
+        columns = np.ascontiguousarray(values)[:, self.entries]
+        return columns.reshape((len(values), width, height))[:, :, self.inside]
+
+
+_NOTHING = _Block(*4 * (slice(0, 0),))
+
+
+def _find_block(shape: tuple[int, int], rows: Int[np.ndarray, " nnz"], indptr: Int[np.ndarray, " _edges"]) -> _Block:
+    """Finds the largest dense block that spans the longest run of consecutive rows in each of its columns."""
+    starts, counts = indptr[:-1].astype(np.int64), np.diff(indptr).astype(np.int64)
+    if not len(rows):
+        return _NOTHING
+    # Runs of consecutive rows within a column, and the longest of each column.
+    begins = np.ones(len(rows), dtype=bool)
+    begins[1:] = np.diff(rows) != 1
+    begins[starts[counts > 0]] = True
+    first = np.flatnonzero(begins)
+    length = np.diff(np.append(first, len(rows)))
+    column = np.searchsorted(indptr, first, side="right") - 1
+    order = np.lexsort((-first, length, column))
+    best = order[np.append(np.diff(column[order]) != 0, True)]
+    shapes = np.full((shape[1], 4), -1, dtype=np.int64)
+    mine = column[best]
+    shapes[mine] = np.stack([counts[mine], first[best] - starts[mine], rows[first[best]], length[best]], axis=1)
+    # Neighbours of one shape make a block.
+    edges = np.flatnonzero(np.append(True, np.append((np.diff(shapes, axis=0) != 0).any(axis=1), True)))
+    widths = np.diff(edges)
+    sizes = widths * shapes[edges[:-1], 3]
+    k = int(np.argmax(sizes))
+    start, stop = int(edges[k]), int(edges[k + 1])
+    _, offset, top, height = shapes[start].tolist()
+    if height < shape[0] and (height < _HIGH or sizes[k] < _BIG):
+        return _NOTHING
+    entries = slice(int(indptr[start]), int(indptr[stop]))
+    return _Block(slice(start, stop), slice(top, top + height), entries, slice(offset, offset + height))
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,17 +167,16 @@ class Pattern:
 
     @cached_property
     def _block(self) -> _Block:
-        """The longest run of full columns; they are worth more than their entries alone."""
-        full = np.concatenate([[False], np.diff(self.indptr) == self.shape[0], [False]])
-        edges = np.flatnonzero(full[1:] != full[:-1]).reshape(-1, 2)
-        start, stop = edges[np.argmax(edges[:, 1] - edges[:, 0])].tolist() if len(edges) else (0, 0)
-        return _Block(slice(start, stop), slice(int(self.indptr[start]), int(self.indptr[stop])), self.shape[0])
+        """A dense block: it is worth more than its entries alone."""
+        return _find_block(self.shape, self.rows, self.indptr)
 
     @cached_property
     def _rest(self) -> Int[np.ndarray, " rest"]:
         """The entries outside the block."""
-        entries = np.arange(self.nnz)
-        return np.concatenate([entries[: self._block.entries.start], entries[self._block.entries.stop :]])
+        outside = np.ones((1, self.nnz))
+        if self._block.size:
+            self._block.view(outside)[...] = 0.0
+        return np.flatnonzero(outside)
 
     @cached_property
     def _is_thick(self) -> bool:
@@ -157,13 +205,14 @@ class Pattern:
 
     def _columns_of(self, values: Values) -> Float[np.ndarray, "batch cols rows"]:
         """Returns a batch of dense transposed matrices: the stored entries stand column by column."""
-        if self.is_full:
+        if self.is_full and self.nnz:
             return self._block.view(values)
         if self._is_scattered:
             padded = np.concatenate([values, np.zeros((len(values), 1))], axis=1)
             return np.take(padded, self._positions, axis=1).reshape(len(values), self.shape[1], self.shape[0])
         out = np.zeros((len(values), self.shape[1], self.shape[0]))
-        out[:, self._block.columns] = self._block.view(values)
+        if self._block.size:
+            out[:, self._block.columns, self._block.rows] = self._block.view(values)
         out[:, self.cols[self._rest], self.rows[self._rest]] = values[:, self._rest]
         return out
 
@@ -181,16 +230,16 @@ class Pattern:
             return np.matmul(x[:, None, :], self._columns_of(values))[:, 0, :]
         segments, block = self._by_row, self._block
         product = segments.sum(np.take(values, segments.order, axis=1) * np.take(x, self.cols[segments.order], axis=1))
-        if block.columns.stop > block.columns.start:
-            product = product + np.matmul(x[:, None, block.columns], block.view(values))[:, 0, :]
+        if block.size:
+            product[:, block.rows] += np.matmul(x[:, None, block.columns], block.view(values))[:, 0, :]
         return product
 
     def rmatvec(self, values: Values, y: Vectors) -> Vectors:
         """Returns Mᵀ y for each item, the adjoint of `matvec`; a batch of one broadcasts."""
         segments, block = self._by_column, self._block
         product = segments.sum(np.take(values, segments.order, axis=1) * np.take(y, self.rows[segments.order], axis=1))
-        if block.columns.stop > block.columns.start:
-            product[:, block.columns] = np.matmul(block.view(values), y[:, :, None])[:, :, 0]
+        if block.size:
+            product[:, block.columns] += np.matmul(block.view(values), y[:, block.rows, None])[:, :, 0]
         return product
 
     def outer(self, u: Vectors, v: Vectors) -> Values:
@@ -199,7 +248,7 @@ class Pattern:
         if len(rest) == self.nnz:
             return np.take(u, self.rows, axis=1) * np.take(v, self.cols, axis=1)
         out = np.empty((len(u), self.nnz))
-        np.multiply(v[:, block.columns, None], u[:, None, :], out=block.view(out))
+        np.multiply(v[:, block.columns, None], u[:, None, block.rows], out=block.view(out))
         if len(rest):
             out[:, rest] = u[:, self.rows[rest]] * v[:, self.cols[rest]]
         return out

@@ -13,7 +13,6 @@ from cvxlayers.derivative import (
     Data,
     Factorisation,
     Method,
-    System,
     choose_method,
     evaluate,
     factorise,
@@ -29,9 +28,9 @@ METHODS = pytest.mark.parametrize("method", list(Method), ids=lambda method: met
 CONE = pytest.mark.parametrize("cone", list(CONES.values()), ids=list(CONES))
 
 
-def factoriser(method: Method, threads: int = 1) -> Callable[[System], Factorisation]:
+def factoriser(method: Method, threads: int = 1) -> Callable[..., Factorisation]:
     """Factorises by one method."""
-    return lambda system: factorise(system, method, threads)
+    return lambda system, items=None: factorise(system, method, threads)
 
 
 def tangent(program: ConeProgram, rng: np.random.Generator) -> Data:
@@ -204,10 +203,12 @@ def test_badly_scaled_programs_keep_their_derivative(scale, method, rng):
     np.testing.assert_allclose(scaled.b, plain.b, rtol=1e-6, atol=1e-7 * np.abs(plain.b).max())
 
 
-def test_sparse_structures_get_the_sparse_method():
+def test_chains_get_the_banded_method_and_scattered_structures_the_sparse_one():
     chain = np.eye(3000) + np.eye(3000, k=1)
     structure = Structure(_full(np.eye(3000)), _full(chain), Product(zero=3000))
-    assert choose_method(structure) is Method.SPARSE
+    assert choose_method(structure) is Method.BANDED
+    scattered = np.random.default_rng(0).random((3000, 3000)) < 1e-3
+    assert choose_method(Structure(_full(np.eye(3000)), _full(scattered), Product(zero=3000))) is Method.SPARSE
 
 
 def _full(matrix: np.ndarray) -> Pattern:

@@ -64,7 +64,7 @@ def test_a_description():
 
 def test_memory_follows_the_size():
     sizes = []
-    for n in (10, 20, 40):
+    for n in (40, 80, 160):
         x, b = cp.Variable(n), cp.Parameter(n)
         sizes.append(
             memory_per_item(CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - b)), [x >= 0]), [b], [x]).layer)

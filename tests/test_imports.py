@@ -22,7 +22,7 @@ FLOORS = (
     {"errors"},
     {"arrays", "cones", "differentiation", "domain", "memory", "parallel"},
     {"program"},
-    {"linear_map", "parameter_map", "report"},
+    {"kkt", "linear_map", "parameter_map", "report"},
     {"compiled", "directions"},
     {"canonical", "derivative", "result", "ridge", "solvers"},
     {"reduction"},

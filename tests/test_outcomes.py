@@ -120,6 +120,19 @@ def test_unbounded_items_are_told_from_the_others():
     np.testing.assert_array_equal(result.objective, [0.0, np.nan])
 
 
+@pytest.mark.parametrize("solver", ["PIQP", "CLARABEL"])
+def test_lassos_with_nearly_active_signs_are_all_solved(solver):
+    """An interior point leaves them beside the wrong face: y of an inactive row above its s, in other units."""
+    rng = np.random.default_rng(3)
+    x, A, b, weight = cp.Variable(20), cp.Parameter((50, 20)), cp.Parameter(50), cp.Parameter(nonneg=True)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b) + weight * cp.norm1(x)))
+    layer = CvxpyLayer(problem, [A, b, weight], [x], solver=solver)
+    values = rng.normal(size=(96, 50, 20)), rng.normal(size=(96, 50)), rng.uniform(1, 100, size=96)
+    result = layer.solve(*values, on_failure="mask")
+    assert result.ok.all()
+    assert np.maximum(result.info.primal, result.info.dual).max() < 1e-11
+
+
 def test_training_goes_on_under_mask(rng):
     problem, parameters, variables, _ = boxed()
     layer = door.CvxpyLayer(problem, parameters, variables, on_failure="mask")

@@ -17,6 +17,7 @@ import scipy.sparse as sp
 
 from cvxlayers.cones import Product, project_dual
 from cvxlayers.errors import CvxlayersWarning, OptionError
+from cvxlayers.parallel import chunks
 from cvxlayers.program import ConeProgram, Pattern, Solution, Status, Structure
 from cvxlayers.solvers import SOLVERS, Options, Plan, Solver, parse_options, select, solve_batch, suitable
 from cvxlayers.solvers.certificate import certify
@@ -189,7 +190,9 @@ def test_items_do_not_depend_on_their_neighbours(name: str, cone: Product, rng: 
 def test_threads_and_sharing_leave_the_bits(
     name: str, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cvxlayers.solvers.driver._microseconds", lambda structure: 1e9)
+    monkeypatch.setattr(
+        "cvxlayers.solvers.driver.worthwhile_chunks", lambda batch, threads, call: chunks(batch, threads)
+    )
     cone = CONES["equalities" if name == "DIRECT" else "polyhedral"]
     program, _ = solvable(cone, rng, batch=7)
     shared = replace(program, P=program.P[:1], A=program.A[:1])
@@ -616,7 +619,9 @@ def test_every_native_option_is_one_of_the_solver(name: str, rng: np.random.Gene
 
 
 def test_many_user_threads_may_call(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cvxlayers.solvers.driver._microseconds", lambda structure: 1e9)
+    monkeypatch.setattr(
+        "cvxlayers.solvers.driver.worthwhile_chunks", lambda batch, threads, call: chunks(batch, threads)
+    )
     programs = [solvable(CONES["second_order"], rng)[0] for _ in range(8)]
     plan = select(programs[0].structure)
     expected = [solve_batch(program, plan, Options(), threads=1).solution for program in programs]
@@ -633,10 +638,11 @@ def test_a_forked_child_can_solve() -> None:
         import os, sys
         import numpy as np
         from cvxlayers.cones import Product
+        from cvxlayers.parallel import chunks
         from cvxlayers.program import ConeProgram, Pattern, Structure
         from cvxlayers.solvers import Options, driver, select, solve_batch
 
-        driver._microseconds = lambda structure: 1e9
+        driver.worthwhile_chunks = lambda batch, threads, call: chunks(batch, threads)
         identity = Pattern((2, 2), np.arange(2), np.arange(3))
         structure = Structure(identity, identity, Product(nonnegative=2))
         program = ConeProgram(structure, 8, np.ones((8, 2)), -np.ones((8, 2)), np.ones((8, 2)), np.zeros((8, 2)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -189,9 +190,11 @@ class ProductBasis(Basis):
         return ProductBasis(self.rows, [part.item(index) for part in self.parts])
 
 
+@lru_cache
 def triangle(order: int) -> tuple[Int[np.ndarray, " size"], Int[np.ndarray, " size"]]:
     """Returns the rows and columns of the upper triangle, column by column."""
     cols, rows = np.tril_indices(order)
+    rows.flags.writeable = cols.flags.writeable = False
     return rows, cols
 
 

@@ -12,6 +12,8 @@ Points = Float[np.ndarray, "*batch 3"]
 
 # The bracket halves at least every second time: from 1400 to rounding in some 130.
 _ITERATIONS = 200
+# Before that, so many times, a bracket is cut into so many sections: what costs time is the number of calls.
+_ROUNDS, _SECTIONS = 2, 12
 _EPSILON = np.finfo(float).eps
 
 
@@ -27,7 +29,7 @@ def increasing_root(
         high: upper ends of the brackets.
         *data: arrays with one entry (or row) for each root. Roots that are found are not computed again.
     """
-    low, high = low.copy(), high.copy()
+    low, high = _narrowed(function, low, high, data)
     found, width = 0.5 * (low + high), high - low
     active = np.arange(low.size)
     for _ in range(_ITERATIONS):
@@ -49,6 +51,21 @@ def increasing_root(
         if active.size == 0:
             break
     return found
+
+
+def _narrowed(
+    function: Callable[..., tuple[Scalars, Scalars, Scalars]], low: Scalars, high: Scalars, data: tuple[np.ndarray, ...]
+) -> tuple[Scalars, Scalars]:
+    """Returns smaller brackets: the function is tried at points that are dense around zero, of all brackets at once."""
+    shares = np.linspace(0.0, 1.0, _SECTIONS + 1)[1:-1, None]
+    for _ in range(_ROUNDS):
+        left, right = np.arcsinh(low), np.arcsinh(high)
+        trials = np.sinh(left + shares * (right - left))
+        repeated = (np.concatenate([entries] * len(trials)) for entries in data)
+        values = function(trials.ravel(), *repeated)[0].reshape(trials.shape)
+        low = np.maximum(low, np.max(np.where(values <= 0, trials, -np.inf), axis=0))
+        high = np.maximum(low, np.minimum(high, np.min(np.where(values >= 0, trials, np.inf), axis=0)))
+    return low, high
 
 
 def boundary_frame(

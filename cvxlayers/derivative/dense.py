@@ -11,7 +11,8 @@ from jaxtyping import Float, Int
 from scipy.linalg import lapack
 
 from cvxlayers.cones import IdentityBasis
-from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, relative_residual
+from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, refine, relative_residual
+from cvxlayers.kkt import dense_microseconds
 from cvxlayers.parallel import map_chunks, worthwhile_chunks
 from cvxlayers.program import Vectors
 
@@ -19,7 +20,7 @@ Matrices = Float[np.ndarray, "batch k k"]
 
 # A ratio of LU pivots below this makes an item suspect; an eigenvalue ratio below the second makes it singular.
 _SUSPECT, _SINGULAR = 1e-9, 1e-12
-_REFINE_ABOVE, _REFINEMENTS = 1e-13, 3
+_REFINEMENTS = 3
 # A residual above the first is worth another method; the shift of the regularised one; a null vector's parts above
 # the last are not rounding.
 _ESCALATE, _SHIFT, _PART = 1e-8, 1e-9, 1e-6
@@ -47,23 +48,7 @@ class Group:
         n, rhs = first.shape[1], np.concatenate([first, second], axis=1)
         degenerate = np.zeros(len(rhs), dtype=bool)
         degenerate[list(self.pseudo_inverses)] = True
-        solution = self._back_substitute(rhs, np.arange(len(rhs)))
-        gap = rhs - np.concatenate(self.system.matvec(solution[:, :n], solution[:, n:]), axis=1)
-        residual = relative_residual(gap, rhs)
-        for _ in range(_REFINEMENTS):
-            items = np.flatnonzero((residual > _REFINE_ABOVE) & ~degenerate)
-            if not len(items):
-                break
-            refined = solution[items] + self._back_substitute(gap[items], items)
-            product = self.system.item(items).matvec(refined[:, :n], refined[:, n:])
-            refined_gap = rhs[items] - np.concatenate(product, axis=1)
-            refined_residual = relative_residual(refined_gap, rhs[items])
-            better = refined_residual < residual[items]
-            if not better.any():
-                break
-            chosen = items[better]
-            solution[chosen], gap[chosen] = refined[better], refined_gap[better]
-            residual[chosen] = refined_residual[better]
+        solution, residual = refine(self.system, rhs, self._back_substitute, ~degenerate)
         for item in np.flatnonzero((residual > _ESCALATE) & np.isfinite(residual) & ~degenerate).tolist():
             solution[item], residual[item] = self._escalate(item, rhs[item], solution[item], residual[item])
         return Solve(solution[:, :n], solution[:, n:], residual)
@@ -120,7 +105,7 @@ class DenseFactorisation(Factorisation):
         if len(self.groups) == 1:
             return self.groups[0].rank
         if not self.groups:
-            return Rank(np.ones(0), np.zeros(0, dtype=bool), np.zeros(0, dtype=bool))
+            return _regular(0, 0)
         order = np.argsort(np.concatenate([group.items for group in self.groups]))
         names = [field.name for field in fields(Rank)]
         return Rank(*(np.concatenate([getattr(group.rank, name) for group in self.groups])[order] for name in names))
@@ -155,11 +140,6 @@ def factorise_dense(system: System, threads: int) -> DenseFactorisation:
     return DenseFactorisation(groups)
 
 
-def microseconds(order: int) -> float:
-    """Returns about how long LAPACK takes to factorise a matrix K."""
-    return 1e-4 * order**3
-
-
 def _factorise_group(
     system: System, items: Int[np.ndarray, " group"], kept: Int[np.ndarray, "group kept"], threads: int
 ) -> Group:
@@ -170,7 +150,7 @@ def _factorise_group(
         # K is symmetric, so the transpose of a row-major item is K itself, in the order that LAPACK overwrites.
         return [lapack.dgetrf(item.T, overwrite_a=1)[1] for item in factors[piece]]
 
-    pieces = worthwhile_chunks(len(factors), threads, microseconds(factors.shape[1]))
+    pieces = worthwhile_chunks(len(factors), threads, dense_microseconds(factors.shape[1]))
     pivots = [pivot for part in map_chunks(factorise, pieces, threads) for pivot in part]
     return Group(mine, items, kept, factors, pivots, *_rank(mine, kept, factors))
 
@@ -203,25 +183,33 @@ def _rank(
 ) -> tuple[dict[int, Float[np.ndarray, "k k"]], Rank]:
     """Returns the pseudo-inverse of every item that is singular to working precision, and how regular all are."""
     batch, n = len(factors), system.program.structure.n
-    rank = Rank(np.ones(batch), np.zeros(batch, dtype=bool), np.zeros(batch, dtype=bool))
+    rank = _regular(batch, n)
     if not factors.shape[1]:
         return {}, rank
     pivots = np.abs(np.diagonal(factors, axis1=1, axis2=2))
     smallest, largest = pivots.min(axis=1), pivots.max(axis=1)
     rank.condition[:] = np.divide(largest, smallest, out=np.full(batch, np.inf), where=smallest > 0)
+    rank.inverted[:] = rank.condition
     found: dict[int, Float[np.ndarray, "k k"]] = {}
     suspects = np.flatnonzero(~(smallest > _SUSPECT * largest))
     for item in suspects.tolist():
         K = assemble(system.item(np.array([item])), kept[[item]])[0]
         if not np.isfinite(K).all():
             continue
-        rank.condition[item] = _balanced_condition(K)
+        rank.condition[item], rank.inverted[item] = _balanced_conditions(K)
         if rank.condition[item] * _SINGULAR >= 1.0:
             found[item], null = _pseudo_inverse(K)
             weight = np.abs(null).max(axis=1)
             rank.not_unique[item] = weight[:n].max(initial=0.0) > _PART
             rank.dependent[item] = weight[n:].max(initial=0.0) > _PART
+            if rank.not_unique[item]:
+                rank.free[item] = null[:n] @ np.random.default_rng(0).normal(size=null.shape[1])
     return found, rank
+
+
+def _regular(batch: int, n: int) -> Rank:
+    not_unique, dependent = np.zeros((2, batch), dtype=bool)
+    return Rank(np.ones(batch), not_unique, dependent, np.ones(batch), np.zeros((batch, n)))
 
 
 def _balance(K: Float[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]:
@@ -230,11 +218,14 @@ def _balance(K: Float[np.ndarray, "k k"]) -> Float[np.ndarray, " k"]:
     return 1.0 / np.sqrt(np.where(row_sizes > 0, row_sizes, 1.0))
 
 
-def _balanced_condition(K: Float[np.ndarray, "k k"]) -> float:
-    """Returns the condition number of K, once its rows and columns have comparable size."""
+def _balanced_conditions(K: Float[np.ndarray, "k k"]) -> tuple[float, float]:
+    """Returns the condition number of K, once its rows and columns have comparable size, and without its null space."""
     scale = _balance(K)
     sizes = np.abs(np.linalg.eigvalsh(K * np.outer(scale, scale)))
-    return float(sizes.max() / sizes.min()) if sizes.min() > 0 else np.inf
+    largest, smallest = float(sizes.max()), float(sizes.min())
+    regular = sizes[sizes > _SINGULAR * largest]
+    inverted = largest / float(regular.min()) if len(regular) else 1.0
+    return largest / smallest if smallest > 0 else np.inf, inverted
 
 
 def _pseudo_inverse(K: Float[np.ndarray, "k k"]) -> tuple[Float[np.ndarray, "k k"], Float[np.ndarray, "k null"]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from cvxlayers.cones import Derivative, Product, Smoothed, derivative_dual
 from cvxlayers.derivative.residual import Point
-from cvxlayers.derivative.system import Factorisation, Factorise, Solve, System
+from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System
 from cvxlayers.program import ConeProgram, Values, Vectors
 
 # A dual and a slack both below this, relative to the largest of their kind, count as both zero: weakly active.
@@ -19,6 +20,10 @@ _WEAKLY_ACTIVE = 1e-10
 _FARTHEST, _ROUNDING = 1e-6, 1e-16
 # A system with this condition number amplifies the residual of a polished point to no more than the first of these.
 _WELL = 1e3
+# A derivative is doubtful where the residual of its point, amplified by the system, is larger than this.
+_BLURRED = 1e-3
+# A null vector's part that is below this does not reach the outputs.
+_HIDDEN = 1e-6
 # Across a kink of a curved cone's projection, its derivative of a random direction of size one jumps by more than this.
 _JUMP = 1e-2
 # Relative residuals and condition numbers up to which a derivative counts as reliable.
@@ -42,10 +47,12 @@ class DerivativeInfo:
     """How far a derivative can be trusted, per item.
 
     Attributes:
-        residual: relative residual ‖K u − rhs‖∞ / ‖rhs‖∞ of the linear solve; for a smoothed derivative also that of
-            the point of the central path, for lpgd infinite where neither perturbed program has a solution.
+        residual: relative residual ‖K u − rhs‖∞ / ‖rhs‖∞ of the linear solve; where K amplifies the residual of the
+            solution itself to more than 1e-3, that; for a smoothed derivative also that of the point of the central
+            path, for lpgd infinite where neither perturbed program has a solution.
         condition: estimate of the condition number of K: errors of the solution are amplified by no more than about it.
-        not_unique: whether other solutions are as good; the derivative is then the least-squares one of smallest norm.
+        not_unique: whether other values of the outputs are as good; the derivative is then the least-squares one of
+            smallest norm. Variables that CVXPY introduced, and such as are not asked for, do not count.
         dependent: whether active constraints depend on one another, so that their dual variables are not unique; the
             derivative is then again that of smallest norm.
         weakly_active: whether a constraint holds with equality and a zero multiplier, so that the solution map has a
@@ -74,24 +81,30 @@ class DerivativeInfo:
 class Linearisation:
     """The solution map of a batch of programs, linearised and factorised at their solutions.
 
-    `offset` is how far the points are from the central path, zero where solutions themselves are differentiated.
+    `rank` is that of the systems as far as the outputs can see it. `offset` is how far the points are from the central
+    path; where solutions themselves are differentiated, what their residual does to the derivative where that is much.
     """
 
     program: ConeProgram
     point: Point
     system: System
     factors: Factorisation
+    rank: Rank
     weakly_active: Bool[np.ndarray, " batch"]
     offset: Float[np.ndarray, " batch"]
 
     def trust(self, solve: Solve) -> DerivativeInfo:
         """Returns how far a derivative from one linear solve can be trusted."""
-        rank, residual = self.factors.rank, np.maximum(solve.residual, self.offset)
+        rank, residual = self.rank, np.maximum(solve.residual, self.offset)
         return DerivativeInfo(residual, rank.condition, rank.not_unique, rank.dependent, self.weakly_active)
 
 
 def linearise(
-    program: ConeProgram, point: Point, factorise: Factorise, smoothed: Smoothed | None = None
+    program: ConeProgram,
+    point: Point,
+    factorise: Factorise,
+    smoothed: Smoothed | None = None,
+    outputs: Callable[[Vectors], Vectors] | None = None,
 ) -> Linearisation:
     """Factorises the Jacobian of the residual map at the solutions `point`, or at points of the central path.
 
@@ -100,6 +113,7 @@ def linearise(
         point: their solutions; with `smoothed`, points of the central path.
         factorise: how the systems are factorised.
         smoothed: the smoothed cone whose central path it is.
+        outputs: what of x is asked for, a linear map; all of it by default.
     """
     if smoothed is None:
         derivative, weakly_active = projection_derivative(program, point)
@@ -107,10 +121,35 @@ def linearise(
         derivative, weakly_active = derivative_dual(smoothed, point.v), np.zeros(len(point.v), dtype=bool)
     system = System(program, derivative)
     factors = factorise(system)
+    rank = _seen(factors.rank, outputs)
     if smoothed is not None:
-        return Linearisation(program, point, system, factors, weakly_active, point.merit)
-    weakly_active |= _near_kinks(program, point, factors.rank.condition)
-    return Linearisation(program, point, system, factors, weakly_active, np.zeros(len(point.v)))
+        return Linearisation(program, point, system, factors, rank, weakly_active, point.merit)
+    weakly_active |= _near_kinks(program, point, rank.condition)
+    return Linearisation(program, point, system, factors, rank, weakly_active, _blurred(program, rank, point))
+
+
+def _seen(rank: Rank, outputs: Callable[[Vectors], Vectors] | None) -> Rank:
+    """Returns the rank without what is not unique but reaches no output, such as a bound that CVXPY introduced."""
+    items = np.flatnonzero(rank.not_unique)
+    if outputs is None or not len(items):
+        return rank
+    free = rank.free[items]
+    hidden = items[~(_size(outputs(free)) > _HIDDEN * _size(free))[:, 0]]
+    not_unique, condition = rank.not_unique.copy(), rank.condition.copy()
+    not_unique[hidden] = False
+    hidden = hidden[~rank.dependent[hidden]]
+    condition[hidden] = rank.inverted[hidden]
+    return replace(rank, not_unique=not_unique, condition=condition)
+
+
+def _blurred(program: ConeProgram, rank: Rank, point: Point) -> Float[np.ndarray, " batch"]:
+    """Returns the relative error that the residual of a point may cause in its derivative, where that is much.
+
+    The system is known as well as the point is: singular values below the point's residual may as well be zero.
+    """
+    with np.errstate(invalid="ignore"):
+        blur = rank.inverted * point.accuracy(program)
+    return np.where(blur > _BLURRED, np.minimum(blur, 1.0), 0.0)
 
 
 def projection_derivative(program: ConeProgram, point: Point) -> tuple[Derivative, Bool[np.ndarray, " batch"]]:

@@ -1,12 +1,14 @@
-"""The choice between the dense and the sparse factorisation of the reduced system."""
+"""The choice between the dense, the banded and the sparse factorisation of the reduced system."""
 
 from __future__ import annotations
 
 from enum import Enum
 
+from cvxlayers.derivative.banded import factorise_banded
 from cvxlayers.derivative.dense import factorise_dense
 from cvxlayers.derivative.sparse import factorise_sparse
 from cvxlayers.derivative.system import Factorisation, System
+from cvxlayers.kkt import narrow_band, stored
 from cvxlayers.program import Structure
 
 # Below the first order LAPACK on the whole matrix beats any sparse code; above the second its memory does not.
@@ -17,16 +19,18 @@ class Method(Enum):
     """How the reduced system is factorised."""
 
     DENSE = "dense"
+    BANDED = "banded"
     SPARSE = "sparse"
 
 
 def choose_method(structure: Structure) -> Method:
-    """Returns the method for programs of this structure, from the order and the fill of the matrix K."""
+    """Returns the method for programs of this structure, from the order, the bandwidth and the fill of the matrix K."""
     order = structure.n + structure.m
+    if narrow_band(structure) is not None:
+        return Method.BANDED
     if order <= _ALWAYS_DENSE:
         return Method.DENSE
-    stored = structure.P.nnz + 2 * structure.A.nnz + structure.m
-    fill = stored / order**2
+    fill = stored(structure) / order**2
     return Method.DENSE if order <= _NEVER_DENSE and fill >= _DENSE_FILL else Method.SPARSE
 
 
@@ -34,4 +38,6 @@ def factorise(system: System, method: Method, threads: int) -> Factorisation:
     """Factorises the matrices K of a batch of systems."""
     if method is Method.DENSE:
         return factorise_dense(system, threads)
+    if method is Method.BANDED:
+        return factorise_banded(system)
     return factorise_sparse(system, threads)

@@ -10,10 +10,12 @@ References: Busseti, Moursi, Boyd (2019); Qi, Sun, "A nonsmooth version of Newto
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cvxlayers.cones import Cone, derivative_dual
+from cvxlayers.cones import Cone, Product, derivative_dual
 from cvxlayers.derivative.damped import LARGEST, damped_solve
 from cvxlayers.derivative.residual import Point, evaluate, relative
 from cvxlayers.derivative.system import Factorise, System
@@ -23,6 +25,8 @@ from cvxlayers.program import ConeProgram, Vectors
 _EXACT = 1e-13
 # Below this a step that gains less than half is rounding.
 _ENOUGH = 1e-11
+# How much larger than the products of y and s those of their largest values are, where these say something.
+_CLEAR = 1e3
 _STEPS = (1.0, 0.5, 0.25, 0.0625, 0.015625)
 
 
@@ -40,7 +44,7 @@ def polish(
         program: the programs.
         x: where to start.
         v: where to start.
-        factorise: how the systems are factorised.
+        factorise: how the systems are factorised, given which items they belong to.
         max_steps: the largest number of steps.
         cone: a smoothed cone, whose residual map vanishes on the central path; the program's own by default.
     """
@@ -51,9 +55,9 @@ def polish(
     for _ in range(max_steps):
         if not len(pending):
             break
-        items = program.item(pending)
+        items = program if len(pending) == program.batch else program.item(pending)
         start = best.item(pending)
-        candidate, improved = _newton_step(items, cone, start, merit[pending], factorise)
+        candidate, improved = _newton_step(items, cone, start, merit[pending], partial(factorise, items=pending))
         taken = pending[improved]
         before = merit[taken]
         best = best.put(taken, candidate.item(np.flatnonzero(improved)))
@@ -61,6 +65,22 @@ def polish(
         going = (merit[taken] > _EXACT) & ((merit[taken] < 0.5 * before) | (merit[taken] > _ENOUGH))
         pending = taken[going]
     return best
+
+
+def start(cone: Product, y: Vectors, s: Vectors) -> Vectors:
+    """Returns the v from which to polish a solver's point: y − s, but for inequalities the larger of the two alone.
+
+    An interior point keeps both y and s of an inequality above zero. Which of them vanishes is judged by their sizes
+    relative to the largest of their kind, for they have different units; unless these are no larger than what the
+    interior point leaves, and so mean nothing.
+    """
+    v, rows = y - s, slice(cone.zero, cone.zero + cone.nonnegative)
+    y, s = y[:, rows], s[:, rows]
+    largest = [np.max(np.abs(part), axis=1, initial=0.0, keepdims=True) for part in (y, s, y * s)]
+    known = largest[0] * largest[1] > _CLEAR * largest[2]
+    unit_y, unit_s = (np.where(known, size, 1.0) for size in largest[:2])
+    v[:, rows] = np.where((s <= 0) | (y * unit_s > s * unit_y), y, -s)
+    return v
 
 
 def _newton_step(

@@ -24,6 +24,8 @@ from cvxlayers.program import ConeProgram, Residuals, Vectors, largest
 Sizes = Float[np.ndarray, "#batch"]
 
 _BEYOND_DOUBT = 1e-13
+# A right-hand side below this part of the terms that would cancel in it is what rounding left of zero.
+_ROUNDING = 1e-15
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +47,10 @@ class Point:
         return relative(self.dual, self.primal, self.dual_scale, self.primal_scale)
 
     def accuracy(self, program: ConeProgram) -> Sizes:
-        """As `merit`, but absolute where q or b is zero and so sets no scale: a solution may be zero itself."""
+        """As `merit`, but absolute where q or b sets no scale, since it is zero or b rounding: so may a solution be."""
         dual_scale = np.where(np.any(program.q, axis=1), self.dual_scale, np.maximum(self.dual_scale, 1.0))
         primal_scale = np.where(np.any(program.b, axis=1), self.primal_scale, np.maximum(self.primal_scale, 1.0))
+        primal_scale = np.maximum(primal_scale, _side_of_rounding(program))
         return relative(self.dual, self.primal, dual_scale, primal_scale)
 
     def item(self, index: slice | Int[np.ndarray, " k"]) -> Point:
@@ -106,6 +109,14 @@ def residuals(program: ConeProgram, point: Point) -> Residuals:
         dual=_ratio(_largest(point.dual), point.dual_scale),
         gap=_ratio(np.abs(quadratic + linear + dual), np.max(np.abs([quadratic, linear, dual]), axis=0)),
     )
+
+
+def _side_of_rounding(program: ConeProgram) -> Sizes:
+    """Returns the size of Ax for x of its natural size |q| / |P|, where b is nothing but rounding of that, else 0."""
+    P, q, A, b = program.sizes
+    known = (P > 0) & (q > 0)
+    length = np.where(known, q, 1.0) / np.where(known, P, 1.0)
+    return np.where(b <= _ROUNDING * A * length, A * length, 0.0)
 
 
 def _largest(*terms: Vectors) -> Sizes:

@@ -21,11 +21,13 @@ from jaxtyping import Float
 
 from cvxlayers.cones import IdentityBasis
 from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, relative_residual
+from cvxlayers.kkt import Columns, columns_of, turn_of
 from cvxlayers.parallel import chunks, map_chunks
-from cvxlayers.program import Vectors
+from cvxlayers.program import Values, Vectors
 
 _SHIFT = 1e-9
 _ACCURATE, _REFINEMENTS = 1e-12, 12
+_AT_ONCE = 8
 # From this condition number on a balanced K is singular; entries of its null vector above the second are not rounding.
 _SINGULAR, _PART = 0.01 / _SHIFT, 1e-4
 
@@ -97,11 +99,7 @@ class SparseFactorisation(Factorisation):
     @property
     def rank(self) -> Rank:
         """How regular the balanced matrices are."""
-        condition = np.array([item.condition for item in self.items], dtype=float)
-        null = np.array([item.weakest for item in self.items]).reshape((len(self.items), -1))
-        singular = ~(condition < _SINGULAR)
-        parts = [singular & (np.max(np.abs(part), axis=1, initial=0.0) > _PART) for part in np.split(null, [self.n], 1)]
-        return Rank(condition, *parts)
+        return rank_of(self.items, self.n)
 
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for each item."""
@@ -117,48 +115,80 @@ class SparseFactorisation(Factorisation):
         return Solve(u[:, : self.n], u[:, self.n :], residual)
 
 
+def rank_of(items: Sequence[SparseItem], n: int) -> Rank:
+    """Returns how regular the matrices of some items are, of which the first n unknowns are those of x."""
+    condition = np.array([item.condition for item in items], dtype=float)
+    null = np.array([item.weakest for item in items]).reshape((len(items), -1))
+    singular = ~(condition < _SINGULAR)
+    parts = [singular & (np.max(np.abs(part), axis=1, initial=0.0) > _PART) for part in np.split(null, [n], 1)]
+    scale = np.array([item.scale for item in items]).reshape(null.shape)
+    free = np.where(parts[0][:, None], (scale * null)[:, :n], 0.0)
+    # What else is singular nearly is not known where something is singular.
+    return Rank(condition, parts[0], parts[1], np.minimum(condition, _SINGULAR), free / _largest(free))
+
+
 def factorise_sparse(system: System, threads: int) -> SparseFactorisation:
     """Factorises the sparse matrices K of a batch of systems, one by one."""
-    batch = system.program.batch
+    batch, n = system.program.batch, system.program.structure.n
 
     def factorise_piece(piece: slice) -> list[SparseItem]:
-        return [_factorise(system, item) for item in range(*piece.indices(batch))]
+        columns, values = _assemble(system.item(piece))
+        return [_factorise(columns, entries, n) for entries in values]
 
-    parts = map_chunks(factorise_piece, chunks(batch, threads), threads)
-    return SparseFactorisation(system.program.structure.n, [item for part in parts for item in part], threads)
+    # A few items at a time: entries are computed for all of them at once.
+    parts = map_chunks(factorise_piece, chunks(batch, max(threads, batch // _AT_ONCE)), threads)
+    return SparseFactorisation(n, [item for part in parts for item in part], threads)
 
 
-def _factorise(system: System, item: int) -> SparseItem:
-    structure = system.program.structure
-    K, n, order = _assemble(system, item), structure.n, structure.n + structure.m
-    scale = np.ones(order)
+def factorise_item(system: System, item: int) -> SparseItem:
+    """Factorises the matrix of one item."""
+    columns, values = _assemble(system.item(slice(item, item + 1)))
+    return _factorise(columns, values[0], system.program.structure.n)
+
+
+def _factorise(columns: Columns, entries: Float[np.ndarray, " nnz"], n: int) -> SparseItem:
+    pattern, triangle = columns.pattern, columns.triangle
+    size = pattern.shape[0]
+    sizes, scale = np.abs(entries), np.ones(size)
     # Rows of unit size do not fix the weight of P against A: a small P alone would leave K nearly singular.
-    curvature, slope = abs(K[:n, :n]).max(), abs(K[n:, :n]).max() if order > n else 0.0
+    curvature = np.max(sizes[columns.in_P], initial=0.0)
+    slope = np.max(sizes[columns.in_A], initial=0.0)
     if curvature > 0 and slope > 0:
         scale[:n], scale[n:] = 1.0 / np.sqrt(curvature), np.sqrt(curvature) / slope
+    starts = pattern.indptr[:-1]
     for _ in range(3):
-        sizes = abs(K.multiply(scale[:, None]).multiply(scale)).max(axis=1).toarray().ravel()
-        scale = scale / np.sqrt(np.where(sizes > 0, sizes, 1.0))
-    balanced = sp.csc_array(K.multiply(scale[:, None]).multiply(scale))
-    shift = _SHIFT * np.concatenate([np.ones(n), -np.ones(len(scale) - n)])
-    factors = qdldl.Solver(sp.csc_matrix(balanced + sp.diags_array(shift)))
+        largest = np.maximum.reduceat(sizes * scale[pattern.rows], starts) * scale
+        scale = scale / np.sqrt(np.where(largest > 0, largest, 1.0))
+    balanced = entries * scale[pattern.rows] * scale[pattern.cols]
+    shifted = balanced[columns.upper]
+    shifted[columns.diagonal[:n]] += _SHIFT
+    shifted[columns.diagonal[n:]] -= _SHIFT
+    factors = qdldl.Solver(
+        sp.csc_matrix((shifted, triangle.indices, triangle.indptr), shape=triangle.shape), upper=True
+    )
     # One step of inverse iteration: along a null vector of K, the shifted matrix has the eigenvalue ±δ.
-    amplified = factors.solve(np.random.default_rng(0).normal(size=len(scale)))
+    amplified = factors.solve(np.random.default_rng(0).normal(size=size))
     condition = float(np.max(np.abs(amplified), initial=0.0))
-    return SparseItem(balanced, scale, factors, condition, amplified / condition if condition > 0 else amplified)
+    weakest = amplified / condition if condition > 0 else amplified
+    return SparseItem(pattern.matrix(balanced), scale, factors, condition, weakest)
 
 
-def _assemble(system: System, item: int) -> sp.csc_array:
-    program, derivative = system.program, system.derivative
-    P = program.structure.P.matrix(program.P[min(item, len(program.P) - 1)])
-    A = program.structure.A.matrix(program.A[min(item, len(program.A) - 1)])
-    if not isinstance(derivative.basis, IdentityBasis):
-        rows, cols, values = derivative.basis.triplets()
-        U = sp.csc_array((values[min(item, len(values) - 1)], (rows, cols)), shape=2 * (program.structure.m,))
-        A = U.T @ A
-    scaled = sp.diags_array(system.root[item]) @ A
-    corner = sp.diags_array(derivative.eigenvalues[item] - 1.0)
-    return sp.csc_array(sp.block_array([[P, scaled.T], [scaled, corner]], format="csc"))
+def _assemble(system: System) -> tuple[Columns, Values]:
+    """Returns the stored entries of the matrices K, and where they lie."""
+    program, derivative, structure = system.program, system.derivative, system.program.structure
+    if isinstance(derivative.basis, IdentityBasis):
+        columns, pattern, A = columns_of(structure), structure.A, program.A
+    else:
+        rows, cols, U = derivative.basis.triplets()
+        turn = turn_of(structure, rows, cols)
+        columns, pattern, A = turn.columns, turn.pattern, turn.apply(U, program.A)
+    scaled = A * np.take(system.root, pattern.rows, axis=1)
+    return columns, columns.assemble(program.P, scaled, derivative.eigenvalues - 1.0)
+
+
+def _largest(vectors: Vectors) -> Float[np.ndarray, "batch 1"]:
+    size = np.max(np.abs(vectors), axis=1, initial=0.0, keepdims=True)
+    return np.where(size > 0, size, 1.0)
 
 
 def _relative(residual: Float[np.ndarray, " size"], rhs: Float[np.ndarray, " size"]) -> float:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +22,9 @@ from jaxtyping import Bool, Float, Int
 
 from cvxlayers.cones import Derivative, IdentityBasis, ProductBasis
 from cvxlayers.program import ConeProgram, Vectors
+
+# A relative residual above the first is refined, at most so often.
+_REFINE_ABOVE, _REFINEMENTS = 1e-13, 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,11 +79,15 @@ class Rank:
         condition: an estimate of the condition number of K, from what the factorisation computes anyway.
         not_unique: whether K is singular along a direction of x: other solutions are as good.
         dependent: whether K is singular along a direction of y: active constraints depend on one another.
+        inverted: the condition number of the part of K that is inverted: all of it, where it is not singular.
+        free: the x of a random vector [x; z] of the null space where K is singular, else zero.
     """
 
     condition: Float[np.ndarray, " batch"]
     not_unique: Bool[np.ndarray, " batch"]
     dependent: Bool[np.ndarray, " batch"]
+    inverted: Float[np.ndarray, " batch"]
+    free: Vectors
 
 
 class Factorisation(ABC):
@@ -98,16 +105,21 @@ class Factorisation(ABC):
 
 @dataclass(frozen=True, eq=False)
 class Lifted(Factorisation):
-    """A factorised smaller system, to which right-hand sides are folded and from which solutions are expanded."""
+    """A factorised smaller system, to which right-hand sides are folded and from which solutions are expanded.
+
+    `carry` takes what a null vector does to the variables of the smaller system to all variables.
+    """
 
     inner: Factorisation
     fold: Callable[[Vectors, Vectors], tuple[Vectors, Vectors]]
     expand: Callable[[tuple[Vectors, Vectors], tuple[Vectors, Vectors]], tuple[Vectors, Vectors]]
+    carry: Callable[[Vectors], Vectors]
 
     @property
     def rank(self) -> Rank:
         """How regular the smaller systems are."""
-        return self.inner.rank
+        rank = self.inner.rank
+        return replace(rank, free=self.carry(rank.free)) if rank.not_unique.any() else rank
 
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for each item; the residual is that of the smaller system."""
@@ -115,7 +127,8 @@ class Lifted(Factorisation):
         return Solve(*self.expand((small.first, small.second), (first, second)), small.residual)
 
 
-Factorise = Callable[[System], Factorisation]
+# Factorises systems; where they are those of some items of a batch, these items may follow as an index.
+Factorise = Callable[..., Factorisation]
 
 
 def without_rows(derivative: Derivative, dropped: Bool[np.ndarray, " m"]) -> Derivative:
@@ -136,3 +149,38 @@ def relative_residual(residual: Vectors, rhs: Vectors) -> Float[np.ndarray, " ba
     size, scale = np.max(np.abs(residual), axis=1, initial=0.0), np.max(np.abs(rhs), axis=1, initial=0.0)
     ratio = np.divide(size, scale, out=np.zeros_like(size), where=scale > 0)
     return np.where(np.isfinite(ratio), ratio, np.inf)
+
+
+def refine(
+    system: System,
+    rhs: Vectors,
+    approximate: Callable[[Vectors, Int[np.ndarray, " count"]], Vectors],
+    refinable: Bool[np.ndarray, " batch"],
+) -> tuple[Vectors, Float[np.ndarray, " batch"]]:
+    """Solves K u = rhs by an approximate inverse and iterative refinement; returns u and its relative residual.
+
+    Args:
+        system: the matrices K.
+        rhs: the right-hand sides.
+        approximate: applies approximate inverses of some items to right-hand sides.
+        refinable: the items whose solution is refined; of the others the first solution stands.
+    """
+    n = system.program.structure.n
+    solution = approximate(rhs, np.arange(len(rhs)))
+    gap = rhs - np.concatenate(system.matvec(solution[:, :n], solution[:, n:]), axis=1)
+    residual = relative_residual(gap, rhs)
+    for _ in range(_REFINEMENTS):
+        items = np.flatnonzero((residual > _REFINE_ABOVE) & refinable)
+        if not len(items):
+            break
+        refined = solution[items] + approximate(gap[items], items)
+        product = system.item(items).matvec(refined[:, :n], refined[:, n:])
+        refined_gap = rhs[items] - np.concatenate(product, axis=1)
+        refined_residual = relative_residual(refined_gap, rhs[items])
+        better = refined_residual < residual[items]
+        if not better.any():
+            break
+        chosen = items[better]
+        solution[chosen], gap[chosen] = refined[better], refined_gap[better]
+        residual[chosen] = refined_residual[better]
+    return solution, residual

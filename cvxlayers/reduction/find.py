@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.program import Pattern, Structure
-from cvxlayers.reduction.reduced import Fixed, Group, Index, Reduction
+from cvxlayers.reduction.reduced import Fixed, Index, Reduction, Stack
 
 
 def find_reduction(compiled: CompiledProblem) -> Reduction | None:
@@ -20,22 +20,22 @@ def find_reduction(compiled: CompiledProblem) -> Reduction | None:
     structure = compiled.structure
     redundant = _redundant(compiled)
     fixed = _fixed(compiled, redundant)
-    groups = [group for group in _groups(compiled, fixed, redundant) if _pays(group)]
-    if not (groups or len(fixed.rows) or len(redundant)):
+    stacks = _stacked([group for group in _groups(compiled, fixed, redundant) if _pays(group)])
+    if not (stacks or len(fixed.rows) or len(redundant)):
         return None
     variables, rows = np.ones(structure.n, dtype=bool), np.ones(structure.m, dtype=bool)
     variables[fixed.columns], rows[fixed.rows], rows[redundant] = False, False, False
-    for group in groups:
-        variables[group.columns], rows[group.rows] = False, False
+    for stack in stacks:
+        variables[stack.columns], rows[stack.rows] = False, False
     kept_P = np.flatnonzero(variables[structure.P.rows] & variables[structure.P.cols])
     kept_A = np.flatnonzero(variables[structure.A.cols] & rows[structure.A.rows])
-    P, gather = _reduced_P(structure, groups, variables, kept_P)
+    P, gather = _reduced_P(structure, stacks, variables, kept_P)
     A = _submatrix(structure.A, kept_A, variables, rows)
     zero, linear = structure.cone.zero, structure.cone.zero + structure.cone.nonnegative
     equalities, inequalities = (int(np.count_nonzero(part)) for part in (rows[:zero], rows[zero:linear]))
     cone = replace(structure.cone, zero=equalities, nonnegative=inequalities)
     kept = np.flatnonzero(variables), np.flatnonzero(rows)
-    return Reduction(Structure(P, A, cone), fixed, redundant, groups, *kept, kept_P, kept_A, gather)
+    return Reduction(Structure(P, A, cone), fixed, redundant, stacks, *kept, kept_P, kept_A, gather)
 
 
 def _fixed(compiled: CompiledProblem, redundant: Index) -> Fixed:
@@ -95,7 +95,7 @@ def _equal_rows(compiled: CompiledProblem, one: tuple[int, Index], other: tuple[
     return True
 
 
-def _groups(compiled: CompiledProblem, fixed: Fixed, redundant: Index) -> list[Group]:
+def _groups(compiled: CompiledProblem, fixed: Fixed, redundant: Index) -> list[Stack]:
     """Pairs each equality with a variable that it alone names, and groups equalities by their other variables."""
     structure = compiled.structure
     A, P = structure.A, structure.P
@@ -126,11 +126,29 @@ def _groups(compiled: CompiledProblem, fixed: Fixed, redundant: Index) -> list[G
     return [_group(members, A, diagonal) for members in by_support.values()]
 
 
-def _group(members: list[tuple[int, np.ndarray]], A: Pattern, diagonal: Index) -> Group:
+def _group(members: list[tuple[int, np.ndarray]], A: Pattern, diagonal: Index) -> Stack:
+    """Returns a stack of one group."""
     pivots = np.array([pivot for pivot, _ in members])
     entries = np.array([order for _, order in members]).reshape(len(members), -1).astype(int)
     columns = A.cols[pivots]
-    return Group(A.rows[pivots], columns, A.cols[entries[0]], entries, pivots, diagonal[columns])
+    parts = A.rows[pivots], columns, A.cols[entries[0]], entries, pivots, diagonal[columns]
+    return Stack(*(part[None] for part in parts))
+
+
+def _stacked(groups: Sequence[Stack]) -> list[Stack]:
+    """Stacks groups of one shape with disjoint supports: a stack costs about as much as a group."""
+    stacks: list[tuple[tuple[object, ...], set[int], list[Stack]]] = []
+    for group in groups:
+        shape, support = (*group.entries.shape, group.squared), set(group.support.ravel().tolist())
+        for known, taken, members in stacks:
+            if known == shape and taken.isdisjoint(support):
+                taken |= support
+                members.append(group)
+                break
+        else:
+            stacks.append((shape, support, [group]))
+    columns = [field.name for field in fields(Stack)]
+    return [Stack(*(np.concatenate([getattr(m, name) for m in members]) for name in columns)) for *_, members in stacks]
 
 
 def _only_squared(P: Pattern, free: Bool[np.ndarray, " _n"]) -> Bool[np.ndarray, " _n"]:
@@ -140,20 +158,20 @@ def _only_squared(P: Pattern, free: Bool[np.ndarray, " _n"]) -> Bool[np.ndarray,
     return ~coupled
 
 
-def _pays(group: Group) -> bool:
+def _pays(group: Stack) -> bool:
     """Whether Fᵀ diag(d) F has at most twice the entries that the equalities had, or none where nothing is squared."""
-    k, p = group.entries.shape
+    _, k, p = group.entries.shape
     return p * p <= 2 * k * (p + 1) or not group.squared
 
 
 def _reduced_P(
-    structure: Structure, groups: Sequence[Group], kept: Bool[np.ndarray, " _n"], kept_P: Index
+    structure: Structure, stacks: Sequence[Stack], kept: Bool[np.ndarray, " _n"], kept_P: Index
 ) -> tuple[Pattern, LinearMap]:
     rows, cols = [structure.P.rows[kept_P]], [structure.P.cols[kept_P]]
-    for group in groups:
-        p = len(group.support) if group.squared else 0
-        rows.append(np.tile(group.support[:p], p))
-        cols.append(np.repeat(group.support[:p], p))
+    for stack in stacks:
+        for support in stack.support if stack.squared else ():
+            rows.append(np.tile(support, len(support)))
+            cols.append(np.repeat(support, len(support)))
     position = np.cumsum(kept) - 1
     all_rows, all_cols = position[np.concatenate(rows)], position[np.concatenate(cols)]
     n = int(np.count_nonzero(kept))

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -32,32 +33,57 @@ from cvxlayers.linear_map import LinearMap
 from cvxlayers.program import ConeProgram, Structure, Values, Vectors
 
 Index = Int[np.ndarray, " _count"]
+_NEXT = (1, 0), (0, 1)
+Stacked = Float[np.ndarray, "#batch _g _width"]
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
-    """Equalities that share their support: `rows` name `columns` as affine expressions of the variables `support`.
+class Stack:
+    """Groups of equalities, g of one shape: in each, k rows name k columns as affine expressions of p variables.
+
+    The rows of a group share their variables, its support; the supports of a stack's groups are disjoint.
 
     Attributes:
-        rows: the k equalities.
+        rows: the equalities.
         columns: the variable that each names.
-        support: the p variables in the expressions.
-        entries: positions in A's stored entries of the k×p coefficients.
-        pivots: positions in A's stored entries of the k constants a.
-        squares: positions in P's stored entries of the k numbers d; −1 stands for zero.
+        support: the variables in the expressions.
+        entries: positions in A's stored entries of the coefficients.
+        pivots: positions in A's stored entries of the constants a.
+        squares: positions in P's stored entries of the numbers d; −1 stands for zero.
     """
 
-    rows: Index
-    columns: Index
-    support: Index
-    entries: Int[np.ndarray, "_k _p"]
-    pivots: Index
-    squares: Index
+    rows: Int[np.ndarray, "_g _k"]
+    columns: Int[np.ndarray, "_g _k"]
+    support: Int[np.ndarray, "_g _p"]
+    entries: Int[np.ndarray, "_g _k _p"]
+    pivots: Int[np.ndarray, "_g _k"]
+    squares: Int[np.ndarray, "_g _k"]
 
-    @property
+    @cached_property
     def squared(self) -> bool:
         """Whether any of the variables is squared in the objective."""
         return bool((self.squares >= 0).any())
+
+    @cached_property
+    def _strides(self) -> tuple[int, int, int] | None:
+        """Where the entries begin, and how far apart rows and columns lie; None where they do not lie so evenly."""
+        groups, k, p = self.entries.shape
+        if groups != 1 or k < 2 or p < 2:
+            return None
+        start, down, across = self.entries[0, 0, 0], *(self.entries[0, i, j] - self.entries[0, 0, 0] for i, j in _NEXT)
+        grid = start + down * np.arange(k)[:, None] + across * np.arange(p)
+        return (int(start), int(down), int(across)) if np.array_equal(grid, self.entries[0]) else None
+
+    def coefficients(self, values: Values) -> Float[np.ndarray, "#batch _g _k _p"]:
+        """Returns the coefficients out of A's stored entries: not to be written to, for they may lie where A does."""
+        if self._strides is None:
+            return np.take(values, self.entries, axis=1)
+        start, down, across = self._strides
+        values = np.ascontiguousarray(values)
+        item, entry = values.strides
+        strides = item, item, down * entry, across * entry
+        shape = (len(values), *self.entries.shape)
+        return np.lib.stride_tricks.as_strided(values[:, start:], shape, strides, writeable=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,18 +103,18 @@ class Reduction:
         structure: that of the reduced programs.
         fixed: the variables that are fixed.
         redundant: the rows that say nothing new.
-        groups: what is eliminated.
+        stacks: what is eliminated.
         kept_variables: the variables X that stay.
         kept_rows: the rows S that stay.
         kept_P: positions in P's stored entries of P_XX.
         kept_A: positions in A's stored entries of A_SX.
-        gather_P: P_XX's entries and all groups' Fᵀ diag(d) F, stacked → the stored entries of P'.
+        gather_P: P_XX's entries and all groups' Fᵀ diag(d) F, side by side → the stored entries of P'.
     """
 
     structure: Structure
     fixed: Fixed
     redundant: Index
-    groups: Sequence[Group]
+    stacks: Sequence[Stack]
     kept_variables: Index
     kept_rows: Index
     kept_P: Index
@@ -103,18 +129,18 @@ class Reduction:
             structure, x = program.structure, self.place(constants)
             q, b = program.q + structure.P.matvec(program.P, x), program.b - structure.A.matvec(program.A, x)
             program = replace(program, q=q, b=b)
-        affine = [_affine(group, program) for group in self.groups]
+        affine = [_affine(stack, program) for stack in self.stacks]
         parts = [np.take(program.P, self.kept_P, axis=1)]
         batch = _common_length(program.P, program.q, program.A, program.b)
         q = np.array(np.broadcast_to(program.q, (batch, program.q.shape[1])))
-        for group, (F, c, d, _) in zip(self.groups, affine, strict=True):
-            if group.squared:
-                root = F * np.sqrt(d)[:, :, None]
+        for stack, (F, c, d, _) in zip(self.stacks, affine, strict=True):
+            if stack.squared:
+                root = F * np.sqrt(d)[..., None]
                 # A matrix times its own transpose is computed as one, and symmetric to the bit.
-                product = np.matmul(root.transpose(0, 2, 1), root)
-                parts.append(product.reshape((len(product), len(group.support) ** 2)))
-            q[:, group.support] += _adjoint(F, program.q[:, group.columns] + d * c)
-        stacked = _stack([part for part in parts if part.shape[1]] or parts[:1])
+                product = np.matmul(np.swapaxes(root, -1, -2), root)
+                parts.append(product.reshape((len(product), -1)))
+            q[:, stack.support] += _adjoint(F, program.q[:, stack.columns] + d * c)
+        stacked = _side_by_side([part for part in parts if part.shape[1]] or parts[:1])
         small = ConeProgram(
             self.structure,
             program.batch,
@@ -133,16 +159,16 @@ class Reduction:
 
     @property
     def _named(self) -> int:
-        return sum(len(group.columns) for group in self.groups)
+        return sum(stack.columns.size for stack in self.stacks)
 
 
 class _Affine(NamedTuple):
     """t = c + F x, the diagonal d of t's part of P, and the coefficients a; each for all items, or one for all."""
 
-    F: Float[np.ndarray, "#batch _k _p"]
-    c: Vectors
-    d: Vectors
-    a: Vectors
+    F: Float[np.ndarray, "#batch _g _k _p"]
+    c: Stacked
+    d: Stacked
+    a: Stacked
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +181,7 @@ class Reduced:
         moved: the programs with fixed variables on the right-hand sides.
         program: the reduced programs.
         constants: the values of the fixed variables.
-        affine: the numbers of each group.
+        affine: the numbers of each stack.
     """
 
     reduction: Reduction
@@ -179,10 +205,10 @@ class Reduced:
         full_x, full_y, full_s = np.zeros((batch, n)), np.zeros((batch, m)), np.zeros((batch, m))
         full_x[:, reduction.kept_variables] = x
         full_y[:, reduction.kept_rows], full_s[:, reduction.kept_rows] = y, s
-        for group, (F, c, d, a) in zip(reduction.groups, self.affine, strict=True):
-            t = c + _apply(F, full_x[:, group.support])
-            full_x[:, group.columns] = t
-            full_y[:, group.rows] = -(d * t + self.moved.q[:, group.columns]) / a
+        for stack, (F, c, d, a) in zip(reduction.stacks, self.affine, strict=True):
+            t = c + _apply(F, full_x[:, stack.support])
+            full_x[:, stack.columns] = t
+            full_y[:, stack.rows] = -(d * t + self.moved.q[:, stack.columns]) / a
         if len(rows):
             full_x[:, columns] = self.constants
             slope = P.matvec(full.P, full_x) + A.rmatvec(full.A, full_y) + full.q
@@ -197,8 +223,8 @@ class Reduced:
         """Returns the right-hand side of the reduced system from that of the full one."""
         first, second, _ = self._move(system, first, second)
         folded = first.copy()
-        for group, (F, _, d, a) in zip(self.reduction.groups, self.affine, strict=True):
-            folded[:, group.support] += _adjoint(F, first[:, group.columns] - d * second[:, group.rows] / a)
+        for stack, (F, _, d, a) in zip(self.reduction.stacks, self.affine, strict=True):
+            folded[:, stack.support] += _adjoint(F, first[:, stack.columns] - d * second[:, stack.rows] / a)
         kept = self.reduction.kept_variables, self.reduction.kept_rows
         return np.take(folded, kept[0], axis=1), np.take(second, kept[1], axis=1)
 
@@ -209,16 +235,24 @@ class Reduced:
         rhs_first, rhs_second, moved = self._move(system, *rhs)
         first, second = np.zeros(rhs_first.shape), np.zeros(rhs_second.shape)
         first[:, self.reduction.kept_variables], second[:, self.reduction.kept_rows] = u
-        for group, (F, _, d, a) in zip(self.reduction.groups, self.affine, strict=True):
-            t = rhs_second[:, group.rows] / a + _apply(F, first[:, group.support])
-            first[:, group.columns] = t
-            second[:, group.rows] = (rhs_first[:, group.columns] - d * t) / a
+        for stack, (F, _, d, a) in zip(self.reduction.stacks, self.affine, strict=True):
+            t = rhs_second[:, stack.rows] / a + _apply(F, first[:, stack.support])
+            first[:, stack.columns] = t
+            second[:, stack.rows] = (rhs_first[:, stack.columns] - d * t) / a
         rows, columns, pivots = self._fixed
         if len(rows):
             first[:, columns] = moved
             slope = system.matvec(first, second)[0]
             second[:, rows] = (rhs[0] - slope)[:, columns] / self.full.A[:, pivots]
         return first, second
+
+    def carry(self, x: Vectors) -> Vectors:
+        """Returns what the full variables do where the reduced ones move along x, and the data stay."""
+        moved = np.zeros((len(x), self.full.structure.n))
+        moved[:, self.reduction.kept_variables] = x
+        for stack, (F, _, _, _) in zip(self.reduction.stacks, self.affine, strict=True):
+            moved[:, stack.columns] = _apply(F, moved[:, stack.support])
+        return moved
 
     @property
     def _fixed(self) -> tuple[Index, Index, Index]:
@@ -238,16 +272,16 @@ class Reduced:
         return first, second, known
 
 
-def _affine(group: Group, program: ConeProgram) -> _Affine:
-    a = np.take(program.A, group.pivots, axis=1)
-    F = np.take(program.A, group.entries, axis=1)
+def _affine(stack: Stack, program: ConeProgram) -> _Affine:
+    a = np.take(program.A, stack.pivots, axis=1)
+    F = stack.coefficients(program.A)
     if (a != -1.0).any():
-        F /= -a[:, :, None]
-    squares = np.where(group.squares >= 0, program.P[:, group.squares], 0.0) if group.squared else np.zeros(a[:1].shape)
-    return _Affine(F, program.b[:, group.rows] / a, squares, a)
+        F = F / -a[..., None]
+    squares = np.where(stack.squares >= 0, program.P[:, stack.squares], 0.0) if stack.squared else np.zeros(a[:1].shape)
+    return _Affine(F, program.b[:, stack.rows] / a, squares, a)
 
 
-def _stack(parts: Sequence[Values]) -> Values:
+def _side_by_side(parts: Sequence[Values]) -> Values:
     """Concatenates the columns, for the items that the parts have in common."""
     if len(parts) == 1:
         return parts[0]
@@ -259,14 +293,14 @@ def _items(array: Float[np.ndarray, "#batch ..."], index: slice | Index) -> Floa
     return array if len(array) == 1 else array[index]
 
 
-def _common_length(*arrays: Vectors) -> int:
+def _common_length(*arrays: Float[np.ndarray, "..."]) -> int:
     """Returns the length of the batch axis to which those of length one broadcast."""
     return np.broadcast_shapes(*(array.shape[:1] for array in arrays))[0]
 
 
-def _apply(F: Float[np.ndarray, "#batch _k _p"], x: Vectors) -> Vectors:
-    return np.matmul(F, x[:, :, None])[:, :, 0]
+def _apply(F: Float[np.ndarray, "#batch _g _k _p"], x: Stacked) -> Stacked:
+    return np.matmul(F, x[..., None])[..., 0]
 
 
-def _adjoint(F: Float[np.ndarray, "#batch _k _p"], t: Vectors) -> Vectors:
-    return np.matmul(t[:, None, :], F)[:, 0, :]
+def _adjoint(F: Float[np.ndarray, "#batch _g _k _p"], t: Stacked) -> Stacked:
+    return np.matmul(t[..., None, :], F)[..., 0, :]

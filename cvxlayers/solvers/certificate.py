@@ -3,8 +3,11 @@
     infeasible: y ∈ K* with Aᵀy = 0, bᵀy < 0:       every x with b − Ax ∈ K would give 0 ≤ yᵀ(b − Ax) = bᵀy < 0.
     unbounded:  x with Px = 0, −Ax ∈ K, qᵀx < 0:     along x the objective falls for ever, and no dual point exists.
 
-A certificate from a computer misses its equations by a little, δ = Aᵀy, and then excludes only the x with |δᵀx| < −bᵀy.
-It counts where that is every x up to a million times the natural size of the program's variables.
+A certificate from a computer misses its equations by a little, δ = Aᵀy, and then excludes only the x with |δᵀx| < −bᵀy;
+a ray with δ = Ax + s excludes only the optimal (x*, y*) with |Px|ᵀ|x*| + |δ|ᵀ|y*| < −qᵀx. It counts where that is
+everything up to a million times the natural size of the program's variables. Sizes are natural in units of x in which
+the columns, and of the rows in which the rows, of the program's matrices have one size: the user's units, which may
+differ from variable to variable by many powers of ten, must not decide.
 """
 
 from __future__ import annotations
@@ -15,12 +18,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cvxlayers.cones import project_dual
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
+from cvxlayers.program import ConeProgram, Solution, Status, Vectors
+from cvxlayers.solvers.units import column_units, heights_of
 
 _DEFECT = 1e-6
 # Below this share of the terms that cancel in it, the sign of bᵀy is rounding.
 _ROUNDING = 1e-13
-_DUST = 1e-9
 
 
 def certify(program: ConeProgram, solution: Solution) -> Solution:
@@ -41,54 +44,42 @@ def certify(program: ConeProgram, solution: Solution) -> Solution:
 
 def infeasible_multiplier(program: ConeProgram, y: Vectors) -> tuple[Vectors, Bool[np.ndarray, "#batch"]]:
     """Returns y projected on K* and scaled to about one, and whether it certifies infeasibility."""
-    structure = program.structure
-    heights = _heights(program)
+    structure, units = program.structure, column_units(program)
+    heights, dust = heights_of(program, units)
     with np.errstate(all="ignore"):
         y = project_dual(structure.cone, np.where(np.isfinite(y), y, 0.0))
         y = y / _positive(np.max(y * heights, axis=1, initial=0.0, where=y > 0, keepdims=True), -y * heights)
         defect = np.abs(structure.A.rmatvec(program.A, y))
         columns = structure.A.rmatvec(np.abs(program.A), 1.0 / np.where(heights > 0, heights, np.inf))
-        return y, _holds(-program.b * y, np.max(_relative(defect, columns), axis=1, initial=0.0))
+        # A row that is mere rounding says 0 = b, which means nothing where b is rounding too.
+        sides = np.where(dust, 0.0, np.abs(program.b)) / np.where(heights > 0, heights, np.inf)
+        noise = np.where(dust, heights * np.max(sides, axis=1, initial=0.0, keepdims=True), 0.0)
+        terms, sizes = -program.b * y, np.maximum(np.abs(program.b), noise) * np.abs(y)
+        return y, _holds(terms, sizes, np.max(_relative(defect, columns), axis=1, initial=0.0))
 
 
 def unbounded_ray(program: ConeProgram, x: Vectors) -> tuple[Vectors, Vectors, Bool[np.ndarray, "#batch"]]:
     """Returns x scaled to one, the s ∈ K next to −Ax, and whether they certify unboundedness."""
-    structure = program.structure
-    heights = _heights(program)
+    structure, units = program.structure, column_units(program)
+    heights, _ = heights_of(program, units)
     with np.errstate(all="ignore"):
         x = np.where(np.isfinite(x), x, 0.0)
         x = x / _positive(np.max(np.abs(x), axis=1, initial=0.0, keepdims=True))
+        length = np.max(np.abs(x) / units, axis=1, initial=0.0, keepdims=True)
         slack = -structure.A.matvec(program.A, x)
         s = structure.cone.project(slack)
-        largest = np.max(np.abs(program.P), axis=1, initial=0.0, keepdims=True)
-        curvature = _relative(np.abs(structure.P.matvec(program.P, x)), largest)
-        outside = _relative(np.abs(slack - s), heights)
+        steepest = structure.P.matvec(np.abs(program.P), units)
+        curvature = _relative(np.abs(structure.P.matvec(program.P, x)), length * steepest)
+        outside = _relative(np.abs(slack - s), length * heights)
         defect = np.maximum(np.max(curvature, axis=1, initial=0.0), np.max(outside, axis=1, initial=0.0))
-        return x, s, _holds(-program.q * x, defect)
+        terms = -program.q * x
+        return x, s, _holds(terms, np.abs(terms), defect)
 
 
-def _holds(terms: Vectors, defect: Float[np.ndarray, "#batch"]) -> Bool[np.ndarray, "#batch"]:
+def _holds(terms: Vectors, sizes: Vectors, defect: Float[np.ndarray, "#batch"]) -> Bool[np.ndarray, "#batch"]:
     """Whether the sum of the terms is positive beyond rounding, and the defect small against it."""
-    gain = np.sum(terms, axis=1) / _positive(np.sum(np.abs(terms), axis=1))
+    gain = np.sum(terms, axis=1) / _positive(np.sum(sizes, axis=1))
     return (gain > _ROUNDING) & (defect <= _DEFECT * gain)
-
-
-def _heights(program: ConeProgram) -> Vectors:
-    """Returns the size of each row of A; the rows of a curved cone have one size, since the cone couples them.
-
-    Rows that are mere rounding count as larger than they are, so that they pass for the zeros they should be.
-    """
-    structure = program.structure
-    heights = structure.A.matvec(np.abs(program.A), np.ones((len(program.A), structure.n)))
-    heights = np.maximum(heights, _DUST * np.max(heights, axis=1, initial=0.0, keepdims=True))
-    for rows in _curved(structure):
-        heights[:, rows] = np.max(heights[:, rows], axis=1, keepdims=True)
-    return heights
-
-
-def _curved(structure: Structure) -> list[slice]:
-    linear = structure.cone.zero + structure.cone.nonnegative
-    return [rows for _, rows in structure.cone.blocks() if rows.start >= linear]
 
 
 def _relative(size: Vectors, unit: Vectors) -> Vectors:

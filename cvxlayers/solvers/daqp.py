@@ -51,6 +51,10 @@ class DAQP(Solver):
             return f"it works on dense matrices, of at most {_LARGEST} variables"
         return None
 
+    def dense_bytes(self, structure: Structure) -> int:
+        """P and A, one row after the other."""
+        return 16 * structure.n * (structure.n + structure.m)
+
     def proves_convexity(self, options: Options) -> bool:
         """It factorises P, and fails where that fails, unless it was told to regularise."""
         return options.native.get("eps_prox", 0.0) == 0.0

@@ -12,25 +12,27 @@ ray of descent, and −ρ_y proves infeasibility.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import final
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.linalg import lapack
 from scipy.sparse.linalg import splu
 
-from cvxlayers.program import ConeProgram, Solution, Status, Structure
-from cvxlayers.solvers.items import each, unsolved
+from cvxlayers.kkt import columns_of, dense_microseconds, factorise_band, narrow_band
+from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
+from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.solver import Options, Solver
 
-Entries = Float[np.ndarray, "..."]
 Vector = Float[np.ndarray, " size"]
 Matrix = Float[np.ndarray, "size size"]
-Solve = Callable[[Vector], tuple[Vector, Vector]]
+Solve = Callable[[Vector], Vector]
 
 # From this size on, and up to this share of entries, sparse factorisations are faster.
 _LARGE, _SPARSE = 150, 0.1
+_AT_ONCE = 16
 # A solve that leaves more than the first share of its right-hand side met a singular matrix; a least-squares solve that
 # leaves more than the second met an inconsistent one.
 _REGULAR, _CONSISTENT = 1e-11, 1e-9
@@ -52,20 +54,27 @@ class Direct(Solver):
         """It takes equalities only."""
         return None if structure.m == structure.cone.zero else "it takes equality constraints only"
 
+    def free_microseconds(self, structure: Structure) -> float:
+        """LAPACK's banded factorisation keeps the interpreter to itself, the others do not."""
+        return 0.0 if narrow_band(structure) is not None else dense_microseconds(structure.n + structure.m)
+
     def native_options(self) -> Mapping[str, type]:
         """It has none."""
         return {}
 
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Solves every item."""
-        structure, batch, n = program.structure, program.batch, program.structure.n
-        solution = unsolved(structure, batch)
-        solution.iterations[:], solution.s[:] = 1, 0.0
-        r = np.empty((batch, n + structure.m))
+        structure, n = program.structure, program.structure.n
+        solution = unsolved(structure, program.batch)
+        solution.iterations[:], solution.s[:], solution.status[:] = 1, 0.0, Status.SOLVED
+        r = np.empty((program.batch, n + structure.m))
         r[:, :n], r[:, n:] = -program.q, program.b
-        for item, solve in enumerate(_solves(program)):
-            z, rest = solve(r[item])
-            solution.x[item], solution.y[item], solution.status[item] = z[:n], z[n:], Status.SOLVED
+        z = _solve(program, r)
+        solution.x[:], solution.y[:] = z[:, :n], z[:, n:]
+        gap = _largest(r - _product(program, z))
+        for item in np.flatnonzero(~(gap <= _REGULAR * _largest(r))).tolist():
+            z_item, rest = _least_norm(program.item(slice(item, item + 1)), r[item])
+            solution.x[item], solution.y[item] = z_item[:n], z_item[n:]
             if rest[:n].any():
                 solution.x[item], solution.status[item] = rest[:n], Status.UNBOUNDED
             if rest[n:].any():
@@ -73,36 +82,81 @@ class Direct(Solver):
         return solution
 
 
-def _solves(program: ConeProgram) -> Iterator[Solve]:
-    """Yields, for each item, the function that takes r to z and ρ, which is zero unless K z = r has no solution."""
-    structure, batch = program.structure, program.batch
+def _solve(program: ConeProgram, r: Vectors) -> Vectors:
+    """Solves K z = r by a factorisation of each K, or of the one that all items share; NaN where it is singular."""
+    z = np.full(r.shape, np.nan)
+    with np.errstate(all="ignore"):
+        for item, solve in enumerate(_factorised(program)):
+            if solve is not None:
+                z[item] = solve(r[item])
+    return z
+
+
+def _product(program: ConeProgram, z: Vectors) -> Vectors:
+    """Returns K z for each item."""
+    P, A, n = program.structure.P, program.structure.A, program.structure.n
+    x, y = z[:, :n], z[:, n:]
+    return np.concatenate([P.matvec(program.P, x) + A.rmatvec(program.A, y), A.matvec(program.A, x)], axis=1)
+
+
+def _factorised(program: ConeProgram) -> Iterator[Solve | None]:
+    """Yields for each item the function that takes r to z; None where a pivot is zero."""
+    shared = len(program.P) == len(program.A) == 1
+    count, structure = 1 if shared else program.batch, program.structure
+    zeros = np.zeros((1, structure.m))
+    band, factorise = narrow_band(structure), _factorise_sparse if _is_sparse(structure) else _factorise_dense
+    for start in range(0, count, _AT_ONCE):
+        part = program if shared else program.item(slice(start, min(start + _AT_ONCE, count)))
+        if band is not None:
+            factors = factorise_band(band, band.assemble(part.P, part.A, zeros))
+            found = [None if item.singular else item.solve for item in factors]
+        else:
+            found = list(factorise(part))
+        yield from program.batch * found if shared else found
+
+
+def _is_sparse(structure: Structure) -> bool:
     size = structure.n + structure.m
-    entries = structure.P.nnz + 2 * structure.A.nnz
-    factorise = _factorise_sparse if size >= _LARGE and entries <= _SPARSE * size**2 else _factorise_dense
-    if len(program.P) == len(program.A) == 1:
-        solve = factorise(program, program.P[0], program.A[0])
-        yield from (solve for _ in range(batch))
-    else:
-        for P, A in zip(each(program.P, batch), each(program.A, batch), strict=True):
-            yield factorise(program, P, A)
+    return size >= _LARGE and structure.P.nnz + 2 * structure.A.nnz <= _SPARSE * size**2
 
 
-def _factorise_dense(program: ConeProgram, P: Entries, A: Entries) -> Solve:
+def _factorise_dense(program: ConeProgram) -> Iterator[Solve | None]:
+    for K in _dense(program):
+        factors, pivots, failure = lapack.dgetrf(K.T)
+        yield None if failure else partial(_substitute, factors, pivots)
+
+
+def _substitute(factors: Matrix, pivots: Int[np.ndarray, " size"], r: Vector) -> Vector:
+    return lapack.dgetrs(factors, pivots, r)[0]
+
+
+def _factorise_sparse(program: ConeProgram) -> Iterator[Solve | None]:
+    for K in _sparse(program):
+        try:
+            yield splu(K).solve
+        except RuntimeError:  # exactly singular
+            yield None
+
+
+def _dense(program: ConeProgram) -> Float[np.ndarray, "batch size size"]:
     structure, n = program.structure, program.structure.n
-    K = np.zeros((n + structure.m, n + structure.m))
-    K[structure.P.rows, structure.P.cols] = P
-    K[n + structure.A.rows, structure.A.cols] = A
-    K[structure.A.cols, n + structure.A.rows] = A
-    factors, pivots, failure = lapack.dgetrf(K)
+    P, A = structure.P.dense(program.P), structure.A.dense(program.A)
+    K = np.zeros((max(len(P), len(A)), n + structure.m, n + structure.m))
+    K[:, :n, :n], K[:, n:, :n], K[:, :n, n:] = P, A, A.transpose(0, 2, 1)
+    return K
 
-    def solve(r: Vector) -> tuple[Vector, Vector]:
-        if failure == 0:
-            z, _ = lapack.dgetrs(factors, pivots, r)
-            if _size(r - K @ z) <= _REGULAR * _size(r):
-                return z, np.zeros(len(r))
-        return _least_squares(K, r, n)
 
-    return solve
+def _sparse(program: ConeProgram) -> Iterator[sp.csc_array]:
+    columns = columns_of(program.structure)
+    for entries in columns.assemble(program.P, program.A, np.zeros((1, program.structure.m))):
+        yield columns.pattern.matrix(entries)
+
+
+def _least_norm(program: ConeProgram, r: Vector) -> tuple[Vector, Vector]:
+    """Solves where K is singular, or nearly so; returns z and ρ, which is zero unless K z = r has no solution."""
+    if _is_sparse(program.structure):
+        return _proximal(next(_sparse(program)), r, program.structure.n)
+    return _least_squares(_dense(program)[0], r, program.structure.n)
 
 
 def _least_squares(K: Matrix, r: Vector, n: int) -> tuple[Vector, Vector]:
@@ -123,25 +177,6 @@ def _significant(rest: Vector, r: Vector, n: int) -> Vector:
     return np.concatenate([rest[k] * (_size(rest[k]) > _CONSISTENT * _size(r[k]) + rounding) for k in parts])
 
 
-def _factorise_sparse(program: ConeProgram, P: Entries, A: Entries) -> Solve:
-    structure, n = program.structure, program.structure.n
-    top, side = structure.P.matrix(P), structure.A.matrix(A)
-    K = sp.csc_array(sp.block_array([[top, side.T], [side, None]]) if structure.m else top)
-    try:
-        factors = splu(K)
-    except RuntimeError:
-        factors = None
-
-    def solve(r: Vector) -> tuple[Vector, Vector]:
-        if factors is not None:
-            z = factors.solve(r)
-            if _size(r - K @ z) <= _REGULAR * _size(r):
-                return z, np.zeros(len(r))
-        return _proximal(K, r, n)
-
-    return solve
-
-
 def _proximal(K: sp.csc_array, r: Vector, n: int) -> tuple[Vector, Vector]:
     """Solves by proximal steps z ← z + (K + δJ)⁻¹(r − Kz), J = diag(I, −I): r − Kz tends to its part in the kernel."""
     delta = _REGULARISATION * np.max(np.abs(K.data), initial=1.0)
@@ -158,3 +193,7 @@ def _proximal(K: sp.csc_array, r: Vector, n: int) -> tuple[Vector, Vector]:
 
 def _size(vector: Vector) -> float:
     return float(np.max(np.abs(vector), initial=0.0))
+
+
+def _largest(vectors: Vectors) -> Float[np.ndarray, " batch"]:
+    return np.max(np.abs(vectors), axis=1, initial=0.0)

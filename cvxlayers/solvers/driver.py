@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from cvxlayers.errors import CvxlayersError, CvxlayersWarning
-from cvxlayers.parallel import map_chunks, worthwhile_chunks
-from cvxlayers.program import ConeProgram, Solution, Status, Structure
+from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
+from cvxlayers.program import ConeProgram, Solution, Status
 from cvxlayers.solvers.certificate import certify
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.optimality import violation
@@ -21,6 +21,8 @@ from cvxlayers.solvers.solver import Options, Solver
 # Relative violation of the optimality conditions up to which a point that its solver calls inaccurate is accurate
 # after all, and beyond which one that its solver calls solved is inaccurate; the polish rescues what lies between.
 _SOLVED, _ROUGH = 1e-8, 1e-6
+# Bytes of dense matrices that may be in memory at once.
+_MEMORY = 2**26
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +38,10 @@ class Outcome:
     solution: Solution
     names: tuple[str, ...]
     served: Int[np.ndarray, "#batch"]
+
+    def item(self, index: Int[np.ndarray, " k"]) -> Outcome:
+        """Returns the outcome of some items."""
+        return Outcome(_item(self.solution, index), self.names, self.served[index])
 
     @property
     def solvers(self) -> list[str]:
@@ -80,7 +86,10 @@ def _solve(
     program: ConeProgram, plan: Plan, options: Options, threads: int
 ) -> tuple[Solution, Int[np.ndarray, "#batch"]]:
     """Solves a batch of finite programs, and says which solver of the plan served each item."""
-    pieces = worthwhile_chunks(program.batch, threads, _microseconds(program.structure))
+    structure, primary = program.structure, plan.primary
+    pieces = worthwhile_chunks(program.batch, threads, primary.free_microseconds(structure))
+    dense = program.batch * primary.dense_bytes(structure) // _MEMORY
+    pieces = pieces if len(pieces) > dense else chunks(program.batch, dense + 1)
     results = map_chunks(lambda piece: _solve_chunk(program.item(piece), plan, options), pieces, threads)
     if len(results) == 1:
         return results[0]
@@ -89,32 +98,31 @@ def _solve(
     return Solution(*(np.concatenate(column) for column in columns)), np.concatenate(served)
 
 
-def _microseconds(structure: Structure) -> float:
-    """A crude estimate of what an item costs: interior points cost ten times more than active sets."""
-    item = 10.0 + structure.n * (structure.n + structure.m) / 50
-    return item if structure.cone.polyhedral else 10 * item
-
-
 def _solve_chunk(program: ConeProgram, plan: Plan, options: Options) -> tuple[Solution, Int[np.ndarray, "#batch"]]:
-    solution = _attempt(program, plan.primary, options)
+    solution, settled = _attempt(program, plan.primary, options)
     served = np.zeros(program.batch, dtype=np.int64)
     # The native options are the primary solver's: the others would not know them.
     common = replace(options, native={})
     for position, solver in enumerate(plan.fallbacks, start=1):
-        pending = np.flatnonzero(_wants_another(solution.status))
+        pending = np.flatnonzero(~settled)
         if not len(pending):
             break
-        second = _attempt(program.item(pending), solver, common)
+        second, settled[pending] = _attempt(program.item(pending), solver, common)
         better = _rank(second.status) < _rank(solution.status[pending])
         served[pending[better]] = position
         solution = _put(solution, pending[better], _item(second, np.flatnonzero(better)))
     return solution, served
 
 
-def _attempt(program: ConeProgram, solver: Solver, options: Options) -> Solution:
-    """Solves with one solver, and replaces what it says of each item by what the data say."""
+def _attempt(program: ConeProgram, solver: Solver, options: Options) -> tuple[Solution, Bool[np.ndarray, "#batch"]]:
+    """Solves with one solver, and replaces what it says of each item by what the data say.
+
+    Returns the solution, and which items are settled: solved, out of time, or proven by a certificate that the solver
+    meant as one. An iterate that happens to certify something is proof only if no other solver knows better.
+    """
     scaling = scale(program)
     solution = scaling.restore(_guarded(scaling.program, solver, options))
+    claimed = _settled(solution.status)
     residual = violation(program, solution)
     status = solution.status
     close = residual <= np.where(status == Status.INACCURATE, max(options.eps, _SOLVED), 0.0)
@@ -122,9 +130,9 @@ def _attempt(program: ConeProgram, solver: Solver, options: Options) -> Solution
     status = np.where(close, Status.SOLVED, np.where(rough, Status.INACCURATE, status))
     solution = replace(solution, status=status)
     doubtful = np.flatnonzero(status != Status.SOLVED)
-    if not len(doubtful):
-        return solution
-    return _put(solution, doubtful, certify(program.item(doubtful), _item(solution, doubtful)))
+    if len(doubtful):
+        solution = _put(solution, doubtful, certify(program.item(doubtful), _item(solution, doubtful)))
+    return solution, _settled(solution.status) & (claimed | (solution.status == Status.SOLVED))
 
 
 def _guarded(program: ConeProgram, solver: Solver, options: Options) -> Solution:
@@ -148,9 +156,9 @@ def _guarded(program: ConeProgram, solver: Solver, options: Options) -> Solution
     return solution
 
 
-def _wants_another(status: Int[np.ndarray, "#batch"]) -> Bool[np.ndarray, "#batch"]:
-    """Which items another solver is worth asking about: not those that are settled, or out of time."""
-    return ~np.isin(status, (Status.SOLVED, Status.INFEASIBLE, Status.UNBOUNDED, Status.TIME_LIMIT))
+def _settled(status: Int[np.ndarray, "#batch"]) -> Bool[np.ndarray, "#batch"]:
+    """Which items no other solver is worth asking about."""
+    return np.isin(status, (Status.SOLVED, Status.INFEASIBLE, Status.UNBOUNDED, Status.TIME_LIMIT))
 
 
 def _rank(status: Int[np.ndarray, "#batch"]) -> Int[np.ndarray, "#batch"]:

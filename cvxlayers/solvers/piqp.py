@@ -45,6 +45,10 @@ class PIQP(Solver):
         """Refuses curved cones."""
         return None if structure.cone.polyhedral else "it takes linear constraints only"
 
+    def free_microseconds(self, structure: Structure) -> float:
+        """It keeps the interpreter to itself."""
+        return 0.0
+
     def native_options(self) -> Mapping[str, type]:
         """Its settings."""
         import piqp

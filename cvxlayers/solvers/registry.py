@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxlayers.errors import OptionError, did_you_mean
+from cvxlayers.kkt import factor_flops, narrow_band
 from cvxlayers.program import Structure
 from cvxlayers.solvers.clarabel import Clarabel
 from cvxlayers.solvers.daqp import DAQP
@@ -21,6 +22,8 @@ SOLVERS: dict[str, Solver] = {solver.name: solver for solver in (Direct(), DAQP(
 
 # Up to so many variables a dense active-set method beats every interior-point method, and the dense ones.
 _TINY, _SMALL = 50, 150
+# Orders between which the work of a sparse factorisation decides, and how many operations are many.
+_SPARSE, _HUGE, _HEAVY = 500, 30_000, 5e6
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ def _table(structure: Structure, P_values: Float[np.ndarray, "... nnz"] | None) 
     """The table of choice: the first solver serves, the next ones take over what it leaves unsolved.
 
     DAQP is exact and fastest where P is small and positive definite, but proves nothing where it fails. PIQP is the
-    fastest on all other linear constraints. Clarabel takes every cone and certifies what it cannot solve.
+    fastest on all other linear constraints, unless its factors fill in: then it is DAQP again if the rows are few, else
+    Clarabel, which takes every cone and certifies what it cannot solve.
     """
     direct, daqp, piqp, clarabel, scs = (SOLVERS[name] for name in ("DIRECT", "DAQP", "PIQP", "CLARABEL", "SCS"))
     if direct.refusal(structure) is None:
@@ -94,13 +98,27 @@ def _table(structure: Structure, P_values: Float[np.ndarray, "... nnz"] | None) 
     small = structure.n <= _TINY or (structure.n <= _SMALL and prefers_dense(structure))
     if small and daqp.refusal(structure) is None and _may_be_definite(structure, P_values):
         return [daqp, piqp, clarabel]
-    return [piqp, clarabel, scs]
+    if not _fills_in(structure):
+        return [piqp, clarabel, scs]
+    # An active set holds at most as many rows as there are, and a diagonal P costs nothing to invert.
+    few = structure.m <= structure.n and structure.P.nnz == structure.n
+    if few and daqp.refusal(structure) is None and _may_be_definite(structure, P_values):
+        return [daqp, clarabel, piqp]
+    return [clarabel, piqp, scs]
+
+
+def _fills_in(structure: Structure) -> bool:
+    """Whether a sparse factorisation takes so many operations that PIQP's, column by column, is not the fastest."""
+    order = structure.n + structure.m
+    return _SPARSE < order < _HUGE and narrow_band(structure) is None and factor_flops(structure) > _HEAVY
 
 
 def _may_be_definite(structure: Structure, P_values: Float[np.ndarray, "... nnz"] | None) -> bool:
     """Whether P is positive definite; where parameters change it, each item decides, and falls back if it is not."""
     if P_values is None:
         return True
+    if structure.P.nnz == structure.n and structure.has_full_diagonal:
+        return bool(P_values.min() > 1e-9 * P_values.max())
     P = structure.P.dense(np.reshape(P_values, (1, -1)))[0]
     eigenvalues = np.linalg.eigvalsh(P)
     return bool(eigenvalues[0] > 1e-9 * eigenvalues[-1])

@@ -1,0 +1,106 @@
+"""Products with sparse matrices whose dense blocks are read where they lie, and the layouts of the KKT matrix."""
+
+import numpy as np
+import pytest
+
+from cvxlayers.cones import Product
+from cvxlayers.kkt import columns_of, factorise_band, narrow_band, stored, turn_of
+from cvxlayers.program import Structure
+from tests.programs import pattern_of, values_of
+
+
+def shape_of(name: str, rng: np.random.Generator) -> np.ndarray:
+    """Returns a matrix of zeros and ones, by name."""
+    full = np.ones((40, 7))
+    sparse = rng.random((40, 30)) < 0.1
+    tall = np.vstack([full, np.eye(7)])
+    return {
+        "full": full,
+        "block above a diagonal": tall,
+        "block below a diagonal": tall[::-1],
+        "block beside sparse columns": np.hstack([sparse[:20], np.ones((20, 20)), sparse[20:]]),
+        "block amid zeros": np.pad(np.ones((20, 20)), ((3, 2), (1, 4))),
+        "columns of different heights": np.tril(np.ones((25, 25))),
+        "diagonal": np.eye(30),
+        "sparse": sparse.astype(float),
+        "an empty row and column": np.pad(np.eye(5), ((1, 0), (0, 1))),
+        "no rows": np.zeros((0, 4)),
+        "no entries": np.zeros((3, 4)),
+    }[name].astype(float)
+
+
+SHAPES = [
+    "full",
+    "block above a diagonal",
+    "block below a diagonal",
+    "block beside sparse columns",
+    "block amid zeros",
+    "columns of different heights",
+    "diagonal",
+    "sparse",
+    "an empty row and column",
+    "no rows",
+    "no entries",
+]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("name", SHAPES)
+def test_products_are_those_of_the_dense_matrix(name, batch, rng):
+    shape = shape_of(name, rng)
+    pattern = pattern_of(shape)
+    M = rng.normal(size=(batch, *shape.shape)) * shape
+    values = values_of(pattern, M)
+    x, y = rng.normal(size=(3, shape.shape[1])), rng.normal(size=(3, shape.shape[0]))
+    np.testing.assert_array_equal(pattern.dense(values), M)
+    np.testing.assert_allclose(pattern.matvec(values, x), (M @ x[..., None])[..., 0], atol=1e-13)
+    np.testing.assert_allclose(pattern.rmatvec(values, y), (np.swapaxes(M, 1, 2) @ y[..., None])[..., 0], atol=1e-13)
+    outer = (y[:, :, None] * x[:, None, :])[:, pattern.rows, pattern.cols]
+    np.testing.assert_array_equal(pattern.outer(y, x), outer)
+
+
+@pytest.mark.parametrize("name", ["block above a diagonal", "sparse", "an empty row and column", "no rows"])
+def test_compressed_columns_hold_the_kkt_matrix(name, rng):
+    shape = shape_of(name, rng)
+    m, n = shape.shape
+    diagonal = np.eye(n) * (rng.random(n) < 0.5)
+    structure = Structure(pattern_of(diagonal), pattern_of(shape), Product(nonnegative=m))
+    A, C = rng.normal(size=(2, m, n)) * shape, -rng.uniform(1, 2, size=(2, m))
+    P = diagonal[None]
+    expected = np.block([[P[0], A[0].T], [A[0], np.diag(C[0])]])
+    values = values_of(structure.P, P), values_of(structure.A, A), C
+    columns = columns_of(structure)
+    entries = columns.assemble(*values)
+    np.testing.assert_array_equal(columns.pattern.dense(entries)[0], expected)
+    np.testing.assert_array_equal(columns.triangle.dense(entries[:, columns.upper])[0], np.triu(expected))
+
+
+def test_a_band_is_solved_and_its_zero_pivots_are_seen(rng):
+    n = 60
+    P, A = np.eye(n), np.eye(n - 1, n) - np.eye(n - 1, n, k=1)
+    structure = Structure(pattern_of(P), pattern_of(A), Product(zero=n - 1))
+    band = narrow_band(structure)
+    assert band is not None
+    assert band.width <= 4
+    K = np.block([[P, A.T], [A, np.zeros((n - 1, n - 1))]])
+    zeros = np.zeros((1, n - 1))
+    values = values_of(structure.P, P[None]), values_of(structure.A, A[None])
+    (factors,) = factorise_band(band, band.assemble(*values, zeros))
+    rhs = rng.normal(size=2 * n - 1)
+    np.testing.assert_allclose(factors.solve(rhs), np.linalg.solve(K, rhs), atol=1e-11)
+    (nothing,) = factorise_band(band, band.assemble(0 * values[0], 0 * values[1], zeros))
+    assert nothing.singular
+
+
+def test_a_turned_matrix_is_the_product(rng):
+    cone = Product(zero=1, nonnegative=2, second_order=(3, 3), semidefinite=(2,))
+    m, n = cone.dim, 5
+    shape = (rng.random((m, n)) < 0.5).astype(float)
+    structure = Structure(pattern_of(np.eye(n)), pattern_of(shape), cone)
+    basis = cone.derivative(rng.normal(size=(2, m))).basis
+    rows, cols, U = basis.triplets()
+    A = rng.normal(size=(2, m, n)) * shape
+    turn = turn_of(structure, rows, cols)
+    dense = turn.pattern.dense(turn.apply(U, values_of(structure.A, A)))
+    np.testing.assert_allclose(dense, basis.rotate(A), atol=1e-13)
+    assert stored(structure) == structure.P.nnz + 2 * turn.pattern.nnz + m
