@@ -5,8 +5,9 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 # Versions of CVXPY for `make matrix`: the oldest supported, one between, and the newest.
 CVXPY ?= 1.9.0 1.9.2 newest
-# What `make bench` measures: dense_qp, square_root, least_squares or cocp_box.
-WORKLOAD ?= dense_qp
+# What `make bench` measures: everything, or one workload, or one batch size of it; see benchmarks/README.md.
+WORKLOAD ?=
+BATCH ?=
 # Test processes. Each works on one item at a time: threads of linear algebra would only compete.
 WORKERS ?= 2
 
@@ -36,8 +37,8 @@ format: .venv/test.stamp  ## format, and repair what the linter can
 	.venv/bin/ruff format
 	.venv/bin/ruff check --fix
 
-bench: .venv-bench/stamp  ## race this library against its fastest peer, side by side
-	OMP_WAIT_POLICY=PASSIVE .venv-bench/bin/python -m benchmarks.$(WORKLOAD) $(ARGS)
+bench: .venv-bench/stamp  ## race this library against its peers, side by side
+	OMP_WAIT_POLICY=PASSIVE .venv-bench/bin/python -m benchmarks $(addprefix --workload=,$(WORKLOAD)) $(addprefix --batch=,$(BATCH)) $(ARGS)
 
 docs: .venv-docs/stamp  ## build the site in docs/_build/html; warnings are errors
 	$(QUIET_THREADS) TF_CPP_MIN_LOG_LEVEL=3 .venv-docs/bin/python -m sphinx -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
@@ -67,9 +68,17 @@ clean:  ## remove environments, caches and outputs
 	.venv/bin/python $(PIP) "$(TORCH)" -e ".[torch,jax,tensorflow,examples]" --group dev
 	touch $@ .venv/demo.stamp
 
-# The peer at the version that the comparison is about.
+# The peers at the versions that the comparison is about. One that cannot be installed is left out.
+PEERS = cvxpylayers==1.2.0 moreau==0.4.1 diffcp==1.1.9 proxsuite==0.8.0 qpax==0.1.4 jaxopt==0.8.5
+# What these two ask for is installed already, under newer names, and they are built with what is there.
+PEERS_ALONE = qpth==0.0.18 mpc==0.0.6
+
 .venv-bench/stamp: pyproject.toml | .venv-bench/bin/python
-	.venv-bench/bin/python $(PIP) "$(TORCH)" -e . --group benchmark cvxpylayers==1.2.0 moreau==0.4.1
+	.venv-bench/bin/python $(PIP) "$(TORCH)" -e . --group benchmark
+	for peer in $(PEERS); do .venv-bench/bin/python $(PIP) $$peer || echo "$$peer cannot be installed: left out"; done
+	for peer in $(PEERS_ALONE); do \
+		.venv-bench/bin/python $(PIP) --no-build-isolation --no-deps $$peer || echo "$$peer cannot be installed: left out"; \
+	done
 	touch $@
 
 # The site imports all frameworks, whose reference it shows, and runs the tutorials.

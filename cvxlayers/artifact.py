@@ -129,6 +129,7 @@ def _header(layer: Layer) -> dict[str, Any]:
         "listed": compiled.leaves.listed,
         "maximise": compiled.maximise,
         "gp": compiled.gp,
+        "recognise": layer.kernel.method.is_structured,
         "solvers": [solver.name for solver in options.plan.solvers],
         "options": {**asdict(options.solver), "native": dict(options.solver.native)},
         "on_failure": options.on_failure,
@@ -199,7 +200,7 @@ def _layer(header: Mapping[str, Any], arrays: Arrays) -> Layer:
     )
     _require(cone.dim == m, "the cone does not fit the rows")
     primary, *fallbacks = (solver_named(name) for name in header["solvers"])
-    layer = assemble(compiled, Plan(primary, tuple(fallbacks)))
+    layer = assemble(compiled, Plan(primary, tuple(fallbacks)), recognise=bool(header.get("recognise", False)))
     _require(set(header["options"]) == {field.name for field in fields(Options)}, "unknown options")
     asked = {name: value for name, value in header["options"].items() if name != "native" and value is not None}
     options = call_options(layer, asked | header["options"]["native"], header["on_failure"])

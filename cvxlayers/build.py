@@ -38,24 +38,31 @@ def build_layer(
     derivative: str = "exact",
     mu: float | None = None,
     ridge: float = 0.0,
+    recognise: bool = True,
 ) -> Layer:
     """Compiles a problem and chooses the methods for it; the arguments are those of every `CvxpyLayer`."""
     from cvxlayers.canonical import compile_problem
 
     how = differentiation(derivative, mu, ridge)
     compiled = add_ridge(compile_problem(problem, parameters, variables, gp=gp, freeze=freeze), how.ridge)
-    layer = replace(assemble(compiled, solver), strict=strict, check=check, differentiation=how)
+    layer = replace(assemble(compiled, solver, recognise=recognise), strict=strict, check=check, differentiation=how)
     return with_keywords(layer, solver_args, on_failure, threads)
 
 
-def assemble(compiled: CompiledProblem, solver: str | Plan | None = None) -> Layer:
-    """Chooses the methods for a compiled problem; the rest is as a layer has it by default."""
+def assemble(compiled: CompiledProblem, solver: str | Plan | None = None, *, recognise: bool = True) -> Layer:
+    """Chooses the methods for a compiled problem; the rest is as a layer has it by default.
+
+    Args:
+        compiled: the problem.
+        solver: the name of the solver, or the solvers; None chooses.
+        recognise: whether programs of a recognised form are solved, and separable ones differentiated, as such.
+    """
     keep_freed_memory()
     reduction = find_reduction(compiled)
     structure = compiled.structure if reduction is None else reduction.structure
-    kernel = Kernel(compiled.structure, reduction, choose_method(structure))
+    kernel = Kernel(compiled.structure, reduction, choose_method(structure, recognise))
     P_values = compiled.P.constant_values if reduction is None else None
-    plan = solver if isinstance(solver, Plan) else select(structure, solver, P_values=P_values)
+    plan = solver if isinstance(solver, Plan) else select(structure, solver, P_values=P_values, recognise=recognise)
     return Layer(compiled, kernel, CallOptions(Options(), plan, "raise", default_threads()), strict=False)
 
 

@@ -16,7 +16,15 @@ _DOUBLE = 8
 _METHODS = {
     Method.DENSE: "dense factorisation of the KKT system (LAPACK)",
     Method.BANDED: "banded factorisation of the KKT system (LAPACK)",
+    Method.ARROW: "arrow factorisation: elimination of all but the few rows that couple the variables",
+    Method.ISOTROPIC: "isotropic: in the eigenbasis of the projection on the cone, where the KKT system is diagonal",
     Method.SPARSE: "sparse factorisation of the KKT system (QDLDL)",
+}
+# What programs are that have a solver of their own.
+_FORMS = {
+    "BOUNDED": "a diagonal quadratic cost over bounds and at most one constraint: as projections onto boxes, simplices",
+    "ENTROPIC": "entropies and linear costs over at most one constraint: as softmax, soft top-k",
+    "PROJECTION": "a diagonal quadratic cost over cones with one variable in each row: a projection on a cone",
 }
 
 
@@ -50,6 +58,9 @@ def _rows(layer: Layer) -> Iterator[tuple[str, str]]:
         yield "reduced to", f"{_size(kernel.structure)}, after eliminating what only names an expression"
     yield "cones", _cones(compiled.structure.cone)
     yield from _data(compiled)
+    form = _FORMS.get(layer.options.plan.primary.name)
+    if form is not None:
+        yield "recognised", form
     names = [solver.name for solver in layer.options.plan.solvers]
     yield "solver", f"{names[0]}; for what it leaves unsolved {', '.join(names[1:])}" if names[1:] else names[0]
     how = layer.differentiation

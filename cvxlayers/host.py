@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from cvxlayers.cones import project_dual
 from cvxlayers.derivative import Point
 from cvxlayers.forward import Array, Forward
 from cvxlayers.kernel import CallOptions
@@ -65,11 +64,12 @@ class Host:
         theta, batch_shape = layer.compiled.parameters.flatten(values)
         rows = state.reshape((-1, self.width))
         x, v, status = rows[:, : structure.n], rows[:, structure.n : -1], rows[:, -1].astype(np.int64)
-        y = project_dual(structure.cone, v)
+        s = structure.cone.project(-v)
+        y = v + s
         none, scale = np.zeros((len(rows), 0)), np.ones(len(rows))
-        point = Point(x, v, y, y - v, none, none, scale, scale)
+        point = Point(x, v, y, s, none, none, scale, scale)
         iterations = np.zeros(len(rows), dtype=np.int64)
-        outcome = Outcome(Solution(x, y, y - v, status, iterations), (), iterations - 1)
+        outcome = Outcome(Solution(x, y, s, status, iterations), (), iterations - 1)
         program, offset = layer.compiled.program(theta), layer.compiled.offset.apply(theta)[:, 0]
         variables = layer.compiled.variables
         return Forward(values, batch_shape, offset, program, None, point, outcome, status, [], variables, self.options)

@@ -58,6 +58,8 @@ class CvxpyLayer:
             differences of solutions with perturbed costs: both inform also where the exact one is zero or undefined.
         mu: how strongly: the barrier parameter of "smoothed" (0.01), the size of lpgd's perturbation (0.1).
         ridge: weight of ½‖variables‖² that is added to the cost, in the solution and in its derivatives.
+        recognise: whether programs of a form with a faster solution, such as a projection onto a simplex or a softmax,
+            are solved and differentiated by it.
 
     Raises:
         ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
@@ -86,6 +88,7 @@ class CvxpyLayer:
         derivative: str = "exact",
         mu: float | None = None,
         ridge: float = 0.0,
+        recognise: bool = True,
     ) -> None:
         self.layer = build_layer(
             problem,
@@ -102,6 +105,7 @@ class CvxpyLayer:
             derivative=derivative,
             mu=mu,
             ridge=ridge,
+            recognise=recognise,
         )
 
     @classmethod

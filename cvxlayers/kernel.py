@@ -40,6 +40,8 @@ _START = 1e-7
 # Accuracy of a polished point beyond which its program is solved again, and how accurately then.
 _ROUGH, _TIGHT = 1e-8, 1e-13
 _DOUBLE, _INDEX = 8, 4
+# How many numbers a structured factorisation keeps for each unknown.
+_VECTORS = 12
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,17 @@ class Kernel:
     @property
     def free_microseconds(self) -> float:
         """About how long the factorisation of one item's system leaves the interpreter to other threads."""
-        banded = self.method is Method.BANDED
-        return 0.0 if banded else dense_microseconds(self.structure.n + self.structure.m)
+        if self.method.is_structured or self.method is Method.BANDED:
+            return 0.0
+        return dense_microseconds(self.structure.n + self.structure.m)
 
     @property
     def factor_bytes(self) -> int:
         """About how much memory one item's system and its factors take."""
         structure = self.structure
         order = structure.n + structure.m
+        if self.method.is_structured:
+            return _VECTORS * order * _DOUBLE
         if self.method is Method.DENSE:
             return 2 * order * order * _DOUBLE
         if self.method is Method.BANDED:
@@ -201,7 +206,7 @@ class Kernel:
         x, v = solution.x, start(self.full.cone, solution.y, solution.s)
         factoriser = self.factoriser(threads, reduced)
         if len(promising) == program.batch:
-            return polish(program, x, v, factoriser)
+            return polish(program, x, v, factoriser, near=solution.s)
         point = evaluate(program, x, v)
         if not len(promising):
             return point

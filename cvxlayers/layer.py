@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers import envelope, report
+from cvxlayers.blas import one_thread_each
 from cvxlayers.compiled import CompiledProblem, VariableMap
 from cvxlayers.cones import Smoothed
 from cvxlayers.derivative import (
@@ -35,6 +36,7 @@ from cvxlayers.forward import Array, Forward, Items, join, put_on_path, split, s
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.lpgd import Differences
 from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
+from cvxlayers.parameter_map import Theta
 from cvxlayers.program import ConeProgram, Status, Vectors
 from cvxlayers.reduction import Reduced
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
@@ -94,6 +96,18 @@ class Layer:
             SolverError: if items are not solved and `options.on_failure` is "raise".
         """
         theta, batch_shape = self.compiled.parameters.flatten(values)
+        with one_thread_each(theta.batch):
+            return self._forward(values, theta, batch_shape, options, warm_start, outputs)
+
+    def _forward(
+        self,
+        values: Sequence[Array],
+        theta: Theta,
+        batch_shape: tuple[int, ...],
+        options: CallOptions,
+        warm_start: WarmStart | None,
+        outputs: VariableMap | None,
+    ) -> Forward:
         left_to_solver = self._left_to_solver(options)
         if self.check:
             self.compiled.parameters.check(values, left_to_solver)
@@ -272,7 +286,8 @@ class Layer:
             lin = self._local(program, point, reduced, forward)
             return differentiate(lin, solved[piece], [array[piece] for array in arrays])
 
-        infos = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)
+        with one_thread_each(len(solved)):
+            infos = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)
         info = DerivativeInfo(
             *(np.concatenate([getattr(i, column.name) for i in infos]) for column in fields(DerivativeInfo))
         )

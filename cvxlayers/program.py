@@ -47,31 +47,39 @@ class Status(IntEnum):
 
 @dataclass(frozen=True, eq=False)
 class _Segments:
-    """Consecutive runs of columns, each summed to the entry of one of `size` places."""
+    """Consecutive runs of columns, each summed to the entry of one of `size` places: first the runs of one column."""
 
     order: Int[np.ndarray, " nnz"]
     filled: Int[np.ndarray, " filled"]
-    starts: Int[np.ndarray, " filled"]
+    starts: Int[np.ndarray, " runs"]
     size: int
 
     def sum(self, products: Values) -> Vectors:
         """Returns the sum of each run, zero where a place has none."""
         if not len(self.filled):
             return np.zeros((len(products), self.size))
-        sums = np.add.reduceat(products, self.starts, axis=1)
-        if len(self.filled) == self.size:
-            return sums
+        single = len(self.filled) - len(self.starts)
+        if single and not len(self.starts) and self._in_order:
+            return products
         out = np.zeros((len(products), self.size))
-        out[:, self.filled] = sums
+        out[:, self.filled[:single]] = products[:, :single]
+        if len(self.starts):
+            out[:, self.filled[single:]] = np.add.reduceat(products, self.starts, axis=1)
         return out
+
+    @cached_property
+    def _in_order(self) -> bool:
+        return np.array_equal(self.filled, np.arange(self.size))
 
 
 def _segments(places: Int[np.ndarray, " nnz"], entries: Int[np.ndarray, " nnz"], size: int) -> _Segments:
     """Returns how to sum the values of some entries by their places."""
-    order = np.argsort(places, kind="stable")
     counts = np.bincount(places, minlength=size)
+    order = np.lexsort((places, counts[places] > 1))
     filled = np.flatnonzero(counts)
-    return _Segments(entries[order], filled, (np.cumsum(counts) - counts)[filled], size)
+    filled = filled[np.argsort(counts[filled] > 1, kind="stable")]
+    starts = np.cumsum(counts[filled]) - counts[filled]
+    return _Segments(entries[order], filled, starts[counts[filled] > 1], size)
 
 
 @dataclass(frozen=True, eq=False)

@@ -51,6 +51,8 @@ class CvxpyLayer(torch.nn.Module):
             differences of solutions with perturbed costs: both inform also where the exact one is zero or undefined.
         mu: how strongly: the barrier parameter of "smoothed" (0.01), the size of lpgd's perturbation (0.1).
         ridge: weight of ½‖variables‖² that is added to the cost, in the solution and in its derivatives.
+        recognise: whether programs of a form with a faster solution, such as a projection onto a simplex or a softmax,
+            are solved and differentiated by it.
 
     Raises:
         ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
@@ -79,6 +81,7 @@ class CvxpyLayer(torch.nn.Module):
         derivative: str = "exact",
         mu: float | None = None,
         ridge: float = 0.0,
+        recognise: bool = True,
     ) -> None:
         torch.nn.Module.__init__(self)
         self.layer = build_layer(
@@ -96,6 +99,7 @@ class CvxpyLayer(torch.nn.Module):
             derivative=derivative,
             mu=mu,
             ridge=ridge,
+            recognise=recognise,
         )
 
     @classmethod

@@ -1,8 +1,9 @@
-"""The benchmarks' exact answers, and the contest, without the peer."""
+"""The benchmarks: each workload at a tiny size against its own reference, the contest, and the tables."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,13 +11,63 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("rich")
 
-from benchmarks import least_squares, square_root
-from benchmarks.contest import Answer, race
-from benchmarks.dense_qp import qp_problem
-from benchmarks.quadratic import exact_answer, random_programs
-from benchmarks.report import print_scores, save_scores
-from benchmarks.torch_layer import layer_contender
-from cvxlayers.torch import CvxpyLayer
+from benchmarks.contest import Answer, Contender, Entry, race, start
+from benchmarks.exact_quadratic import exact_answer, random_programs
+from benchmarks.peers.layers import our_entry
+from benchmarks.report import detail_lines, standing, summary_lines
+from benchmarks.run import Settings, finished, run_row
+from benchmarks.workload import Bar, Row
+from benchmarks.workloads import NAMES, all_rows, load
+from benchmarks.workloads.dense_qp import qp_problem
+
+# PyTorch says this of itself, when it differentiates forward.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+
+TINY: dict[str, dict[str, Any]] = {
+    "dense_qp": {"n": 6},
+    "square_root": {"n": 6},
+    "least_squares": {"rows": 9, "columns": 2},
+    "lasso": {"rows": 30, "columns": 5},
+    "sparse_qp": {"n": 60},
+    "softmax": {"n": 5},
+    "sparsemax": {"n": 7},
+    "soft_top_k": {"n": 12},
+    "lqr": {"n": 3, "m": 2, "horizon": 4},
+    "box_mpc": {"n": 3, "m": 2, "horizon": 4},
+    "portfolio": {"assets": 15, "everything": 1},
+    "sum_of_norms": {"n": 10},
+    "robust_least_squares": {"n": 4},
+    "max_cut": {"order": 5},
+    "nearest_correlation": {"order": 5},
+    "geometric_program": {},
+    "isotonic": {"n": 30},
+}
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_layer_agrees_with_the_reference(name):
+    task = load(name).prepare(batch=2, seed=0, **TINY[name])
+    chosen = [entry for entry in task.entries if entry.kind != "peer"]
+    scores = race(chosen, task.reference(), repetitions=1, warmup=0)
+    assert scores[0].name == "cvxlayers"
+    for score in scores:
+        assert not score.failure
+        assert score.solution_error <= 1e-8, score.name
+        assert score.gradient_error <= 1e-6, score.name
+
+
+@pytest.mark.parametrize("everything", [0, 1])
+def test_portfolio_with_a_constant_model(everything):
+    task = load("portfolio").prepare(batch=2, seed=1, assets=12, everything=everything)
+    (score,) = race(task.entries[:1], task.reference(), repetitions=1, warmup=0)
+    assert score.gradient_error <= 1e-6
+
+
+def test_every_workload_has_rows_of_its_own_names():
+    assert set(NAMES) == set(TINY) | {"reductions", "cocp_box"}
+    names = [row.name for row in all_rows()]
+    assert len(names) == len(set(names))
+    assert {row.workload for row in all_rows()} == set(NAMES)
 
 
 def test_exact_gradients_match_differences():
@@ -37,42 +88,65 @@ def test_exact_gradients_match_differences():
     assert along == pytest.approx(difference, rel=1e-7)
 
 
-def test_contest_scores_the_layer(tmp_path, capsys):
-    programs = random_programs(4, 6, 2, 4, seed=0)
-    contender = layer_contender("cvxlayers", CvxpyLayer(*qp_problem(6, 2, 4)), programs.parameters, programs.weights)
-    (score,) = race([contender], exact_answer(programs), repetitions=3, warmup=1)
-    assert len(score.forward) == len(score.step) == 3
-    assert score.solution_error < 1e-10
-    assert score.gradient_error < 1e-9
-    print_scores("dense_qp", [score])
-    assert "cvxlayers" in capsys.readouterr().out
-    record = json.loads(save_scores(tmp_path, "dense_qp", {"batch": 4}, [score]).read_text())
-    assert record["scores"][0]["step"] == score.step
+def ours(programs: Any) -> Entry:
+    equalities, inequalities, n = programs.A.shape[1], programs.G.shape[1], programs.p.shape[1]
+    return our_entry(lambda: qp_problem(n, equalities, inequalities), programs.parameters, programs.weights)
 
 
-def test_contest_sees_a_wrong_answer():
+def changed(entry: Entry, name: str, answer: Answer, finer: tuple[Entry, ...] = ()) -> Entry:
+    """A peer that does the same work, and says something else."""
+
+    def build() -> Contender:
+        made = start(entry).contender
+        return Contender(made.forward, lambda: (made.step(), lambda: answer)[1])
+
+    return Entry(name, build, finer=finer)
+
+
+def test_contest_sees_a_wrong_answer_and_tries_finer_settings():
     programs = random_programs(3, 4, 1, 2, seed=0)
-    exact = exact_answer(programs)
-    wrong = Answer(exact.solution * [[1.1], [1.0], [1.0]], {**exact.gradients, "p": 1.01 * exact.gradients["p"]})
-    contender = layer_contender("wrong", CvxpyLayer(*qp_problem(4, 1, 2)), programs.parameters, programs.weights)
-    contender = type(contender)("wrong", contender.forward, lambda: lambda: wrong)
-    (score,) = race([contender], exact, repetitions=1, warmup=0)
-    assert score.solution_error == pytest.approx(0.1)
-    assert score.gradient_error == pytest.approx(0.01)
+    exact, entry = exact_answer(programs), ours(random_programs(3, 4, 1, 2, seed=0))
+    wrong = Answer(exact.solution * [[1.1], [1.0], [1.0]], {k: 1.01 * v for k, v in exact.gradients.items()})
+    rough = changed(entry, "rough", wrong, finer=(changed(entry, "also rough", wrong), changed(entry, "fine", exact)))
+    scores = {score.name: score for score in race([entry, rough], exact, repetitions=2, warmup=0)}
+    assert set(scores) == {"cvxlayers", "rough", "fine"}
+    assert scores["rough"].solution_error == pytest.approx(0.1)
+    assert scores["rough"].median_gradient_error == pytest.approx(0.01)
+    assert not scores["rough"].accurate
+    assert scores["fine"].accurate
 
 
-def test_the_square_root_is_the_same_program():
-    contenders, exact = square_root.prepare(batch=3, variables=5, equalities=1, inequalities=3, seed=0)
-    for score in race(contenders, exact, repetitions=1, warmup=0):
-        assert score.solution_error <= 1e-10
-        assert score.gradient_error <= 1e-9
+def test_contest_goes_on_without_what_fails():
+    programs = random_programs(2, 4, 1, 2, seed=0)
+
+    def fail() -> Contender:
+        raise SystemExit("gave up")
+
+    entries = [ours(programs), Entry("ends the process", fail), Entry("absent", fail, imports=("no_such_module",))]
+    first, *others = race(entries, exact_answer(programs), repetitions=1, warmup=0)
+    assert first.accurate
+    assert [score.failure for score in others] == [
+        "SystemExit: gave up",
+        "ModuleNotFoundError: No module named 'no_such_module'",
+    ]
 
 
-def test_least_squares_against_its_closed_form():
-    rng = np.random.default_rng(0)
-    data = {"A": rng.normal(size=(3, 9, 2)), "b": rng.normal(size=(3, 9))}
-    weights = rng.normal(size=(3, 2))
-    contender = layer_contender("cvxlayers", CvxpyLayer(*least_squares.problem(9, 2)), data, weights)
-    (score,) = race([contender], least_squares.closed_form(data, weights), repetitions=1, warmup=0)
-    assert score.solution_error <= 1e-12
-    assert score.gradient_error <= 1e-12
+def test_slow_contenders_drop_out():
+    programs = random_programs(2, 4, 1, 2, seed=0)
+    (score,) = race([ours(programs)], exact_answer(programs), repetitions=50, warmup=0, seconds=0.0)
+    assert len(score.step) == 1
+
+
+def test_row_is_kept_and_reported(tmp_path, monkeypatch):
+    """Without peers: whichever are not installed are reported as that."""
+    row = Row("sparsemax", {"n": 100}, 1, [Bar(1.0, 2.0), Bar(1e-9, 1.0, "torch")])
+    result = run_row(tmp_path, row, Settings(repetitions=1, warmup=0, seconds=0.0))
+    kept = finished(tmp_path, row)
+    assert kept == result
+    assert json.loads((tmp_path / f"{row.name}.json").read_text())["versions"]["cvxpy"]
+    found = standing(result, "torch")
+    assert found.peer is not None
+    assert found.ratio > 0
+    summary = "\n".join(summary_lines([row], [result]))
+    assert "sparsemax-n100-batch1" in summary
+    assert any("cvxlayers" in line for line in detail_lines(result))

@@ -133,7 +133,7 @@ def test_lower_bound_without_bounds_is_that_of_lqr():
 
 def test_gradient_of_a_rollout_of_the_box_policy():
     """Against the policy computed by going through all active sets."""
-    from benchmarks.cocp_box import epoch, exact_layer
+    from benchmarks.workloads.cocp_box import epoch, exact_layer
 
     system = box_system()
     exact = epoch(exact_layer(system), 20, 4, 7)()

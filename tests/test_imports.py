@@ -20,9 +20,9 @@ PACKAGE = ROOT / "cvxlayers"
 # From the bottom up. A room (a module, or a package) imports from lower floors and from itself, never from a sibling.
 FLOORS = (
     {"errors"},
-    {"arrays", "cones", "differentiation", "domain", "memory", "parallel"},
+    {"arrays", "blas", "cones", "differentiation", "domain", "memory", "parallel"},
     {"program"},
-    {"kkt", "linear_map", "parameter_map", "report"},
+    {"isotropic", "kkt", "linear_map", "parameter_map", "report", "separable"},
     {"compiled", "directions"},
     {"canonical", "derivative", "result", "ridge", "solvers"},
     {"reduction"},
@@ -53,6 +53,7 @@ HOMES = {
     "matplotlib": "spy.py",
     "rich": "cli/screen.py",
     "qdldl": "derivative/sparse.py",
+    "threadpoolctl": "blas.py",
     "torch": ("torch", "sqp/torch_autodiff.py"),
     "jax": ("jax", "sqp/jax_autodiff.py"),
     "tensorflow": "tensorflow",

@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-for package in ("matplotlib", "rich"):
+for package in ("matplotlib", "rich", "sklearn"):
     pytest.importorskip(package)
 
 from examples.experiment import Context  # noqa: E402
 from examples.layers.__main__ import EXPERIMENTS, main  # noqa: E402
 from examples.layers.boards import DIGITS, ENTRIES, Puzzles, draw_puzzles, rules, solutions  # noqa: E402
 from examples.layers.catalogue import catalogue  # noqa: E402
+from examples.layers.lista import LISTA  # noqa: E402
 from examples.layers.sudoku import SUDOKU, given_rules  # noqa: E402
 from examples.layers.top_k import TOP_K, top_k, top_k_layer  # noqa: E402
+from examples.layers.total_variation import total_variation  # noqa: E402
+from examples.layers.variation_operator import VARIATION_OPERATOR, denoising_layer, first_differences  # noqa: E402
 
 # locuslab/lml, with numpy's seed 0, ten numbers and k = 2.
 LML_Y = [0.187941, 0.214658, 0.196313, 0.187342, 0.16958, 0.203208, 0.171551, 0.245921, 0.259494, 0.163992]
@@ -104,9 +107,37 @@ def test_sudoku_at_full_size():
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda experiment: experiment.name)
 def test_command_writes_numbers_and_a_picture(experiment, tmp_path):
-    if experiment.name in ("top-k", "sudoku"):
+    if experiment.name in ("sudoku", "lista", "tv-operator"):
         pytest.skip("run above")
     target, picture = tmp_path / "numbers.json", tmp_path / "picture.png"
     main([experiment.name, "--json", str(target), "--plot", str(picture)])
     assert json.loads(target.read_text())["metrics"]
     assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_operator_of_first_differences_denoises_as_total_variation(rng):
+    x = torch.as_tensor(rng.normal(size=(3, 5)))
+    D = torch.as_tensor(0.3 * np.diff(np.eye(5), axis=0))
+    ours = denoising_layer(4, 5)(x, D)[0]
+    right = torch.stack([total_variation(row, torch.tensor(0.3, dtype=x.dtype)) for row in x])
+    torch.testing.assert_close(ours, right, atol=1e-8, rtol=0)
+    assert first_differences().shape == (112, 64)
+    np.testing.assert_allclose(first_differences() @ np.ones(64), 0)
+
+
+def test_denoising_has_the_derivative_of_differences_in_its_operator(rng):
+    layer, x = denoising_layer(4, 5), torch.as_tensor(rng.normal(size=5))
+    D = torch.as_tensor(0.3 * rng.normal(size=(4, 5))).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, D: layer(x, D)[0], (x.requires_grad_(), D), eps=1e-6, atol=1e-5)
+
+
+def test_learned_operator_removes_more_noise():
+    metrics = VARIATION_OPERATOR.run(VARIATION_OPERATOR.sizes["ci"], Context()).metrics
+    assert metrics["psnr_noisy"] + 2 < metrics["psnr_first_differences"] < metrics["psnr_learned"]
+
+
+def test_lista_imitates_the_layer_better_than_as_many_plain_iterations():
+    metrics = LISTA.run(LISTA.sizes["ci"], Context()).metrics
+    assert metrics["violation_layer"] < 1e-9
+    assert metrics["jacobian_error_layer"] < 1e-7
+    assert metrics["error_lista"] < 0.9 * metrics["error_ista"]

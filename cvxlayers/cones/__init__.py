@@ -1,5 +1,6 @@
 """Convex cones: projections, their derivatives in spectral form, and products of cones."""
 
+from cvxlayers.cones.basis import BlockBasis as BlockBasis
 from cvxlayers.cones.basis import IdentityBasis as IdentityBasis
 from cvxlayers.cones.basis import ProductBasis as ProductBasis
 from cvxlayers.cones.cone import Basis as Basis

@@ -18,7 +18,11 @@ _EPSILON = np.finfo(float).eps
 
 
 def increasing_root(
-    function: Callable[..., tuple[Scalars, Scalars, Scalars]], low: Scalars, high: Scalars, *data: np.ndarray
+    function: Callable[..., tuple[Scalars, Scalars, Scalars]],
+    low: Scalars,
+    high: Scalars,
+    *data: np.ndarray,
+    start: Scalars | None = None,
 ) -> Float[np.ndarray, "*batch"]:
     """Returns the root of an increasing function in [low, high], to rounding: Newton, bisected where it leaves.
 
@@ -28,23 +32,26 @@ def increasing_root(
         low: lower ends of the brackets.
         high: upper ends of the brackets.
         *data: arrays with one entry (or row) for each root. Roots that are found are not computed again.
+        start: first trials in the brackets; their middles by default.
     """
-    low, high = _narrowed(function, low, high, data)
-    found, width = 0.5 * (low + high), high - low
+    low, high = (low.copy(), high.copy()) if start is not None else _narrowed(function, low, high, data)
+    found, width = 0.5 * (low + high) if start is None else start.copy(), high - low
+    last = np.full(low.shape, np.inf)
     active = np.arange(low.size)
     for _ in range(_ITERATIONS):
         root = found[active]
-        value, slope, rounding = function(root, *(entries[active] for entries in data))
+        mine = data if active.size == low.size else [entries[active] for entries in data]
+        value, slope, rounding = function(root, *mine)
         low[active] = np.where(value <= 0, root, low[active])
         high[active] = np.where(value >= 0, root, high[active])
         left, right = low[active], high[active]
         step = np.divide(value, slope, out=np.full(value.shape, np.nan), where=slope > 0)
         spacing = _EPSILON * (1.0 + np.abs(root))
-        # Newton on an exponential crawls from its flat side: a bracket that is not halved by a step is bisected.
-        halved = right - left <= 0.5 * width[active]
-        width[active] = right - left
+        # Newton may crawl from a flat side: where neither the bracket nor the step is halved, it is bisected.
+        halved = (right - left <= 0.5 * width[active]) | (np.abs(step) <= 0.5 * last[active])
+        width[active], last[active] = right - left, np.abs(step)
         trial = root - step
-        newton = (trial > left) & (trial < right) & (halved | (np.abs(step) < 1e-3 * width[active]))
+        newton = (trial > left) & (trial < right) & halved
         done = (np.abs(value) <= rounding) | (np.abs(step) <= spacing) | (width[active] <= spacing)
         found[active] = np.where(done, root, np.where(newton, trial, 0.5 * (left + right)))
         active = active[~done]

@@ -35,21 +35,26 @@ class Exponential(Cone):
         """The dimension of the space."""
         return 3 * self.count
 
-    def project(self, v: Vector) -> Vector:
-        """Returns the projection, to rounding."""
+    def project(self, v: Vector, near: Vector | None = None) -> Vector:
+        """Returns the projection, to rounding; the search for it starts `near` a point of the cone's boundary."""
         points, scale = _normalised(v)
         inside, _, face, curved = _regions(points)
         projected = np.zeros(points.shape)
         projected[inside] = points[inside]
         projected[face] = points[face]
         projected[face, 1:] = np.maximum(points[face, 1:], 0.0)
-        projected[curved] = _on_boundary(points[curved], _root(points[curved]))
+        bent = points[curved]
+        guess = None if near is None else _ratio(near.reshape(points.shape)[curved])
+        projected[curved] = _on_boundary(bent, _root(bent, guess))
         projected = projected * scale
         projected[np.isnan(points).any(axis=-1)] = np.nan
         return projected.reshape(v.shape)
 
-    def derivative(self, v: Vector) -> Derivative:
-        """On the curved boundary: 1 along the ray, 0 along the normal, 1/(1 + β/α (aᵀt)²) across, a = (1, −ρ, 0)."""
+    def derivative(self, v: Vector, projected: Vector | None = None) -> Derivative:
+        """On the curved boundary: 1 along the ray, 0 along the normal, 1/(1 + β/α (aᵀt)²) across, a = (1, −ρ, 0).
+
+        Where the projection is known, ρ is too.
+        """
         points, _ = _normalised(v)
         inside, _, face, curved = _regions(points)
         eigenvalues = np.zeros(points.shape)
@@ -58,7 +63,7 @@ class Exponential(Cone):
         x, y, z = points[face].T
         eigenvalues[face] = np.stack([np.heaviside(-x, 0.5), np.heaviside(y, 0.5), np.heaviside(z, 0.5)], axis=-1)
         bent = points[curved]
-        rho = _root(bent)
+        rho = _root(bent) if projected is None else _known_root(bent, projected.reshape(points.shape)[curved])
         p, normal, a, ratio = _geometry(bent, rho)
         eigenvalues[curved], vectors[curved] = boundary_frame(p, normal, ratio, a)
         return Derivative(eigenvalues.reshape(v.shape), BlockBasis(vectors.reshape((*v.shape[:-1], self.count, 3, 3))))
@@ -100,7 +105,23 @@ def _coefficients(points: Points, rho: Scalars) -> tuple[Scalars, Scalars, Scala
     return alpha, beta, rho * rho - rho + 1.0
 
 
-def _root(points: Points) -> Scalars:
+def _ratio(points: Points) -> Scalars:
+    """Returns ρ = x/y of points on the boundary; NaN where that is not known."""
+    x, y, _ = points.T
+    with np.errstate(all="ignore"):
+        return np.where(y > 0, x / y, np.nan)
+
+
+def _known_root(points: Points, projected: Points) -> Scalars:
+    """Returns ρ where the projection is known."""
+    rho = _ratio(projected)
+    unknown = np.flatnonzero(~(np.abs(rho) <= _LARGEST))
+    if len(unknown):
+        rho[unknown] = _root(points[unknown])
+    return rho
+
+
+def _root(points: Points, guess: Scalars | None = None) -> Scalars:
     """Returns ρ: the root of α e^ρ − β e^−ρ − z, between the zeros of α and β."""
     x, y, _ = points.T
     with np.errstate(divide="ignore", over="ignore"):
@@ -115,15 +136,28 @@ def _root(points: Points) -> Scalars:
         x, y, z = points.T
         alpha, beta, size = _coefficients(points, rho)
         grown, shrunk = np.exp(rho), np.exp(-rho)
-        value = (alpha * grown - beta * shrunk) / size - z
+        up, down = alpha * grown / size, beta * shrunk / size
+        value = up - down - z
         # α' = (x − α(2ρ − 1)) / size and β' = (−y − β(2ρ − 1)) / size, with α and β already divided
         tilt = (2.0 * rho - 1.0) / size
-        slope = (grown * (x + alpha - alpha * tilt) + shrunk * (y + beta + beta * tilt)) / size
+        rise = grown * (x + alpha - alpha * tilt) / size
+        fall = shrunk * (y + beta + beta * tilt) / size
         terms = grown * (np.abs((rho - 1.0) * x) + np.abs(y)) + shrunk * (np.abs(x) + np.abs(rho * y))
+        # Newton's method crawls on exponentials: the logarithms of both sides of left = right are nearly straight, but
+        # for where α, on the left, or β, on the right, is about to vanish.
+        left, right = up + np.maximum(-z, 0.0), down + np.maximum(z, 0.0)
+        step = np.log(left / right) / (rise / left + fall / right)
+        vanishing = np.where(value < 0, np.abs(x) > alpha, np.abs(y) > beta)
+        slope = np.where(np.isfinite(step) & (step != 0) & ~vanishing, value / step, rise + fall)
         return value, slope, np.finfo(float).eps * (terms / size + np.abs(z))
 
-    with np.errstate(over="ignore", invalid="ignore"):
-        return increasing_root(balance, low, np.maximum(low, high), points)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        high = np.maximum(low, high)
+        # Next to the cone, or to its polar, the root is next to the zero of β, or of α.
+        start = np.where(y > 0, high, np.where(x > 0, low, 0.5 * (low + high)))
+        if guess is not None:
+            start = np.where((guess >= low) & (guess <= high), guess, start)
+        return increasing_root(balance, low, high, points, start=start)
 
 
 def _on_boundary(points: Points, rho: Scalars) -> Points:

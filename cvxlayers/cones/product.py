@@ -83,13 +83,25 @@ class Product(Cone):
             rows.setdefault(key, []).append(np.arange(block.start, block.stop))
         return [(_stack(key, len(parts), tuple(alphas)), np.concatenate(parts)) for key, parts in rows.items()]
 
-    def project(self, v: Vector) -> Vector:
-        """Projects each block."""
-        return self.by_group(v, lambda cone, rows: cone.project(v[..., rows]))
+    def project(self, v: Vector, near: Vector | None = None) -> Vector:
+        """Projects each block; a search for the projection starts `near` a given point."""
 
-    def derivative(self, v: Vector) -> Derivative:
-        """Stacks the derivatives of the blocks."""
-        return self.stack(v, [(rows, cone.derivative(v[..., rows])) for cone, rows in self.groups])
+        def block(cone: Cone, rows: Int[np.ndarray, " rows"]) -> Vector:
+            if near is not None and isinstance(cone, Exponential):
+                return cone.project(v[..., rows], near[..., rows])
+            return cone.project(v[..., rows])
+
+        return self.by_group(v, block)
+
+    def derivative(self, v: Vector, projected: Vector | None = None) -> Derivative:
+        """Stacks the derivatives of the blocks; where the projection is known, it need not be searched for."""
+
+        def block(cone: Cone, rows: Int[np.ndarray, " rows"]) -> Derivative:
+            if projected is not None and isinstance(cone, Exponential):
+                return cone.derivative(v[..., rows], projected[..., rows])
+            return cone.derivative(v[..., rows])
+
+        return self.stack(v, [(rows, block(cone, rows)) for cone, rows in self.groups])
 
     def stack(self, v: Vector, parts: Sequence[tuple[Int[np.ndarray, " _rows"], Derivative]]) -> Derivative:
         """Stacks the derivatives of the groups at v; where all are polyhedral their common basis is the identity."""

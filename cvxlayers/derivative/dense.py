@@ -81,7 +81,7 @@ class Group:
         columns = np.concatenate([np.broadcast_to(np.arange(n), (len(items), n)), n + self.kept[items]], axis=1)
         rhs = rhs if everything else np.take_along_axis(rhs, columns, axis=1)
         solution = np.empty_like(rhs)
-        for row, item in enumerate(items.tolist()):
+        for row, item in enumerate(items.tolist() if columns.shape[1] else ()):
             if item in self.pseudo_inverses:
                 solution[row] = self.pseudo_inverses[item] @ rhs[row]
             else:

@@ -26,6 +26,8 @@ _BLURRED = 1e-3
 _HIDDEN = 1e-6
 # Across a kink of a curved cone's projection, its derivative of a random direction of size one jumps by more than this.
 _JUMP = 1e-2
+# At so many times the distance of the probe from where the boundary bends, it is smooth.
+_SMOOTH = 1e4
 # Relative residuals and condition numbers up to which a derivative counts as reliable.
 TRUSTED, CONDITIONED = 1e-6, 1e10
 
@@ -155,7 +157,7 @@ def _blurred(program: ConeProgram, rank: Rank, point: Point) -> Float[np.ndarray
 def projection_derivative(program: ConeProgram, point: Point) -> tuple[Derivative, Bool[np.ndarray, " batch"]]:
     """Returns DΠ(v), with the rounding noise of weakly active inequality rows removed, and which items have such."""
     cone = program.structure.cone
-    derivative = derivative_dual(cone, point.v)
+    derivative = cone.derivative(-point.v, point.s).complement()
     rows = slice(cone.zero, cone.zero + cone.nonnegative)
     v, y, s = point.v[:, rows], point.y[:, rows], point.s[:, rows]
     sizes = _size(point.y), np.maximum(_size(point.s), _size(program.b))
@@ -188,8 +190,23 @@ def _near_kinks(
     found[items] = np.any((y[:, rows] <= near * sizes[0]) & (s[:, rows] <= near * sizes[1]), axis=1)
     if not cone.polyhedral:
         distance = near * np.maximum(np.minimum(*sizes), 1e-3 * np.maximum(*sizes))
-        found[items] |= _kinked(cone, v, distance)
+        curved = _may_be_kinked(cone, y, s, distance)
+        found[items[curved]] |= _kinked(cone, v[curved], distance[curved])
     return found
+
+
+def _may_be_kinked(
+    cone: Product, y: Vectors, s: Vectors, distance: Float[np.ndarray, "batch 1"]
+) -> Bool[np.ndarray, " batch"]:
+    """Returns which points are not clearly away from the kinks of curved cones; only exponential cones can say so.
+
+    Their boundaries bend within distances of the size of the smallest coordinate of y and s.
+    """
+    rows = slice(cone.zero + cone.nonnegative, cone.dim)
+    if cone.second_order or cone.semidefinite or cone.power:
+        return np.ones(len(y), dtype=bool)
+    smallest = np.minimum(np.abs(y[:, rows]).min(axis=1), np.abs(s[:, rows]).min(axis=1))
+    return ~(smallest > _SMOOTH * distance[:, 0])
 
 
 def _kinked(cone: Product, v: Vectors, distance: Float[np.ndarray, "batch 1"]) -> Bool[np.ndarray, " batch"]:

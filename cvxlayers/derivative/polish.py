@@ -37,6 +37,7 @@ def polish(
     factorise: Factorise,
     max_steps: int = 12,
     cone: Cone | None = None,
+    near: Vectors | None = None,
 ) -> Point:
     """Returns the polished points. Items that are not finite, or that no step improves, come back as they were.
 
@@ -47,9 +48,10 @@ def polish(
         factorise: how the systems are factorised, given which items they belong to.
         max_steps: the largest number of steps.
         cone: a smoothed cone, whose residual map vanishes on the central path; the program's own by default.
+        near: what s is likely to be near.
     """
     cone = program.structure.cone if cone is None else cone
-    best = evaluate(program, x, v, cone)
+    best = evaluate(program, x, v, cone, near)
     merit = best.merit
     pending = np.flatnonzero((merit > _EXACT) & np.isfinite(merit))
     for _ in range(max_steps):

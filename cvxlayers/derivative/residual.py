@@ -18,7 +18,7 @@ from functools import reduce
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.cones import Cone, project_dual
+from cvxlayers.cones import Cone
 from cvxlayers.program import ConeProgram, Residuals, Vectors, largest
 
 Sizes = Float[np.ndarray, "#batch"]
@@ -67,11 +67,21 @@ class Point:
         return Point(*columns)
 
 
-def evaluate(program: ConeProgram, x: Vectors, v: Vectors, cone: Cone | None = None) -> Point:
-    """Evaluates the residual map at (x, v); with a smoothed cone, the one that vanishes on the central path."""
+def evaluate(
+    program: ConeProgram, x: Vectors, v: Vectors, cone: Cone | None = None, near: Vectors | None = None
+) -> Point:
+    """Evaluates the residual map at (x, v).
+
+    Args:
+        program: the programs.
+        x: where.
+        v: where.
+        cone: a smoothed cone, for the map that vanishes on the central path; the program's own by default.
+        near: what s is likely to be near; the result does not depend on it.
+    """
     structure = program.structure
-    y = project_dual(structure.cone if cone is None else cone, v)
-    s = y - v
+    s = structure.cone.project(-v, near) if cone is None or cone is structure.cone else cone.project(-v)
+    y = v + s
     Px = structure.P.matvec(program.P, x)
     Aty = structure.A.rmatvec(program.A, y)
     Ax = structure.A.matvec(program.A, x)

@@ -18,6 +18,7 @@ import qdldl
 import scipy.sparse as sp
 import scipy.sparse.linalg as spl
 from jaxtyping import Float
+from scipy.sparse.csgraph import structural_rank
 
 from cvxlayers.cones import IdentityBasis
 from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, relative_residual
@@ -76,6 +77,8 @@ class SparseItem:
 
     def _pivoted(self, target, u, residual) -> tuple[Float[np.ndarray, " size"], float]:
         """Tries a pivoted LU of the unshifted matrix; keeps the given solution where that is no better."""
+        if structural_rank(self.balanced) < len(target):  # SuperLU may end the process on such a matrix
+            return u, residual
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", spl.MatrixRankWarning)

@@ -138,7 +138,7 @@ class Reduction:
             if stack.squared:
                 root = F * np.sqrt(d)[..., None]
                 # A matrix times its own transpose is computed as one, and symmetric to the bit.
-                product = np.matmul(np.swapaxes(root, -1, -2), root)
+                product = _product(np.swapaxes(root, -1, -2), root)
                 parts.append(product.reshape((len(product), math.prod(product.shape[1:]))))
             q[:, stack.support] += _adjoint(F, program.q[:, stack.columns] + d * c)
         stacked = _side_by_side([part for part in parts if part.shape[1]] or parts[:1])
@@ -300,8 +300,13 @@ def _common_length(*arrays: Float[np.ndarray, "..."]) -> int:
 
 
 def _apply(F: Float[np.ndarray, "#batch _g _k _p"], x: Stacked) -> Stacked:
-    return np.matmul(F, x[..., None])[..., 0]
+    return _product(F, x[..., None])[..., 0]
 
 
 def _adjoint(F: Float[np.ndarray, "#batch _g _k _p"], t: Stacked) -> Stacked:
-    return np.matmul(t[..., None, :], F)[..., 0, :]
+    return _product(t[..., None, :], F)[..., 0, :]
+
+
+def _product(left: Float[np.ndarray, "..."], right: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """Returns the matrix product; that of a column and a row without the overhead of one product for each."""
+    return left * right if left.shape[-1] == 1 else np.matmul(left, right)

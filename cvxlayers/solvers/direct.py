@@ -85,6 +85,8 @@ class Direct(Solver):
 def _solve(program: ConeProgram, r: Vectors) -> Vectors:
     """Solves K z = r by a factorisation of each K, or of the one that all items share; NaN where it is singular."""
     z = np.full(r.shape, np.nan)
+    if not r.shape[1]:  # LAPACK takes no empty matrices
+        return z
     with np.errstate(all="ignore"):
         for item, solve in enumerate(_factorised(program)):
             if solve is not None:

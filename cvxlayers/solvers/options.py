@@ -12,7 +12,7 @@ import numpy as np
 from cvxlayers.errors import OptionError, did_you_mean
 from cvxlayers.parallel import default_threads
 from cvxlayers.program import Structure
-from cvxlayers.solvers.registry import Plan, select
+from cvxlayers.solvers.registry import FORMS, Plan, select
 from cvxlayers.solvers.solver import Options
 
 _VOCABULARY = ("eps", "max_iters", "time_limit", "verbose")
@@ -59,6 +59,7 @@ def parse_options(given: object, base: Options, plan: Plan, structure: Structure
         raise OptionError(f"solver_args must be a mapping from names to values, got {given!r}")
     if given.get("solve_method") is not None:
         plan = _with_solver(plan, structure, given["solve_method"])
+    plan = _with_solver_of(plan, given)
     known = plan.primary.native_options()
     kept = {name: value for name, value in base.native.items() if name in known}
     options = replace(base, native=kept)
@@ -86,6 +87,15 @@ def parse_options(given: object, base: Options, plan: Plan, structure: Structure
 def _with_solver(plan: Plan, structure: Structure, name: object) -> Plan:
     chosen = select(structure, name)
     return plan if chosen.primary is plan.primary else chosen
+
+
+def _with_solver_of(plan: Plan, given: Mapping[object, object]) -> Plan:
+    """A recognised form has no options of its own: those of the solver behind it are meant for that one."""
+    if plan.primary not in FORMS or not plan.fallbacks:
+        return plan
+    behind = plan.fallbacks[0].native_options()
+    meant = any(name in behind and name not in (*_VOCABULARY, *_TRANSLATED) for name in given)
+    return Plan(plan.fallbacks[0], plan.fallbacks[1:]) if meant else plan
 
 
 def _unknown(name: object, plan: Plan, known: Mapping[str, type]) -> OptionError:

@@ -10,15 +10,22 @@ from jaxtyping import Float
 from cvxlayers.errors import OptionError, did_you_mean
 from cvxlayers.kkt import factor_flops, narrow_band
 from cvxlayers.program import Structure
+from cvxlayers.solvers.bounded import Bounded
 from cvxlayers.solvers.clarabel import Clarabel
 from cvxlayers.solvers.daqp import DAQP
 from cvxlayers.solvers.direct import Direct
 from cvxlayers.solvers.ecos import ECOS
+from cvxlayers.solvers.entropic import Entropic
 from cvxlayers.solvers.piqp import PIQP, prefers_dense
+from cvxlayers.solvers.projection import Projection
 from cvxlayers.solvers.scs import SCS
 from cvxlayers.solvers.solver import Solver
 
-SOLVERS: dict[str, Solver] = {solver.name: solver for solver in (Direct(), DAQP(), PIQP(), Clarabel(), SCS(), ECOS())}
+# Solvers of recognised forms: closed forms, or one equation for each item.
+FORMS: tuple[Solver, ...] = (Bounded(), Entropic(), Projection())
+SOLVERS: dict[str, Solver] = {
+    solver.name: solver for solver in (Direct(), DAQP(), PIQP(), Clarabel(), SCS(), ECOS(), *FORMS)
+}
 
 # Up to so many variables a dense active-set method beats every interior-point method, and the dense ones.
 _TINY, _SMALL = 50, 150
@@ -53,19 +60,29 @@ def solver_named(name: object) -> Solver:
     return SOLVERS[name.upper()]
 
 
-def select(structure: Structure, name: object = None, *, P_values: Float[np.ndarray, "... nnz"] | None = None) -> Plan:
+def select(
+    structure: Structure,
+    name: object = None,
+    *,
+    P_values: Float[np.ndarray, "... nnz"] | None = None,
+    recognise: bool = False,
+) -> Plan:
     """Chooses the solvers for all programs of a structure.
 
     Args:
         structure: what the programs share.
         name: the solver that the user asked for; None chooses.
         P_values: the stored entries of P where no parameter changes them.
+        recognise: whether a recognised form has its own solver go first.
 
     Raises:
         OptionError: if the solver is unknown, or does not take this structure.
     """
     if name is None:
         primary, *fallbacks = _table(structure, P_values)
+        form = recognised(structure) if recognise and primary.name != "DIRECT" else None
+        if form is not None:
+            return Plan(form, (primary, *fallbacks))
     else:
         primary = solver_named(name)
         refusal = primary.refusal(structure)
@@ -76,6 +93,11 @@ def select(structure: Structure, name: object = None, *, P_values: Float[np.ndar
             )
         fallbacks = [solver for solver in _table(structure, P_values) if solver is not primary]
     return Plan(primary, tuple(fallbacks[:2]))
+
+
+def recognised(structure: Structure) -> Solver | None:
+    """Returns the solver of the form that programs of this structure have, where it is a recognised one."""
+    return next((form for form in FORMS if form.refusal(structure) is None), None)
 
 
 def suitable(structure: Structure) -> list[str]:

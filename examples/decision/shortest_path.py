@@ -65,18 +65,18 @@ def _trial(settings: Settings, seed: int, context: Context) -> tuple[float, ...]
     rng, layer = np.random.default_rng(seed), path_layer()
     matters = draw_map(rng)
     train, test = (draw_trips(matters, n, settings.degree, rng) for n in (settings.trips, settings.tests))
-    start = torch.linalg.lstsq(_with_one(train), train.costs).solution
+    start = torch.linalg.lstsq(with_one(train), train.costs).solution
     losses = {"SPO+": spo_plus_loss(), "smoothed": smoothed_loss(settings.smoothing)}
-    models = [start, *(_train(loss, start, train, settings, context, name) for name, loss in losses.items())]
-    return tuple(regret(layer, _with_one(test) @ model, test.costs) for model in models)
+    models = [start, *(train_model(loss, start, train, settings, context, name) for name, loss in losses.items())]
+    return tuple(regret(layer, with_one(test) @ model, test.costs) for model in models)
 
 
-def _train(
+def train_model(
     loss: Loss, start: torch.Tensor, train: Trips, settings: Settings, context: Context, label: str
 ) -> torch.Tensor:
     """Returns the linear model after Adam with falling steps, from least squares."""
     model, generator = start.clone().requires_grad_(), torch.Generator().manual_seed(context.seed)
-    optimizer, inputs = torch.optim.Adam([model], settings.lr), _with_one(train)
+    optimizer, inputs = torch.optim.Adam([model], settings.lr), with_one(train)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     for _ in context.track(range(settings.steps), label):
         batch = torch.randint(settings.trips, (settings.batch,), generator=generator)
@@ -87,7 +87,8 @@ def _train(
     return model.detach()
 
 
-def _with_one(trips: Trips) -> torch.Tensor:
+def with_one(trips: Trips) -> torch.Tensor:
+    """Returns the features of each trip and a one."""
     return torch.cat([trips.x, trips.x.new_ones(len(trips.x), 1)], dim=1)
 
 

@@ -91,7 +91,8 @@ def run(settings: Settings, context: Context) -> Outcome:
         "milliseconds_cone": 1e3 * seconds[0],
         "milliseconds_bracket": 1e3 * seconds[1],
     }
-    return Outcome(metrics, [f"bracketing is {seconds[0] / seconds[1]:.0f} times as fast, and does only this"])
+    notes = [f"bracketing is {seconds[0] / seconds[1]:.0f} times as fast, and does only this"]
+    return Outcome(metrics, notes, lambda figure: _draw(figure, x, bracket[0], cone[0], metrics))
 
 
 def _value_and_gradient(method: Callable[[Batch], Batch], x: Batch, weights: Batch) -> tuple[Batch, Batch]:
@@ -105,6 +106,17 @@ def _seconds(method: Callable[[Batch], Batch], x: Batch, weights: Batch) -> floa
     begin = time.perf_counter()
     _value_and_gradient(method, x, weights)
     return time.perf_counter() - begin
+
+
+def _draw(figure: Any, x: Batch, bracket: Batch, cone: Batch, metrics: dict[str, float]) -> None:
+    left, right = figure.subplots(1, 2, width_ratios=[2, 1])
+    order = x[0].argsort()
+    left.plot(x[0][order], bracket[0][order], color="tab:orange", label="bracketing")
+    left.plot(x[0][order], cone[0][order], ".", color="tab:blue", label="cone layer")
+    left.set(xlabel="score", ylabel="share taken", title="Soft top-k of one item")
+    left.legend()
+    right.bar(["cone layer", "bracketing"], [metrics["milliseconds_cone"], metrics["milliseconds_bracket"]])
+    right.set(yscale="log", ylabel="milliseconds, value and gradient")
 
 
 TOP_K = Experiment(

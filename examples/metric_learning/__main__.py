@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 from examples.experiment import main as run
 from examples.metric_learning.cubic import CUBIC
+from examples.metric_learning.portfolio import PORTFOLIO
+from examples.metric_learning.regression import REGRESSION
+from examples.metric_learning.returns import RETURNS
 
-EXPERIMENTS = [CUBIC]
+EXPERIMENTS = [CUBIC, PORTFOLIO, RETURNS, REGRESSION]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from cvxlayers.torch import CvxpyLayer
 
 Weights = Float[torch.Tensor, " samples"]
+Coefficients = Float[torch.Tensor, " features"]
 
 
 class Metric(torch.nn.Module):
@@ -44,17 +45,21 @@ def fit(
     features: Float[torch.Tensor, "samples features"],
     targets: Weights,
     weights: Weights,
-    ridge: float = 0.0,
-) -> Float[torch.Tensor, " features"]:
-    """Returns argmin ½ mean of weights (features θ − targets)² + ½ ridge ‖θ‖²."""
+    prices: Coefficients | None = None,
+) -> Coefficients:
+    """Returns argmin ½ mean of weights (features θ − targets)² + ½ Σ prices θ², prices being zero by default."""
     scaled = features.T * weights / len(weights)
     moments = scaled @ features
-    (theta,) = layer((moments + moments.T) / 2 + ridge * torch.eye(len(moments), dtype=moments.dtype), scaled @ targets)
+    moments = (moments + moments.T) / 2
+    (theta,) = layer(moments if prices is None else moments + prices.diag(), scaled @ targets)
     return theta
 
 
-def choice_layer(items: int, smoothing: float) -> CvxpyLayer:
-    """Returns the layer y ↦ argmax yᵀp − ½ smoothing ‖p‖² over the simplex: a choice that has a derivative."""
+def choice_layer(items: int, smoothing: float, chosen: int = 1) -> CvxpyLayer:
+    """Returns the layer y ↦ argmax yᵀp − ½ smoothing ‖p‖² over 0 ≤ p ≤ 1, Σp = chosen: it has a derivative."""
     y, p = cp.Parameter(items), cp.Variable(items)
     objective = cp.Maximize(y @ p - 0.5 * smoothing * cp.sum_squares(p))
-    return CvxpyLayer(cp.Problem(objective, [cp.Zero(cp.sum(p) - 1), p >= 0]), [y], [p])
+    constraints: list[cp.Constraint] = [cp.Zero(cp.sum(p) - chosen), p >= 0]
+    if chosen > 1:  # of one, p ≤ 1 follows
+        constraints.append(p <= 1)
+    return CvxpyLayer(cp.Problem(objective, constraints), [y], [p])

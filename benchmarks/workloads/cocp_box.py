@@ -1,4 +1,4 @@
-"""One epoch of tuning a box-constrained policy, against cvxpylayers with its default solver.
+"""One epoch of tuning a box-constrained policy.
 
 A rollout of `horizon` steps calls the layer as often, on `batch` states at once, and is differentiated through all of
 them. The answer is the mean cost and its gradient with respect to the policy's parameters.
@@ -7,41 +7,47 @@ them. The answer is the mean cost and its gradient with respect to the policy's 
 from __future__ import annotations
 
 import itertools
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from typing import Any
 
 import scipy.linalg
 import torch
 
-from benchmarks.command_line import run
-from benchmarks.contest import Answer, Contender
-from benchmarks.torch_layer import Layer, peer_door
+from benchmarks.contest import Answer, Contender, Entry
+from benchmarks.torch_layer import Layer
+from benchmarks.workload import Row, Task, Workload
 from cvxlayers.torch import CvxpyLayer
 from examples.control.cocp_box import U_MAX, box_system
 from examples.control.cocp_lqr import lyapunov_problem
 from examples.control.linear import LinearSystem, linear_simulator, quadratic_cost
 from examples.control.simulator import draw, rollout
 
-SIZES = {"horizon": 100, "batch": 6}
 TIGHT = {"eps": 1e-8, "max_iters": 10_000, "acceleration_lookback": 0}
 
 Tensor = torch.Tensor
 
 
-def prepare(*, horizon: int, batch: int, seed: int) -> tuple[Sequence[Contender], Answer]:
+def prepare(*, horizon: int, batch: int, seed: int) -> Task:
     """Makes the layers, with a problem each, and the exact answer."""
-    warnings.filterwarnings("ignore", message="Solved/Inaccurate")
     system = box_system()
-    ours = CvxpyLayer(*lyapunov_problem(system, U_MAX))
-    peer = peer_door().CvxpyLayer(*lyapunov_problem(system, U_MAX))
-    policies = {
-        "cvxlayers": ours,
-        "cvxpylayers": peer,
-        "cvxpylayers, eps 1e-8": partial(peer, solver_args=TIGHT),
-    }
-    contenders = [_contender(name, layer, horizon, batch, seed) for name, layer in policies.items()]
-    return contenders, epoch(exact_layer(system), horizon, batch, seed)()
+
+    def ours() -> Contender:
+        return _contender(CvxpyLayer(*lyapunov_problem(system, U_MAX)), horizon, batch, seed)
+
+    def peer(**keywords: Any) -> Contender:
+        layer = import_module("cvxpylayers.torch").CvxpyLayer(*lyapunov_problem(system, U_MAX), **keywords)
+        return _contender(layer, horizon, batch, seed)
+
+    imports = ("cvxpylayers.torch", "diffcp")
+    finer = Entry("cvxpylayers + diffcp, SCS 1e-8", partial(peer, solver_args=TIGHT), imports=imports)
+    entries = [
+        Entry("cvxlayers", ours, "ours"),
+        Entry("cvxpylayers + diffcp", peer, imports=imports, finer=[finer]),
+        Entry("cvxpylayers + Moreau", partial(peer, solver="MOREAU"), imports=("cvxpylayers.torch", "moreau.torch")),
+    ]
+    return Task(entries, lambda: epoch(exact_layer(system), horizon, batch, seed)())
 
 
 def epoch(layer: Layer, horizon: int, batch: int, seed: int) -> Callable[[], Answer]:
@@ -76,12 +82,12 @@ def _on_face(H: Tensor, h: Tensor, pattern: Tensor) -> Tensor:
     return torch.linalg.solve(matrix, torch.where(free > 0, -h, fixed).mT).mT
 
 
-def _contender(name: str, layer: Layer, horizon: int, batch: int, seed: int) -> Contender:
+def _contender(layer: Layer, horizon: int, batch: int, seed: int) -> Contender:
     def forward() -> None:
         with torch.no_grad():
             _mean_cost(layer, horizon, batch, seed)
 
-    return Contender(name, forward, partial(epoch, layer, horizon, batch, seed))
+    return Contender(forward, partial(epoch, layer, horizon, batch, seed))
 
 
 def _mean_cost(layer: Layer, horizon: int, batch: int, seed: int) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -95,5 +101,8 @@ def _mean_cost(layer: Layer, horizon: int, batch: int, seed: int) -> tuple[Tenso
     return rollout(lambda x: layer(x, S, q)[0], simulator, quadratic_cost, draws).costs.mean(), (S, q)
 
 
-if __name__ == "__main__":
-    run("cocp_box", SIZES, prepare)
+WORKLOAD = Workload(
+    "an epoch of tuning a box-constrained policy: 100 steps through a layer, and back",
+    [Row("cocp_box", {"horizon": 100}, 6)],
+    prepare=prepare,
+)

@@ -1,0 +1,66 @@
+"""One thread of linear algebra while a batch is worked on: the threads over its items are threads enough."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from threading import Lock
+from typing import Any
+
+from threadpoolctl import ThreadpoolController
+
+
+@dataclass
+class _Limit:
+    """How many calls ask for one thread at this moment, and what gives the threads back after the last one."""
+
+    lock: Lock = field(default_factory=Lock)
+    calls: int = 0
+    limiter: Any = None
+
+
+_limit = _Limit()
+
+
+@contextmanager
+def one_thread_each(batch: int) -> Iterator[None]:
+    """Holds BLAS at one thread for as long as any call is inside; a single item may use all there are.
+
+    Its own threads would compete with the pool's, and on matrices of a hundred rows cost more than they share. OpenBLAS
+    heeds the thread that first set its number of threads, as a rule the main one: in others this may change nothing.
+    """
+    if batch <= 1:
+        yield
+        return
+    with _limit.lock:
+        if not _limit.calls:
+            _limit.limiter = _libraries().limit(limits=1)
+        _limit.calls += 1
+    try:
+        yield
+    finally:
+        with _limit.lock:
+            _limit.calls -= 1
+            if not _limit.calls:
+                _limit.limiter.restore_original_limits()
+
+
+@cache
+def _libraries() -> ThreadpoolController:
+    """Those of numpy and scipy, which are loaded before the first call."""
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _forget_calls() -> None:
+    """A forked child has none of its parent's calls, and may not wait for their lock."""
+    global _limit
+    if _limit.calls:
+        _limit.limiter.restore_original_limits()
+    _limit = _Limit()
+
+
+if "register_at_fork" in dir(os):
+    os.register_at_fork(after_in_child=_forget_calls)

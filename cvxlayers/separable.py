@@ -1,0 +1,170 @@
+"""Programs whose variables only few rows couple: a sum of functions of one variable, and bounds.
+
+Their optimality conditions fall apart once the multipliers of the coupling rows are known, and so do the systems of
+their derivatives. Recognised from the structure alone, so for any values that parameters give to its entries:
+
+    P diagonal;  rows of the zero and the nonnegative cone that couple variables, few of them;  rows of the nonnegative
+    cone with one variable (bounds);  exponential cones (a·t, αx + β, γ) that bound a t of their own by an entropy of x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cvxlayers.program import Pattern, Structure, Values
+
+Index = Int[np.ndarray, " _count"]
+
+# More coupling rows than these are no longer few: their Schur complement is a dense matrix.
+_FEW, _SHARE = 40, 0.25
+
+
+@dataclass(frozen=True, eq=False)
+class Bounds:
+    """Rows with one variable each, no two of them with the same one, and their coefficients' positions in A."""
+
+    rows: Index
+    columns: Index
+    entries: Index
+
+
+@dataclass(frozen=True, eq=False)
+class Entropies:
+    """Exponential cones, no two of them with the same x: triples of rows (a·t + b₁, α·x + b₂, b₃) in K.
+
+    Attributes:
+        rows: the three rows of each.
+        bounded: the column of each t.
+        bounded_entries: the position of −a in A's stored entries.
+        columns: the column of each x.
+        entries: the position of −α in A's stored entries.
+    """
+
+    rows: Int[np.ndarray, "_count 3"]
+    bounded: Index
+    bounded_entries: Index
+    columns: Index
+    entries: Index
+
+
+@dataclass(frozen=True, eq=False)
+class Separable:
+    """The parts of a separable program.
+
+    Attributes:
+        structure: that of the program.
+        main: the variables but for those that stand for entropies.
+        coupling: the rows that couple main variables.
+        coupling_entries: the positions in A's stored entries of these rows.
+        bounds: the rows that bound main variables, in groups.
+        entropies: the exponential cones, in groups.
+    """
+
+    structure: Structure
+    main: Index
+    coupling: Index
+    coupling_entries: Index
+    bounds: Sequence[Bounds]
+    entropies: Sequence[Entropies]
+
+    def coupling_matrix(self, A: Values) -> Float[np.ndarray, "leading _coupling n"]:
+        """Returns the coupling rows, dense."""
+        matrix = np.zeros((len(A), len(self.coupling), self.structure.n))
+        rows, columns = self._places
+        matrix[:, rows, columns] = A[:, self.coupling_entries]
+        return matrix
+
+    def diagonal(self, P: Values) -> Float[np.ndarray, "leading n"]:
+        """Returns the diagonal of P."""
+        if self.structure.P.nnz == self.structure.n:
+            return P
+        full = np.zeros((len(P), self.structure.n))
+        full[:, self.structure.P.rows] = P
+        return full
+
+    @cached_property
+    def _places(self) -> tuple[Index, Index]:
+        A = self.structure.A
+        position = np.full(self.structure.m, -1)
+        position[self.coupling] = np.arange(len(self.coupling))
+        return position[A.rows[self.coupling_entries]], A.cols[self.coupling_entries]
+
+
+_KNOWN: WeakKeyDictionary[Structure, Separable | None] = WeakKeyDictionary()
+
+
+def separate(structure: Structure) -> Separable | None:
+    """Returns the parts of a structure, or None where it is not separable."""
+    if structure not in _KNOWN:
+        _KNOWN[structure] = _separate(structure)
+    return _KNOWN[structure]
+
+
+def _separate(structure: Structure) -> Separable | None:
+    A, cone, n = structure.A, structure.cone, structure.n
+    if cone.second_order or cone.semidefinite or cone.power or not _is_diagonal(structure.P):
+        return None
+    linear = cone.zero + cone.nonnegative
+    counts = np.bincount(A.rows, minlength=structure.m)
+    entropies = _entropies(structure, np.arange(linear, structure.m).reshape(-1, 3), counts)
+    if entropies is None:
+        return None
+    named = np.zeros(n, dtype=bool)
+    for group in entropies:
+        named[group.bounded] = True
+    in_coupling = (A.rows < linear) & ((counts[A.rows] != 1) | (A.rows < cone.zero))
+    coupling = np.setdiff1d(np.arange(linear), A.rows[(A.rows < linear) & ~in_coupling])
+    main = np.flatnonzero(~named)
+    few = len(coupling) <= _FEW and len(coupling) <= max(1, _SHARE * len(main))
+    if not few or named[A.cols[A.rows < linear]].any() or named[structure.P.rows].any():
+        return None
+    single = np.flatnonzero((A.rows < linear) & ~in_coupling)
+    bounds = [Bounds(A.rows[part], A.cols[part], part) for part in _distinct(single, A.cols[single])]
+    return Separable(structure, main, coupling, np.flatnonzero(in_coupling), bounds, entropies)
+
+
+def _is_diagonal(P: Pattern) -> bool:
+    return bool(np.array_equal(P.rows, P.cols))
+
+
+def _entropies(structure: Structure, rows: Int[np.ndarray, "_count 3"], counts: Index) -> list[Entropies] | None:
+    """Returns the exponential cones of the form above in groups, or None where one has another form."""
+    A = structure.A
+    if not len(rows):
+        return []
+    if (counts[rows] != (1, 1, 0)).any():
+        return None
+    position = np.zeros(structure.m, dtype=np.int64)
+    position[A.rows] = np.arange(A.nnz)
+    first, second = position[rows[:, 0]], position[rows[:, 1]]
+    bounded, columns = A.cols[first], A.cols[second]
+    if (np.diff(A.indptr)[bounded] != 1).any():
+        return None
+    groups = _distinct(np.arange(len(rows)), columns)
+    return [Entropies(rows[k], bounded[k], first[k], columns[k], second[k]) for k in groups]
+
+
+def _distinct(items: Index, keys: Index) -> list[Index]:
+    """Splits items so that in each part all keys differ: the first of each key, the second, and so on."""
+    order = np.argsort(keys, kind="stable")
+    sorted_keys = keys[order]
+    occurrence = np.arange(len(keys)) - np.searchsorted(sorted_keys, sorted_keys)
+    return [np.sort(items[order[occurrence == k]]) for k in range(int(occurrence.max(initial=-1)) + 1)]
+
+
+def require(structure: Structure) -> Separable:
+    """Returns the parts of a structure.
+
+    Raises:
+        ValueError: if it is not separable.
+    """
+    parts = separate(structure)
+    if parts is None:
+        raise ValueError("the program is not separable")
+    return parts

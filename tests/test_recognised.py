@@ -1,0 +1,347 @@
+"""Recognised forms: the same solutions and derivatives as without, and nothing recognised that only looks alike."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cvxlayers
+from cvxlayers import CvxpyLayer
+
+N = 6
+BATCH = 5
+
+
+def _x():
+    return cp.Variable(N, name="x"), cp.Parameter(N, name="z")
+
+
+def _minimise(cost: Any, constraints: Sequence[Any] = ()) -> cp.Problem:
+    return cp.Problem(cp.Minimize(cost), list(constraints))
+
+
+def box():
+    x, z = _x()
+    return _minimise((cp.sum_squares(x - z)), [x >= -0.5, x <= 0.75]), [z], [x]
+
+
+def parametric_box():
+    x, z = _x()
+    low, width = cp.Parameter(N, name="low"), cp.Parameter(N, nonneg=True, name="width")
+    return _minimise((0.5 * cp.sum_squares(x) - z @ x), [x >= low, x <= low + width]), [z, low, width], [x]
+
+
+def simplex():
+    x, z = _x()
+    return _minimise((cp.sum_squares(x - z)), [cp.sum(x) == 1, x >= 0]), [z], [x]
+
+
+def simplex_of_any_size():
+    x, z = _x()
+    total = cp.Parameter(nonneg=True, name="total")
+    return _minimise((0.5 * cp.sum_squares(x) - z @ x), [x >= 0, cp.sum(x) == total]), [z, total], [x]
+
+
+def capped_simplex():
+    x, z = _x()
+    return _minimise((cp.sum_squares(x - z)), [x <= 1, cp.sum(x) == 2, x >= 0]), [z], [x]
+
+
+def weighted_budget():
+    x, z = _x()
+    price, weight = cp.Parameter(N, nonneg=True, name="price"), np.linspace(0.5, 2.0, N)
+    cost = cp.sum(cp.multiply(weight, cp.square(x))) - z @ x
+    return _minimise((cost), [price @ x <= 1, x >= -1, 2 * x <= 3]), [z, price], [x]
+
+
+def hyperplane():
+    x, z = _x()
+    return _minimise((cp.sum_squares(x - z)), [np.linspace(-1, 2, N) @ x <= 0.1]), [z], [x]
+
+
+def softmax():
+    x, z = _x()
+    return _minimise((-z @ x - cp.sum(cp.entr(x))), [cp.sum(x) == 1]), [z], [x]
+
+
+def softmax_with_bounds():
+    x, z = _x()
+    return _minimise(-(z @ x + 0.5 * cp.sum(cp.entr(x))), [x >= 0, x <= 1, cp.sum(x) == 1]), [z], [x]
+
+
+def weighted_entropy():
+    x, z = _x()
+    price, weight = cp.Parameter(N, pos=True, name="price"), np.linspace(0.5, 2.0, N)
+    cost = -z @ x - cp.sum(cp.multiply(weight, cp.entr(2 * x + 0.1)))
+    return _minimise((cost), [(price + 1) @ x <= 2]), [z, price], [x]
+
+
+def relative_entropy():
+    x, z = _x()
+    prior = cp.Parameter(N, pos=True, name="prior")
+    return _minimise((cp.sum(cp.rel_entr(x, prior + 0.2)) - z @ x), [cp.sum(x) == 1]), [z, prior], [x]
+
+
+def soft_top_k():
+    x, z = _x()
+    cost = -z @ x - cp.sum(cp.entr(x) + cp.entr(1 - x))
+    return _minimise((cost), [cp.sum(x) == 2]), [z], [x]
+
+
+def fermi():
+    x, z = _x()
+    return _minimise(-z @ x - cp.sum(cp.entr(x)) - cp.sum(cp.entr(1 - x))), [z], [x]
+
+
+def semidefinite():
+    X, Z = cp.Variable((3, 3), symmetric=True, name="X"), cp.Parameter((3, 3), symmetric=True, name="Z")
+    return _minimise((cp.sum_squares(X - Z)), [X >> 0]), [Z], [X]
+
+
+def shifted_semidefinite():
+    X, Z = cp.Variable((3, 3), PSD=True, name="X"), cp.Parameter((3, 3), symmetric=True, name="Z")
+    return _minimise(3 * cp.sum_squares(X) - cp.trace(Z @ X)), [Z], [X]
+
+
+def second_order():
+    x, z = _x()
+    return _minimise((0.5 * cp.sum_squares(x - z)), [cp.SOC(x[0], x[1:])]), [z], [x]
+
+
+BOUNDED = [box, parametric_box, simplex, simplex_of_any_size, capped_simplex, weighted_budget, hyperplane]
+ENTROPIC = [softmax, softmax_with_bounds, weighted_entropy, relative_entropy, soft_top_k, fermi]
+PROJECTIONS = [semidefinite, shifted_semidefinite, second_order]
+FORMS = [
+    *[(form, "PROJECTION") for form in PROJECTIONS],
+    *[(form, "BOUNDED") for form in BOUNDED],
+    *[(form, "ENTROPIC") for form in ENTROPIC],
+]
+EACH = pytest.mark.parametrize(("form", "solver"), FORMS, ids=lambda value: getattr(value, "__name__", value))
+
+
+def draw(parameters, rng, batch=BATCH):
+    values = [rng.normal(size=(batch, *parameter.shape)) for parameter in parameters]
+    values = [v + v.swapaxes(-1, -2) if len(p.shape) == 2 else v for v, p in zip(values, parameters, strict=True)]
+    return [np.abs(v) + 0.1 if p.is_nonneg() else v for v, p in zip(values, parameters, strict=True)]
+
+
+def primary(layer):
+    return layer.layer.options.plan.primary.name
+
+
+def both(form):
+    problem, parameters, variables = form()
+    return CvxpyLayer(problem, parameters, variables), CvxpyLayer(problem, parameters, variables, recognise=False)
+
+
+@EACH
+def test_is_as_without(form, solver, rng):
+    mine, plain = both(form)
+    assert primary(mine) == solver
+    assert primary(plain) not in ("BOUNDED", "ENTROPIC", "PROJECTION")
+    assert mine.layer.kernel.method.is_structured
+    assert not plain.layer.kernel.method.is_structured
+    values = draw(form()[1], rng)
+    got, want = mine.solve(*values), plain.solve(*values)
+    assert set(np.ravel(got.info.solver)) == {solver}
+    np.testing.assert_allclose(got.variables[0], want.variables[0], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(got.objective, want.objective, rtol=0, atol=1e-9)
+    for one, other in zip(got.dual.values(), want.dual.values(), strict=True):
+        for part, like in zip(one, other, strict=True):
+            np.testing.assert_allclose(part, like, rtol=0, atol=1e-9)
+    cotangents = [rng.normal(size=want.variables[0].shape)]
+    pulled, info = mine.vjp(values, cotangents)
+    for one, other in zip(pulled, plain.vjp(values, cotangents)[0], strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
+    assert info.residual.max() <= 1e-12
+    tangents = [rng.normal(size=value.shape) for value in values]
+    np.testing.assert_allclose(mine.jvp(values, tangents)[0][0], plain.jvp(values, tangents)[0][0], rtol=0, atol=1e-9)
+
+
+@EACH
+def test_items_are_solved_independently(form, solver, rng):
+    mine = both(form)[0]
+    values = draw(form()[1], rng, 7)
+    together = mine(*values)[0]
+    for item in range(7):
+        np.testing.assert_array_equal(mine(*[value[item] for value in values])[0], together[item])
+
+
+@EACH
+def test_is_kept_by_files(form, solver, rng, tmp_path):
+    mine, plain = both(form)
+    values = draw(form()[1], rng)
+    for layer in (mine, plain):
+        path = tmp_path / "layer"
+        layer.save(path)
+        loaded = cvxlayers.load(path)
+        assert primary(loaded) == primary(layer)
+        assert loaded.layer.kernel.method is layer.layer.kernel.method
+        np.testing.assert_array_equal(loaded(*values)[0], layer(*values)[0])
+
+
+def test_is_described():
+    mine, plain = both(simplex)
+    assert "recognised" in mine.describe()
+    assert "BOUNDED" in mine.describe()
+    assert "recognised" not in plain.describe()
+
+
+def test_options_of_the_solver_behind_are_for_that_one(rng):
+    problem, parameters, variables = simplex()
+    layer = CvxpyLayer(problem, parameters, variables, solver_args={"iter_limit": 500})
+    assert primary(layer) == "DAQP"
+    result = both(simplex)[0].solve(*draw(parameters, rng), solver_args={"primal_tol": 1e-9})
+    assert set(np.ravel(result.info.solver)) == {"DAQP"}
+
+
+KINKS = {
+    "tie": (simplex, np.zeros(N)),
+    "one entry leaves": (simplex, np.array([1.0, 0.0, -3.0, -3.0, -3.0, -3.0])),
+    "vertex": (simplex, np.array([5.0, 0.0, 0.0, 0.0, 0.0, 0.0])),
+    "bound met": (box, np.array([0.75, -0.5, 0.0, 3.0, -3.0, 0.1])),
+    "inside": (box, np.zeros(N)),
+    "caps met": (capped_simplex, np.array([1.0, 1.0, 0.0, 0.0, 0.0, 0.0])),
+    "plane met": (hyperplane, np.zeros(N)),
+    "tip": (second_order, np.zeros(N)),
+    "inside of a cone": (second_order, np.array([3.0, 1.0, 1.0, 1.0, 0.0, 0.0])),
+    "boundary of a cone": (second_order, np.array([2.0, 1.0, 1.0, 1.0, 1.0, 0.0])),
+    "inside of the polar cone": (second_order, np.array([-3.0, 1.0, 1.0, 1.0, 0.0, 0.0])),
+    "zero matrix": (semidefinite, np.zeros((3, 3))),
+    "definite matrix": (semidefinite, np.diag([1.0, 2.0, 1.0])),
+}
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_kinks_are_as_without(name, rng):
+    form, z = KINKS[name]
+    mine, plain = both(form)
+    np.testing.assert_allclose(mine(z)[0], plain(z)[0], rtol=0, atol=1e-12)
+    cotangents = [rng.normal(size=z.shape)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (got, info), (want, other) = mine.vjp([z], cotangents), plain.vjp([z], cotangents)
+    np.testing.assert_allclose(got[0], want[0], rtol=0, atol=1e-9)
+    for flag in ("weakly_active", "not_unique", "dependent"):
+        assert getattr(info, flag) == getattr(other, flag), flag
+
+
+def test_kink_between_matrices_has_a_derivative_between_both_sides(rng):
+    cotangent = rng.normal(size=(3, 3))
+    (z_bar,), info = both(semidefinite)[0].vjp([np.diag([1.0, 0.0, -1.0])], [cotangent])
+    assert info.weakly_active
+    assert 0.0 < z_bar[1, 1] / cotangent[1, 1] < 1.0
+    np.testing.assert_allclose(z_bar[[0, 2], [0, 2]], [cotangent[0, 0], 0.0], atol=1e-12)
+
+
+def test_solution_at_bounds_alone_stays(rng):
+    z = np.array([9.0, 9.0, -9.0, -9.0, -9.0, -9.0])
+    (z_bar,), info = both(capped_simplex)[0].vjp([z], [rng.normal(size=N)])
+    np.testing.assert_allclose(z_bar, 0.0, atol=1e-12)
+    assert info.dependent
+    assert not info.weakly_active
+
+
+def test_infeasible_sets_have_their_status(rng):
+    x, z = _x()
+    total = cp.Parameter(name="total")
+    problem = _minimise((cp.sum_squares(x - z)), [x >= 0, x <= 1, cp.sum(x) == total])
+    values = rng.normal(size=(4, N)), np.array([1.0, -1.0, N + 1.0, N])
+    found = [CvxpyLayer(problem, [z, total], [x], recognise=r).solve(*values, on_failure="nan") for r in (True, False)]
+    np.testing.assert_array_equal(found[0].status, found[1].status)
+    np.testing.assert_array_equal(found[0].status, [0, 2, 2, 0])
+    np.testing.assert_allclose(found[0].variables[0], found[1].variables[0], rtol=0, atol=1e-9)
+
+
+def test_crossing_bounds_are_infeasible(rng):
+    problem, parameters, variables = parametric_box()
+    layer = CvxpyLayer(problem, parameters, variables, check=False)
+    values = draw(parameters, rng, 3)
+    values[2][1] = -1.0
+    assert layer.solve(*values, on_failure="nan").status.tolist() == [0, 2, 0]
+
+
+LOOKALIKES = {
+    "two rows": lambda x, z: ([cp.sum(x) == 1, x[0] + 2 * x[1] <= 0.4, x >= 0], cp.sum_squares(x - z)),
+    "coupled cost": lambda x, z: ([cp.sum(x) == 1, x >= 0], cp.sum_squares(x - z) + cp.square(x[0] - x[1])),
+    "flat variable": lambda x, z: ([cp.sum(x) == 1, x >= 0, x <= 1], cp.sum_squares(x[1:] - z[1:]) + z[0] * x[0]),
+    "norm": lambda x, z: ([cp.norm(x) <= 1, cp.sum(x) == 1], cp.sum_squares(x - z)),
+    "entropy of a sum": lambda x, z: ([cp.sum(x) == 1], -z @ x - cp.sum(cp.entr(x)) - cp.entr(x[0] + x[1])),
+    "entropy and square": lambda x, z: ([cp.sum(x) == 1], -z @ x - cp.sum(cp.entr(x)) + cp.sum_squares(x)),
+    "three entropies": lambda x, z: (
+        [cp.sum(x) == 1],
+        -z @ x - cp.sum(cp.entr(x) + cp.entr(1 - x) + cp.entr(2 - x)),
+    ),
+    "entropy of some": lambda x, z: ([cp.sum(x) == 1, x >= 0], -z @ x - cp.sum(cp.entr(x[1:]))),
+    "capped entropy": lambda x, z: ([cp.sum(x) == 1, x <= 0.17], -z @ x - cp.sum(cp.entr(x))),
+    "stretched cone": lambda x, z: ([cp.SOC(x[0], 2 * x[1:])], cp.sum_squares(cp.multiply(np.arange(1, N + 1), x - z))),
+    "uneven pair": lambda x, z: ([cp.sum(x) == 2], -z @ x - cp.sum(cp.entr(x) + 2 * cp.entr(1 - x))),
+}
+
+
+@pytest.mark.parametrize("name", LOOKALIKES)
+def test_lookalikes_are_solved_as_well(name, rng):
+    x, z = _x()
+    constraints, cost = LOOKALIKES[name](x, z)
+    problem = _minimise((cost), constraints)
+    mine, plain = (CvxpyLayer(problem, [z], [x], recognise=r) for r in (True, False))
+    values, cotangents = [rng.normal(size=(3, N))], [rng.normal(size=(3, N))]
+    got = mine.solve(*values)
+    assert not set(np.ravel(got.info.solver)) & {"BOUNDED", "ENTROPIC", "PROJECTION"}
+    np.testing.assert_allclose(got.variables[0], plain(*values)[0], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(mine.vjp(values, cotangents)[0], plain.vjp(values, cotangents)[0], rtol=0, atol=1e-8)
+
+
+@st.composite
+def separable_programs(draw_):
+    """Programs near the recognised form: bounds of any sign and number, any row, repeated rows, equalities."""
+    n = draw_(st.integers(1, 5))
+    rng = np.random.default_rng(draw_(st.integers(0, 2**20)))
+    x, z = cp.Variable(n), cp.Parameter(n)
+    weight = 10.0 ** rng.uniform(-1, 1, size=n)
+    inside = rng.normal(size=n)
+    constraints = []
+    for _ in range(draw_(st.integers(0, 3))):
+        scale = rng.choice([-2.0, -1.0, 0.5, 1.0], size=n)
+        gap = rng.choice([0.0, 0.3, 1.0], size=n)
+        constraints.append(cp.multiply(scale, x) <= scale * inside + gap)
+    for _ in range(draw_(st.integers(0, 2))):
+        row = rng.choice([-1.0, 0.0, 1.0, 2.0], size=n)
+        kind = draw_(st.sampled_from(["==", "<=", ">="]))
+        value = row @ inside
+        bound = {"==": row @ x == value, "<=": row @ x <= value + 0.2, ">=": row @ x >= value - 0.2}
+        constraints.append(bound[kind])
+    order = rng.permutation(len(constraints))
+    cost = cp.sum(cp.multiply(weight, cp.square(x))) + z @ x
+    return _minimise((cost), [constraints[k] for k in order]), z, x, rng
+
+
+@pytest.mark.parametrize("recognise", [True, False])
+def test_nothing_is_left_where_equalities_fix_everything(recognise):
+    x, z = cp.Variable(1), cp.Parameter(1)
+    problem = _minimise(cp.sum_squares(x) + z @ x, [2 * x == 1])
+    layer = CvxpyLayer(problem, [z], [x], recognise=recognise)
+    np.testing.assert_allclose(layer(np.ones(1))[0], [0.5])
+    np.testing.assert_allclose(layer.vjp([np.ones(1)], [np.ones(1)])[0][0], [0.0], atol=1e-15)
+
+
+@settings(max_examples=40, deadline=None)
+@given(separable_programs())
+def test_any_separable_program_is_as_without(case):
+    problem, z, x, rng = case
+    values, cotangents = [3 * rng.normal(size=(3, x.size))], [rng.normal(size=(3, x.size))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mine, plain = (CvxpyLayer(problem, [z], [x], recognise=r) for r in (True, False))
+        np.testing.assert_allclose(mine(*values)[0], plain(*values)[0], rtol=0, atol=1e-9)
+        (got, info), (want, other) = mine.vjp(values, cotangents), plain.vjp(values, cotangents)
+    np.testing.assert_array_equal(info.weakly_active, other.weakly_active)
+    regular = ~(info.degenerate | other.degenerate | info.weakly_active)
+    np.testing.assert_allclose(got[0][regular], want[0][regular], rtol=0, atol=1e-8)
