@@ -202,10 +202,11 @@ def factorise_arrow(system: System, parts: Separable, factorise: Factorise) -> A
     sound &= arrow.condition <= _DOUBTFUL
     rest = np.flatnonzero(~sound)
     nothing = np.zeros(len(sound), dtype=bool)
-    ranks = Rank(arrow.condition, nothing, nothing.copy())
+    free = np.zeros((len(sound), system.program.structure.n))
+    ranks = Rank(arrow.condition, nothing, nothing.copy(), arrow.condition.copy(), free)
     whole = factorise(system.item(rest)) if len(rest) else None
     if whole is not None:
-        for name in ("condition", "not_unique", "dependent"):
+        for name in ("condition", "not_unique", "dependent", "inverted", "free"):
             getattr(ranks, name)[rest] = getattr(whole.rank, name)
     return ArrowFactorisation(system, arrow, ranks, rest, whole, factorise)
 

@@ -72,9 +72,11 @@ def factorise_isotropic(system: System, isotropic: Isotropic, factorise: Factori
         pivots = np.concatenate([np.broadcast_to(rho, d.shape), rho * (1.0 - d) + d], axis=1)
         condition = pivots.max(axis=1, initial=0.0) / pivots.min(axis=1, initial=np.inf)
     nothing = np.zeros(len(d), dtype=bool)
-    ranks = Rank(np.where(np.isfinite(condition), condition, np.inf), nothing, nothing.copy())
+    condition = np.where(np.isfinite(condition), condition, np.inf)
+    free = np.zeros((len(d), system.program.structure.n))
+    ranks = Rank(condition, nothing, nothing.copy(), condition.copy(), free)
     whole = factorise(system.item(rest)) if len(rest) else None
     if whole is not None:
-        for name in ("condition", "not_unique", "dependent"):
+        for name in ("condition", "not_unique", "dependent", "inverted", "free"):
             getattr(ranks, name)[rest] = getattr(whole.rank, name)
     return IsotropicFactorisation(system, isotropic, a, rho, ranks, rest, whole)
