@@ -16,7 +16,7 @@ QUIET_THREADS = OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE
 MATRIX = $(addprefix matrix-,$(CVXPY))
 MATRIX_TESTS = tests/test_canonical.py tests/test_gradients.py
 
-.PHONY: help demo test check format bench matrix $(MATRIX) clean
+.PHONY: help demo test check format bench docs matrix $(MATRIX) clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -40,13 +40,16 @@ format: .venv/test.stamp  ## format, and repair what the linter can
 bench: .venv-bench/stamp  ## race this library against its peers, side by side
 	OMP_WAIT_POLICY=PASSIVE .venv-bench/bin/python -m benchmarks $(addprefix --workload=,$(WORKLOAD)) $(addprefix --batch=,$(BATCH)) $(ARGS)
 
+docs: .venv-docs/stamp  ## build the site in docs/_build/html; warnings are errors
+	$(QUIET_THREADS) TF_CPP_MIN_LOG_LEVEL=3 .venv-docs/bin/python -m sphinx -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
+
 matrix: $(MATRIX)  ## run the catalogue with the oldest, a middle and the newest CVXPY
 
 $(MATRIX): matrix-%: .venv-cvxpy-%/stamp
 	$(QUIET_THREADS) .venv-cvxpy-$*/bin/python -m pytest -n $(WORKERS) $(MATRIX_TESTS)
 
 clean:  ## remove environments, caches and outputs
-	rm -rf .venv .venv-* outputs benchmarks/results build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* outputs benchmarks/results docs/_build build dist .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is as new as the environment beside it, which is made again where pyproject.toml is newer.
@@ -76,6 +79,11 @@ PEERS_ALONE = qpth==0.0.18 mpc==0.0.6
 	for peer in $(PEERS_ALONE); do \
 		.venv-bench/bin/python $(PIP) --no-build-isolation --no-deps $$peer || echo "$$peer cannot be installed: left out"; \
 	done
+	touch $@
+
+# The site imports all frameworks, whose reference it shows, and runs the tutorials.
+.venv-docs/stamp: pyproject.toml | .venv-docs/bin/python
+	.venv-docs/bin/python $(PIP) "$(TORCH)" -e ".[torch,jax,tensorflow,plot]" --group docs
 	touch $@
 
 # With the oldest CVXPY go the oldest numpy and scipy that pyproject.toml admits.

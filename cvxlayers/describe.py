@@ -104,7 +104,7 @@ def _data(compiled: CompiledProblem) -> Iterator[tuple[str, str]]:
     matrices = {"P": (structure.P, compiled.P), "A": (structure.A, compiled.A)}
     for name, (pattern, affine) in matrices.items():
         rows, cols = pattern.shape
-        filled = f" ({100 * pattern.nnz / (rows * cols):.2g}%)" if rows * cols else ""
+        filled = f" ({100 * pattern.nnz / (rows * cols):.3g}%)" if rows * cols else ""
         yield name, f"{rows} x {cols}, {pattern.nnz} non-zeros{filled}, {_origin(affine, compiled)}"
     for name, affine in (("q", compiled.q), ("b", compiled.b)):
         yield name, _origin(affine, compiled)

@@ -59,6 +59,10 @@ def solve_qp(
     Raises:
         InputError: if the blocks do not fit together.
         SolverError: if items cannot be solved; it names them, their status, and the way out.
+
+    References:
+        Amos, Kolter, "OptNet: differentiable optimization as a layer in neural networks" (2017); derivatives as of
+        `CvxpyLayer`.
     """
     given = {"P": P, "q": q, "A": A, "b": b, "G": G, "h": h, "lb": lb, "ub": ub}
     return standard.solve_qp(given, Keywords(**keywords), _DOOR)
@@ -92,6 +96,9 @@ def solve_conic(
         OptionError: if a cone is unknown.
         InputError: if the blocks do not fit together.
         SolverError: if items cannot be solved; it names them, their status, and the way out.
+
+    References:
+        Healey, Nobel, Boyd, "Differentiating through a quadratic cone program" (2025), arXiv:2508.17522.
     """
     return standard.solve_conic({"P": P, "q": q, "A": A, "b": b}, cones, Keywords(**keywords), _DOOR)
 

@@ -54,6 +54,11 @@ class CvxpyLayer:
     Raises:
         ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
         OptionError: if a solver or an option is unknown, or does not fit the problem.
+
+    References:
+        Agrawal, Amos, Barratt, Boyd, Diamond, Kolter, "Differentiable convex optimization layers" (2019); Agrawal,
+        Barratt, Boyd, Busseti, Moursi, "Differentiating through a cone program" (2019); Healey, Nobel, Boyd,
+        "Differentiating through a quadratic cone program" (2025), arXiv:2508.17522.
     """
 
     def __init__(
@@ -287,6 +292,9 @@ class CvxpyLayer:
 
 def load(path: object) -> CvxpyLayer:
     """Reads a layer that `save` has written; `to_torch`, `to_jax` and `to_tensorflow` take it to their frameworks.
+
+    Args:
+        path: the file.
 
     Raises:
         ArtifactError: if the file is no layer, is damaged, or was written by a newer version.

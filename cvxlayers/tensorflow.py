@@ -11,11 +11,13 @@ import numpy as np
 
 from cvxlayers import artifact, standard
 from cvxlayers.build import build_layer, call_options
+from cvxlayers.describe import describe
 from cvxlayers.errors import DtypeError, InputError, MissingDependencyError
 from cvxlayers.gradcheck import GradientCheck, gradcheck
 from cvxlayers.host import Host
 from cvxlayers.layer import Layer
 from cvxlayers.result import LayerResult, WarmStart
+from cvxlayers.spy import spy
 from cvxlayers.standard import ConicSolution, Keywords, QPSolution, SolveKeywords
 
 try:
@@ -64,6 +66,11 @@ class CvxpyLayer:
     Raises:
         ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
         OptionError: if a solver or an option is unknown, or does not fit the problem.
+
+    References:
+        Agrawal, Amos, Barratt, Boyd, Diamond, Kolter, "Differentiable convex optimization layers" (2019); Agrawal,
+        Barratt, Boyd, Busseti, Moursi, "Differentiating through a cone program" (2019); Healey, Nobel, Boyd,
+        "Differentiating through a quadratic cone program" (2025), arXiv:2508.17522.
     """
 
     def __init__(
@@ -171,6 +178,14 @@ class CvxpyLayer:
         objective = tf.constant(self.layer.objective(forward), dtype)
         return self.layer.result(forward, outputs, objective, tf.convert_to_tensor)
 
+    def describe(self) -> str:
+        """Says what the layer is made of: the program's class, sizes and cones, what parameters change, the methods."""
+        return describe(self.layer)
+
+    def spy(self, axes: Any = None) -> Any:
+        """Draws the sparsity of the KKT system on matplotlib axes, new ones by default, and returns them."""
+        return spy(self.layer, axes)
+
     def gradcheck(self, *parameters: Any, tolerance: float = 1e-5, seed: int = 0) -> GradientCheck:
         """Compares the layer's derivatives with finite differences, per parameter and item of the batch.
 
@@ -204,6 +219,9 @@ class KerasLayer(tf.keras.layers.Layer):
     Args:
         layer: what `cvxlayers.tensorflow.CvxpyLayer` has compiled.
         keywords: of every layer of Keras, as `name`.
+
+    Raises:
+        SolverError: by a call, as a call of the layer does; inside graphs TensorFlow wraps it.
     """
 
     @no_type_check  # Keras reads the signature, which a run-time check of types would hide.
@@ -244,10 +262,32 @@ def solve_qp(
 ) -> QPSolution:
     """Solves quadratic programs by their data, differentiable in all of them: `cvxlayers.solve_qp` on tensors.
 
-    x = solve_qp(P, q, G=G, h=h).x
+        x = solve_qp(P, q, G=G, h=h).x
 
     `result` is None: for statuses call the solve on arrays. In a graph a row whose bound is infinite cannot be left
     out: it is invalid data there.
+
+    Args:
+        P: positive semidefinite, of shape (*batch, n, n), both triangles; None for a linear program.
+        q: of shape (*batch, n).
+        A: of shape (*batch, equalities, n), or sparse, as pair (pattern, values); None without any, as all that follow.
+        b: of shape (*batch, equalities).
+        G: of shape (*batch, inequalities, n), or sparse, likewise.
+        h: of shape (*batch, inequalities).
+        lb: lower bounds of shape (*batch, n), or one number.
+        ub: upper bounds, likewise.
+        keywords: options of the solve, and `warm_start`.
+
+    Returns:
+        x, the dual variables y, z and z_box, and all else that a solve found out.
+
+    Raises:
+        InputError: if the blocks do not fit together.
+        SolverError: if items cannot be solved; it names them, their status, and the way out.
+
+    References:
+        Amos, Kolter, "OptNet: differentiable optimization as a layer in neural networks" (2017); derivatives as of
+        `CvxpyLayer`.
     """
     given = {"P": P, "q": q, "A": A, "b": b, "G": G, "h": h, "lb": lb, "ub": ub}
     return standard.solve_qp(given, Keywords(**keywords), _DOOR)
@@ -265,6 +305,25 @@ def solve_conic(
 
     `result` is None: for statuses call the solve on arrays. In a graph a row whose bound is infinite cannot be left
     out: it is invalid data there.
+
+    Args:
+        P: as of `solve_qp`.
+        q: of shape (*batch, n).
+        A: of shape (*batch, m, n), or sparse; its rows are ordered as the cones.
+        b: of shape (*batch, m).
+        cones: the sizes of the cones, as `cvxlayers.solve_conic` lists them.
+        keywords: as of `solve_qp`.
+
+    Returns:
+        x, the dual variable y, and all else that a solve found out.
+
+    Raises:
+        OptionError: if a cone is unknown.
+        InputError: if the blocks do not fit together.
+        SolverError: if items cannot be solved; it names them, their status, and the way out.
+
+    References:
+        Healey, Nobel, Boyd, "Differentiating through a quadratic cone program" (2025), arXiv:2508.17522.
     """
     return standard.solve_conic({"P": P, "q": q, "A": A, "b": b}, cones, Keywords(**keywords), _DOOR)
 

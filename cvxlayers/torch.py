@@ -57,6 +57,11 @@ class CvxpyLayer(torch.nn.Module):
     Raises:
         ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
         OptionError: if a solver or an option is unknown, or does not fit the problem.
+
+    References:
+        Agrawal, Amos, Barratt, Boyd, Diamond, Kolter, "Differentiable convex optimization layers" (2019); Agrawal,
+        Barratt, Boyd, Busseti, Moursi, "Differentiating through a cone program" (2019); Healey, Nobel, Boyd,
+        "Differentiating through a quadratic cone program" (2025), arXiv:2508.17522.
     """
 
     def __init__(
@@ -226,7 +231,29 @@ def solve_qp(
 ) -> QPSolution:
     """Solves quadratic programs by their data, differentiable in all of them: `cvxlayers.solve_qp` on tensors.
 
-    x = solve_qp(P, q, G=G, h=h).x
+        x = solve_qp(P, q, G=G, h=h).x
+
+    Args:
+        P: positive semidefinite, of shape (*batch, n, n), both triangles; None for a linear program.
+        q: of shape (*batch, n).
+        A: of shape (*batch, equalities, n), or sparse, as pair (pattern, values); None without any, as all that follow.
+        b: of shape (*batch, equalities).
+        G: of shape (*batch, inequalities, n), or sparse, likewise.
+        h: of shape (*batch, inequalities).
+        lb: lower bounds of shape (*batch, n), or one number.
+        ub: upper bounds, likewise.
+        keywords: options of the solve, and `warm_start`.
+
+    Returns:
+        x, the dual variables y, z and z_box, and all else that a solve found out.
+
+    Raises:
+        InputError: if the blocks do not fit together.
+        SolverError: if items cannot be solved; it names them, their status, and the way out.
+
+    References:
+        Amos, Kolter, "OptNet: differentiable optimization as a layer in neural networks" (2017); derivatives as of
+        `CvxpyLayer`.
     """
     given = {"P": P, "q": q, "A": A, "b": b, "G": G, "h": h, "lb": lb, "ub": ub}
     return standard.solve_qp(given, Keywords(**keywords), _door(q))
@@ -240,7 +267,27 @@ def solve_conic(
     cones: Mapping[str, Any],
     **keywords: Unpack[SolveKeywords],
 ) -> ConicSolution:
-    """Solves cone programs by their data, differentiable in all of them: `cvxlayers.solve_conic` on tensors."""
+    """Solves cone programs by their data, differentiable in all of them: `cvxlayers.solve_conic` on tensors.
+
+    Args:
+        P: as of `solve_qp`.
+        q: of shape (*batch, n).
+        A: of shape (*batch, m, n), or sparse; its rows are ordered as the cones.
+        b: of shape (*batch, m).
+        cones: the sizes of the cones, as `cvxlayers.solve_conic` lists them.
+        keywords: as of `solve_qp`.
+
+    Returns:
+        x, the dual variable y, and all else that a solve found out.
+
+    Raises:
+        OptionError: if a cone is unknown.
+        InputError: if the blocks do not fit together.
+        SolverError: if items cannot be solved; it names them, their status, and the way out.
+
+    References:
+        Healey, Nobel, Boyd, "Differentiating through a quadratic cone program" (2025), arXiv:2508.17522.
+    """
     return standard.solve_conic({"P": P, "q": q, "A": A, "b": b}, cones, Keywords(**keywords), _door(q))
 
 

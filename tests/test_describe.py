@@ -100,3 +100,12 @@ def test_the_torch_layer_says_the_same():
     problem, parameters, variables = CASES["bounds"].build()
     layer = door.CvxpyLayer(problem, parameters, variables)
     assert layer.describe() == CvxpyLayer(problem, parameters, variables).describe()
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax", "tensorflow"])
+def test_every_framework_describes_the_same(framework):
+    pytest.importorskip(framework)
+    layer = layer_of(CASES[next(iter(CASES))])
+    taken = getattr(layer, f"to_{framework}")()
+    assert taken.describe() == layer.describe()
+    assert len(taken.spy().get_children()) == len(layer.spy().get_children())

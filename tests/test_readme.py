@@ -12,7 +12,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-READMES = [README, *ROOT.glob("examples/*/README.md"), ROOT / "benchmarks" / "README.md"]
+READMES = [
+    README,
+    ROOT / "CONTRIBUTING.md",
+    *ROOT.glob("examples/*/README.md"),
+    ROOT / "benchmarks" / "README.md",
+    *(path for path in ROOT.glob("docs/**/*.md") if "_build" not in path.parts),
+]
 TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
@@ -33,6 +39,7 @@ def namespace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ob
     """What a reader has after all blocks, in a folder of their own."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("jax")
+    pytest.importorskip("tensorflow")
     torch.manual_seed(0)
     names: dict[str, object] = {}
     with contextlib.chdir(tmp_path_factory.mktemp("readme")):
@@ -74,6 +81,6 @@ def test_console_commands_exist():
 
 @pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_to_files(path):
-    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text()):
         if "://" not in target:
             assert (path.parent / target).exists(), target

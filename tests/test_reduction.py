@@ -172,3 +172,13 @@ def test_a_factor_model_keeps_its_factors():
     problem = cp.Problem(cp.Minimize(cp.sum_squares(f) + cp.sum_squares(x)), [f == F @ x, cp.sum(x) == 1])
     layer = build_layer(problem, [F], [x])
     assert layer.kernel.structure.n >= 63
+
+
+def test_an_empty_batch_of_squares_is_reduced():
+    x, A, b = cp.Variable(3), cp.Parameter((5, 3)), cp.Parameter(5)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b)), [x >= 0]), [A, b], [x])
+    values = np.zeros((0, 5, 3)), np.zeros(5)
+    assert layer(*values)[0].shape == (0, 3)
+    (A_bar, b_bar), _ = layer.vjp(values, [np.zeros((0, 3))])
+    assert A_bar.shape == (0, 5, 3)
+    assert np.array_equal(b_bar, np.zeros(5))

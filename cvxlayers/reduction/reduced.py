@@ -20,6 +20,7 @@ Redundant rows. Of equal rows one is kept, and of rows 0·x ≤ b those that do 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -138,7 +139,7 @@ class Reduction:
                 root = F * np.sqrt(d)[..., None]
                 # A matrix times its own transpose is computed as one, and symmetric to the bit.
                 product = _product(np.swapaxes(root, -1, -2), root)
-                parts.append(product.reshape((len(product), -1)))
+                parts.append(product.reshape((len(product), math.prod(product.shape[1:]))))
             q[:, stack.support] += _adjoint(F, program.q[:, stack.columns] + d * c)
         stacked = _side_by_side([part for part in parts if part.shape[1]] or parts[:1])
         small = ConeProgram(

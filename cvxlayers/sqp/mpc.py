@@ -81,6 +81,12 @@ class MPC:
         solver: as of `SQP`.
         dlm_epsilon: as of `SQP`.
         progress: as of `SQP`.
+
+    Raises:
+        OptionError: if an option is unknown.
+
+    References:
+        Amos, Rodriguez, Sacks, Boots, Kolter, "Differentiable MPC for end-to-end planning and control" (2018).
     """
 
     def __init__(
@@ -245,6 +251,9 @@ def receding_horizon(
 
     Yields:
         The states before, the controls applied, and the plan, of each step.
+
+    Raises:
+        InputError: if states, parameters or guesses do not fit the planner.
     """
     state, plan = x0, None
     for _ in range(steps):

@@ -160,6 +160,10 @@ class SQP:
 
     Raises:
         OptionError: if an option is unknown.
+
+    References:
+        Nocedal, Wright, "Numerical optimization" (2006), chapter 18; the implicit derivative is that of the
+        optimality conditions, Fiacco, "Introduction to sensitivity and stability analysis" (1983).
     """
 
     def __init__(

@@ -1,0 +1,1 @@
+"""The site: pages, how their code is run, and how their pictures are drawn."""

@@ -1,0 +1,1 @@
+"""The drawings of the site, each computed by the library: `python -m docs.figures` draws them anew."""
