@@ -9,6 +9,7 @@ import threading
 import time
 import warnings
 from dataclasses import replace
+from typing import Any
 from pathlib import Path
 
 import cvxpy as cp
@@ -264,7 +265,7 @@ def served(solver: str, **keywords):
     """A problem for each solver: only equalities for the direct one, a second-order cone for those that take one."""
     x, p = cp.Variable(4, name="x"), cp.Parameter(4, name="p")
     simplex = [x >= 0, cp.sum(x) == 1]
-    limits = {"DIRECT": simplex[1:], "PROJECTION": [cp.norm(x[1:]) <= x[0]]}
+    limits: dict[str, list[Any]] = {"DIRECT": simplex[1:], "PROJECTION": [cp.SOC(x[0], x[1:])]}
     limits |= dict.fromkeys(("DAQP", "PIQP", "BOUNDED", "ENTROPIC"), simplex)
     costs = {"ECOS": p @ x, "ENTROPIC": p @ x - cp.sum(cp.entr(x))}
     cost = costs.get(solver, cp.sum_squares(x - p))
