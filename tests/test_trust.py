@@ -9,8 +9,8 @@ import threading
 import time
 import warnings
 from dataclasses import replace
-from typing import Any
 from pathlib import Path
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
