@@ -211,7 +211,9 @@ class Kernel:
         if not len(promising):
             return point
         factoriser = self.factoriser(threads, None if reduced is None else reduced.item(promising))
-        return point.put(promising, polish(program.item(promising), x[promising], v[promising], factoriser))
+        near = solution.s[promising]
+        polished = polish(program.item(promising), x[promising], v[promising], factoriser, near=near)
+        return point.put(promising, polished)
 
 
 def _solve(program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> Outcome:

@@ -230,6 +230,20 @@ def test_items_that_share_their_matrices_are_solved_as_if_they_did_not(method, a
     )
 
 
+def test_a_diagonal_that_cancels_the_shift_is_factorised(rng):
+    """One entry of P is minus the shift of the sparse factorisation: K is regular, its shifted twin is not."""
+    n, m = 4, 2
+    structure = Structure(_full(np.eye(n)), _full(np.array([[0.0, 1, 1, 0], [0, 0, 1, 1]])), Product(zero=m))
+    P, A = np.array([[-1e-9, 1.0, 1.0, 1.0]]), np.ones((1, 4))
+    program = ConeProgram(structure, 1, P, np.zeros((1, n)), A, np.zeros((1, m)))
+    system = System(program, structure.cone.derivative(np.ones((1, m))))
+    first, second = rng.normal(size=(1, n)), rng.normal(size=(1, m))
+    solve = factorise(system, Method.SPARSE, 1).solve(first, second)
+    np.testing.assert_allclose(
+        np.hstack(system.matvec(solve.first, solve.second)), np.hstack([first, second]), rtol=1e-6
+    )
+
+
 def test_chains_get_the_banded_method_and_scattered_structures_the_sparse_one():
     chain = np.eye(3000) + np.eye(3000, k=1)
     structure = Structure(_full(np.eye(3000)), _full(chain), Product(zero=3000))

@@ -166,10 +166,11 @@ class ArrowFactorisation(Factorisation):
                     break
                 dx, dz = self.arrow.solve(*gap)
                 refined, refined_gap = self._residual(x + dx, z + dz, first, second)
-                better = (refined < residual)[:, None]
+                # An item is refined for its own sake alone, so that its bits do not depend on its neighbours.
+                better = ((refined < residual) & (residual > _REFINE_ABOVE))[:, None]
                 x, z = np.where(better, x + dx, x), np.where(better, z + dz, z)
                 gap = np.where(better, refined_gap[0], gap[0]), np.where(better, refined_gap[1], gap[1])
-                residual = np.minimum(refined, residual)
+                residual = np.where(better[:, 0], refined, residual)
         if self.whole is not None:
             part = self.whole.solve(first[self.rest], second[self.rest])
             x[self.rest], z[self.rest], residual[self.rest] = part.first, part.second, part.residual

@@ -27,6 +27,8 @@ from cvxlayers.parallel import chunks, map_chunks
 from cvxlayers.program import Values, Vectors
 
 _SHIFT = 1e-9
+# Where a pivot vanishes with that shift, it takes another, of which the last outweighs a balanced matrix.
+_SHIFTS = (_SHIFT, 3.1e-9, 1.7e-8, 1.3e-6, 1.1e-3, 2.0)
 _ACCURATE, _REFINEMENTS = 1e-12, 12
 _AT_ONCE = 8
 # From this condition number on a balanced K is singular; entries of its null vector above the second are not rounding.
@@ -154,7 +156,7 @@ def factorise_item(system: System, item: int) -> SparseItem:
 
 
 def _factorise(columns: Columns, entries: Float[np.ndarray, " nnz"], n: int) -> SparseItem:
-    pattern, triangle = columns.pattern, columns.triangle
+    pattern = columns.pattern
     size = pattern.shape[0]
     sizes, scale = np.abs(entries), np.ones(size)
     # Rows of unit size do not fix the weight of P against A: a small P alone would leave K nearly singular.
@@ -167,17 +169,29 @@ def _factorise(columns: Columns, entries: Float[np.ndarray, " nnz"], n: int) -> 
         largest = np.maximum.reduceat(sizes * scale[pattern.rows], starts) * scale
         scale = scale / np.sqrt(np.where(largest > 0, largest, 1.0))
     balanced = entries * scale[pattern.rows] * scale[pattern.cols]
-    shifted = balanced[columns.upper]
-    shifted[columns.diagonal[:n]] += _SHIFT
-    shifted[columns.diagonal[n:]] -= _SHIFT
-    factors = qdldl.Solver(
-        sp.csc_matrix((shifted, triangle.indices, triangle.indptr), shape=triangle.shape), upper=True
-    )
+    factors, shift = _shifted_factors(columns, balanced, n)
     # One step of inverse iteration: along a null vector of K, the shifted matrix has the eigenvalue ±δ.
     amplified = factors.solve(np.random.default_rng(0).normal(size=size))
-    condition = float(np.max(np.abs(amplified), initial=0.0))
-    weakest = amplified / condition if condition > 0 else amplified
+    condition = float(np.max(np.abs(amplified), initial=0.0)) * shift / _SHIFT
+    weakest = amplified * (shift / _SHIFT / condition) if condition > 0 else amplified
     return SparseItem(pattern.matrix(balanced), scale, factors, condition, weakest)
+
+
+def _shifted_factors(columns: Columns, balanced: Float[np.ndarray, " nnz"], n: int) -> tuple[qdldl.Solver, float]:
+    """Returns the factors of K + δ J, and δ: the first that leaves no pivot at zero."""
+    for shift in _SHIFTS[:-1]:
+        try:
+            return _shifted(columns, balanced, n, shift), shift
+        except RuntimeError:  # an entry of the diagonal cancels the shift
+            continue
+    return _shifted(columns, balanced, n, _SHIFTS[-1]), _SHIFTS[-1]
+
+
+def _shifted(columns: Columns, balanced: Float[np.ndarray, " nnz"], n: int, shift: float) -> qdldl.Solver:
+    shifted, triangle = balanced[columns.upper], columns.triangle
+    shifted[columns.diagonal[:n]] += shift
+    shifted[columns.diagonal[n:]] -= shift
+    return qdldl.Solver(sp.csc_matrix((shifted, triangle.indices, triangle.indptr), shape=triangle.shape), upper=True)
 
 
 def _assemble(system: System) -> tuple[Columns, Values]:

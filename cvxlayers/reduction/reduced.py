@@ -291,7 +291,12 @@ def _side_by_side(parts: Sequence[Values]) -> Values:
 
 
 def _items(array: Float[np.ndarray, "#batch ..."], index: slice | Index) -> Float[np.ndarray, "..."]:
-    return array if len(array) == 1 else array[index]
+    if len(array) == 1:
+        return array
+    if array.ndim > 2 and array.strides[-2] < array.strides[-1]:
+        # Matrices that lie column by column stay so: the memory order decides how a product is rounded.
+        return np.swapaxes(np.swapaxes(array, -1, -2)[index], -1, -2)
+    return array[index]
 
 
 def _common_length(*arrays: Float[np.ndarray, "..."]) -> int:
