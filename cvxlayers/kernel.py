@@ -102,9 +102,7 @@ class Kernel:
     ) -> tuple[Outcome, Point]:
         """Solves and polishes every item; where Newton's method succeeds from the warm start, without a solver."""
         if warm_start is None:
-            outcome = _solve(program, reduced, self._at_first(options))
-            point = self._polish(program, reduced, outcome, options.threads)
-            return self._again(program, reduced, options, outcome, point)
+            return self._solve_cold(program, reduced, options)
         x, v = (_started(array, program.batch) for array in (warm_start.x, warm_start.v))
         point = polish(program, x, v, self.factoriser(options.threads, reduced))
         cold = np.flatnonzero(~(point.accuracy(program) <= _EXACT))
@@ -114,9 +112,16 @@ class Kernel:
         if not len(cold):
             return outcome, point
         left = None if reduced is None else reduced.item(cold)
-        solved = _solve(program.item(cold), left, self._at_first(options))
-        polished = self._polish(program.item(cold), left, solved, options.threads)
+        solved, polished = self._solve_cold(program.item(cold), left, options)
         return _put(outcome, cold, solved), point.put(cold, polished)
+
+    def _solve_cold(
+        self, program: ConeProgram, reduced: Reduced | None, options: CallOptions
+    ) -> tuple[Outcome, Point]:
+        """Solves and polishes every item, without a point to start from."""
+        outcome = _solve(program, reduced, self._at_first(options))
+        point = self._polish(program, reduced, outcome, options.threads)
+        return self._again(program, reduced, options, outcome, point)
 
     def _at_first(self, options: CallOptions) -> CallOptions:
         """Asks for no more than the polish needs to start from: on curved cones it gains more than further steps."""
@@ -141,11 +146,11 @@ class Kernel:
             tight = replace(options.solver, eps=_TIGHT, native=native)
             part = replace(options, plan=Plan(solver), solver=tight)
             lower = None if reduced is None else reduced.item(items)
-            solved = _solve(program.item(items), lower, part)
-            polished = self._polish(program.item(items), lower, solved, options.threads)
-            better = np.flatnonzero(
-                polished.accuracy(program.item(items)) < point.item(items).accuracy(program.item(items))
-            )
+            rest = program.item(items)
+            solved = _judged_by_points(_solve(rest, lower, part))
+            polished = self._polish(rest, lower, solved, options.threads)
+            usable = solved.solution.status <= Status.INACCURATE
+            better = np.flatnonzero(usable & (polished.accuracy(rest) < point.item(items).accuracy(rest)))
             served = np.full(len(items), position)
             outcome = _put(outcome, items[better], replace(solved.item(better), served=served[better]))
             point = point.put(items[better], polished.item(better))
@@ -222,6 +227,14 @@ def _solve(program: ConeProgram, reduced: Reduced | None, options: CallOptions) 
     small = outcome.solution
     x, y, s = reduced.recover(small.x, small.y, small.s)
     return replace(outcome, solution=replace(small, x=x, y=y, s=s))
+
+
+def _judged_by_points(outcome: Outcome) -> Outcome:
+    """Returns the outcome with what ended early as inaccurate: how accurate its points are, their residuals say."""
+    status = outcome.solution.status
+    early = np.isin(status, (Status.ITERATION_LIMIT, Status.TIME_LIMIT, Status.NUMERICAL_ERROR))
+    status = np.where(early, Status.INACCURATE, status)
+    return replace(outcome, solution=replace(outcome.solution, status=status))
 
 
 def _started(array: Vectors, batch: int) -> Vectors:

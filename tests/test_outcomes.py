@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from cvxlayers import CvxpyLayer, SolverError, Status
+from cvxlayers import CvxpyLayer, SolverError, Status, kernel
 from cvxlayers import torch as door
+from cvxlayers.derivative import evaluate
+from cvxlayers.solvers import solve_batch
 
 
 def boxed(**keywords):
@@ -214,6 +216,41 @@ def test_a_warm_start_spares_the_solver_and_changes_no_answer(rng):
     # A start that does not lead anywhere costs time, and nothing else.
     far = layer.solve(-50.0 * c, b, warm_start=first)
     np.testing.assert_allclose(far.primal["x"], layer.solve(-50.0 * c, b).primal["x"], atol=1e-10)
+
+
+def curved():
+    """Items that a solver's first stop leaves rough, where nothing polishes them."""
+    x, z = cp.Variable(6, name="x"), cp.Parameter(6, name="z")
+    constraints = [cp.norm(x - 1) <= 3, cp.sum(x) == 1]
+    return cp.Problem(cp.Minimize(cp.sum_squares(x - z) + cp.norm(x)), constraints), [z], [x], {}
+
+
+@pytest.fixture
+def unpolished(monkeypatch):
+    """Leaves points as solvers return them, and lets none of their tight solves end well."""
+
+    def stopped(program, plan, options, threads):
+        outcome = solve_batch(program, plan, options, threads)
+        if options.eps < 1e-12:
+            outcome.solution.status[:] = Status.ITERATION_LIMIT
+        return outcome
+
+    monkeypatch.setattr(kernel, "polish", lambda program, x, v, factorise, **_: evaluate(program, x, v))
+    monkeypatch.setattr(kernel, "solve_batch", stopped)
+
+
+def test_a_tighter_solve_that_ends_early_spoils_no_item(unpolished, rng):
+    layer = neutral(curved)
+    result = layer.solve(rng.normal(size=(3, 6)))
+    assert (result.status == Status.SOLVED).all()
+    assert (result.info.primal <= 1e-8).all()
+
+
+def test_what_a_warm_start_does_not_help_is_solved_as_without(unpolished, rng):
+    layer, z = neutral(curved), rng.normal(size=(3, 6))
+    cold = layer.solve(z)
+    warm = layer.solve(z, warm_start=layer.solve(z + 1.0))
+    np.testing.assert_array_equal(warm.primal["x"], cold.primal["x"])
 
 
 def test_a_warm_start_of_another_batch_is_refused(rng):
