@@ -115,9 +115,7 @@ class Kernel:
         solved, polished = self._solve_cold(program.item(cold), left, options)
         return _put(outcome, cold, solved), point.put(cold, polished)
 
-    def _solve_cold(
-        self, program: ConeProgram, reduced: Reduced | None, options: CallOptions
-    ) -> tuple[Outcome, Point]:
+    def _solve_cold(self, program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> tuple[Outcome, Point]:
         """Solves and polishes every item, without a point to start from."""
         outcome = _solve(program, reduced, self._at_first(options))
         point = self._polish(program, reduced, outcome, options.threads)

@@ -240,7 +240,7 @@ def _eliminate(system: System, parts: Separable) -> tuple[Arrow, Bool[np.ndarray
     smallest_pivot = np.fmin.reduce([np.fmin.reduce(size, axis=1, initial=np.inf) for size in sizes])
     condition = np.where(smallest_pivot > 0, largest_pivot / smallest_pivot, np.inf)
     condition = np.where(np.isfinite(condition), condition, np.inf)
-    return Arrow(system, parts, p, h, bounds, entropies, border, inverse, condition), sound
+    return Arrow(system, parts, p, h, bounds, entropies, border, inverse, condition), np.asarray(sound)
 
 
 def _bound(system: System, bounds: Bounds) -> _Bound:
