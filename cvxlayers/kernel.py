@@ -74,6 +74,11 @@ class Kernel:
         return self.full if self.reduction is None else self.reduction.structure
 
     @property
+    def redundant(self) -> Int[np.ndarray, " _count"] | None:
+        """The rows of the full programs that say nothing new."""
+        return None if self.reduction is None else self.reduction.redundant
+
+    @property
     def free_microseconds(self) -> float:
         """About how long the factorisation of one item's system leaves the interpreter to other threads."""
         if self.method.is_structured or self.method is Method.BANDED:
