@@ -108,7 +108,8 @@ class Kernel:
         """Solves and polishes every item; where Newton's method succeeds from the warm start, without a solver."""
         if warm_start is None:
             return self._solve_cold(program, reduced, options)
-        x, v = (_started(array, program.batch) for array in (warm_start.x, warm_start.v))
+        sizes = self.full.n, self.full.m
+        x, v = (_started(*pair, program.batch) for pair in zip((warm_start.x, warm_start.v), sizes, strict=True))
         point = polish(program, x, v, self.factoriser(options.threads, reduced))
         cold = np.flatnonzero(~(point.accuracy(program) <= _EXACT))
         names = tuple(solver.name for solver in options.plan.solvers)
@@ -240,10 +241,12 @@ def _judged_by_points(outcome: Outcome) -> Outcome:
     return replace(outcome, solution=replace(outcome.solution, status=status))
 
 
-def _started(array: Vectors, batch: int) -> Vectors:
+def _started(array: Vectors, size: int, batch: int) -> Vectors:
+    if array.shape[1] != size:
+        raise ShapeError("the warm start comes from a layer of another problem")
     if len(array) not in (1, batch):
         raise ShapeError(f"the warm start comes from a batch of {len(array)}, this call's batch is {batch}")
-    return np.array(np.broadcast_to(array, (batch, array.shape[1])))
+    return np.array(np.broadcast_to(array, (batch, size)))
 
 
 def _put(outcome: Outcome, index: Int[np.ndarray, " k"], part: Outcome) -> Outcome:

@@ -260,6 +260,23 @@ def test_a_warm_start_of_another_batch_is_refused(rng):
         layer.solve(rng.normal(size=(5, 3)), np.ones(5), warm_start=first)
 
 
+def test_a_warm_start_of_another_problem_is_refused():
+    with pytest.raises(ValueError, match="from a layer of another problem"):
+        neutral(boxed).solve(np.ones(3), np.ones(()), warm_start=neutral(ray).solve(np.ones(2), np.ones(2)))
+
+
+@pytest.mark.parametrize("build", [boxed, ray])
+def test_infinite_data_are_invalid_after_a_warm_start_too(build):
+    layer = neutral(build)
+    size = layer.layer.compiled.parameters.shapes[0][0]
+    others = np.ones((2, *layer.layer.compiled.parameters.shapes[1]))
+    costs = np.ones((2, size))
+    first = layer.solve(costs, others)
+    costs[1, 0] = np.inf
+    again = layer.solve(costs, others, warm_start=first, on_failure="nan")
+    assert again.status.tolist() == [Status.SOLVED, Status.INVALID_INPUT]
+
+
 def test_geometric_program_in_its_own_space():
     """max of a box's volume under wall and floor areas: values and gradients in original variables."""
     h, w, d = (cp.Variable(pos=True, name=name) for name in "hwd")
