@@ -74,6 +74,11 @@ class Kernel:
         return self.full if self.reduction is None else self.reduction.structure
 
     @property
+    def redundant(self) -> Int[np.ndarray, " _count"] | None:
+        """The rows of the full programs that say nothing new."""
+        return None if self.reduction is None else self.reduction.redundant
+
+    @property
     def free_microseconds(self) -> float:
         """About how long the factorisation of one item's system leaves the interpreter to other threads."""
         if self.method.is_structured or self.method is Method.BANDED:
@@ -102,10 +107,9 @@ class Kernel:
     ) -> tuple[Outcome, Point]:
         """Solves and polishes every item; where Newton's method succeeds from the warm start, without a solver."""
         if warm_start is None:
-            outcome = _solve(program, reduced, self._at_first(options))
-            point = self._polish(program, reduced, outcome, options.threads)
-            return self._again(program, reduced, options, outcome, point)
-        x, v = (_started(array, program.batch) for array in (warm_start.x, warm_start.v))
+            return self._solve_cold(program, reduced, options)
+        sizes = self.full.n, self.full.m
+        x, v = (_started(*pair, program.batch) for pair in zip((warm_start.x, warm_start.v), sizes, strict=True))
         point = polish(program, x, v, self.factoriser(options.threads, reduced))
         cold = np.flatnonzero(~(point.accuracy(program) <= _EXACT))
         names = tuple(solver.name for solver in options.plan.solvers)
@@ -114,9 +118,14 @@ class Kernel:
         if not len(cold):
             return outcome, point
         left = None if reduced is None else reduced.item(cold)
-        solved = _solve(program.item(cold), left, self._at_first(options))
-        polished = self._polish(program.item(cold), left, solved, options.threads)
+        solved, polished = self._solve_cold(program.item(cold), left, options)
         return _put(outcome, cold, solved), point.put(cold, polished)
+
+    def _solve_cold(self, program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> tuple[Outcome, Point]:
+        """Solves and polishes every item, without a point to start from."""
+        outcome = _solve(program, reduced, self._at_first(options))
+        point = self._polish(program, reduced, outcome, options.threads)
+        return self._again(program, reduced, options, outcome, point)
 
     def _at_first(self, options: CallOptions) -> CallOptions:
         """Asks for no more than the polish needs to start from: on curved cones it gains more than further steps."""
@@ -141,11 +150,11 @@ class Kernel:
             tight = replace(options.solver, eps=_TIGHT, native=native)
             part = replace(options, plan=Plan(solver), solver=tight)
             lower = None if reduced is None else reduced.item(items)
-            solved = _solve(program.item(items), lower, part)
-            polished = self._polish(program.item(items), lower, solved, options.threads)
-            better = np.flatnonzero(
-                polished.accuracy(program.item(items)) < point.item(items).accuracy(program.item(items))
-            )
+            rest = program.item(items)
+            solved = _judged_by_points(_solve(rest, lower, part))
+            polished = self._polish(rest, lower, solved, options.threads)
+            usable = solved.solution.status <= Status.INACCURATE
+            better = np.flatnonzero(usable & (polished.accuracy(rest) < point.item(items).accuracy(rest)))
             served = np.full(len(items), position)
             outcome = _put(outcome, items[better], replace(solved.item(better), served=served[better]))
             point = point.put(items[better], polished.item(better))
@@ -226,10 +235,20 @@ def _solve(program: ConeProgram, reduced: Reduced | None, options: CallOptions) 
     return replace(outcome, solution=replace(small, x=x, y=y, s=s))
 
 
-def _started(array: Vectors, batch: int) -> Vectors:
+def _judged_by_points(outcome: Outcome) -> Outcome:
+    """Returns the outcome with what ended early as inaccurate: how accurate its points are, their residuals say."""
+    status = outcome.solution.status
+    early = np.isin(status, (Status.ITERATION_LIMIT, Status.TIME_LIMIT, Status.NUMERICAL_ERROR))
+    status = np.where(early, Status.INACCURATE, status)
+    return replace(outcome, solution=replace(outcome.solution, status=status))
+
+
+def _started(array: Vectors, size: int, batch: int) -> Vectors:
+    if array.shape[1] != size:
+        raise ShapeError("the warm start comes from a layer of another problem")
     if len(array) not in (1, batch):
         raise ShapeError(f"the warm start comes from a batch of {len(array)}, this call's batch is {batch}")
-    return np.array(np.broadcast_to(array, (batch, array.shape[1])))
+    return np.array(np.broadcast_to(array, (batch, size)))
 
 
 def _put(outcome: Outcome, index: Int[np.ndarray, " k"], part: Outcome) -> Outcome:

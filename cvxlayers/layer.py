@@ -305,7 +305,8 @@ class Layer:
         if how.kind == "lpgd":
             return Differences(self.kernel, program, point, forward.options, how.mu)
         smoothed = Smoothed(program.structure.cone, how.mu) if how.kind == "smoothed" else None
-        return linearise(program, point, self.kernel.factoriser(1, reduced), smoothed, forward.map.x.apply)
+        factoriser, outputs = self.kernel.factoriser(1, reduced), forward.map.x.apply
+        return linearise(program, point, factoriser, smoothed, outputs, self.kernel.redundant)
 
     def on_path(self, forward: Forward) -> Forward:
         """Returns the call as if it had ended on the central path, where that is what is differentiated."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -58,44 +57,42 @@ class Separable:
     """The parts of a separable program.
 
     Attributes:
-        structure: that of the program.
+        n: the number of variables.
+        squared: the variables with an entry of P.
         main: the variables but for those that stand for entropies.
         coupling: the rows that couple main variables.
         coupling_entries: the positions in A's stored entries of these rows.
+        coupling_places: where these entries stand among the coupling rows, and in which column.
         bounds: the rows that bound main variables, in groups.
         entropies: the exponential cones, in groups.
     """
 
-    structure: Structure
+    n: int
+    squared: Index
     main: Index
     coupling: Index
     coupling_entries: Index
+    coupling_places: tuple[Index, Index]
     bounds: Sequence[Bounds]
     entropies: Sequence[Entropies]
 
     def coupling_matrix(self, A: Values) -> Float[np.ndarray, "leading _coupling n"]:
         """Returns the coupling rows, dense."""
-        matrix = np.zeros((len(A), len(self.coupling), self.structure.n))
-        rows, columns = self._places
+        matrix = np.zeros((len(A), len(self.coupling), self.n))
+        rows, columns = self.coupling_places
         matrix[:, rows, columns] = A[:, self.coupling_entries]
         return matrix
 
     def diagonal(self, P: Values) -> Float[np.ndarray, "leading n"]:
         """Returns the diagonal of P."""
-        if self.structure.P.nnz == self.structure.n:
+        if len(self.squared) == self.n:
             return P
-        full = np.zeros((len(P), self.structure.n))
-        full[:, self.structure.P.rows] = P
+        full = np.zeros((len(P), self.n))
+        full[:, self.squared] = P
         return full
 
-    @cached_property
-    def _places(self) -> tuple[Index, Index]:
-        A = self.structure.A
-        position = np.full(self.structure.m, -1)
-        position[self.coupling] = np.arange(len(self.coupling))
-        return position[A.rows[self.coupling_entries]], A.cols[self.coupling_entries]
 
-
+# What is kept here must not hold its structure, which would then live for ever.
 _KNOWN: WeakKeyDictionary[Structure, Separable | None] = WeakKeyDictionary()
 
 
@@ -126,7 +123,9 @@ def _separate(structure: Structure) -> Separable | None:
         return None
     single = np.flatnonzero((A.rows < linear) & ~in_coupling)
     bounds = [Bounds(A.rows[part], A.cols[part], part) for part in _distinct(single, A.cols[single])]
-    return Separable(structure, main, coupling, np.flatnonzero(in_coupling), bounds, entropies)
+    entries = np.flatnonzero(in_coupling)
+    places = np.searchsorted(coupling, A.rows[entries]), A.cols[entries]
+    return Separable(n, structure.P.rows, main, coupling, entries, places, bounds, entropies)
 
 
 def _is_diagonal(P: Pattern) -> bool:

@@ -1,12 +1,19 @@
-"""What a call frees serves the next call."""
+"""What a call frees serves the next call, and what nobody holds any more is freed."""
 
 from __future__ import annotations
 
+import gc
 import platform
 import subprocess
 import sys
+import weakref
+from collections.abc import Callable
 
+import cvxpy as cp
+import numpy as np
 import pytest
+
+from cvxlayers import CvxpyLayer
 
 CALLS = """
 import resource
@@ -31,3 +38,35 @@ def test_calls_reuse_memory_without_page_faults() -> None:
     result = subprocess.run([sys.executable, "-c", CALLS], capture_output=True, text=True, check=True)
     # The arrays of a call fill about 1500 pages.
     assert int(result.stdout) < 100
+
+
+def _simplex() -> tuple[cp.Problem, cp.Parameter, cp.Variable]:
+    x, z = cp.Variable(5), cp.Parameter(5)
+    return cp.Problem(cp.Minimize(cp.sum_squares(x - z)), [x >= 0, cp.sum(x) == 1]), z, x
+
+
+def _softmax() -> tuple[cp.Problem, cp.Parameter, cp.Variable]:
+    x, z = cp.Variable(5), cp.Parameter(5)
+    return cp.Problem(cp.Minimize(z @ x - cp.sum(cp.entr(x))), [cp.sum(x) == 1]), z, x
+
+
+def _semidefinite() -> tuple[cp.Problem, cp.Parameter, cp.Variable]:
+    x, z = cp.Variable((3, 3), PSD=True), cp.Parameter((3, 3), symmetric=True)
+    return cp.Problem(cp.Minimize(cp.sum_squares(x - z))), z, x
+
+
+def _stages() -> tuple[cp.Problem, cp.Parameter, cp.Variable]:
+    x, z = cp.Variable((60, 2)), cp.Parameter(2)
+    steps = [x[0] == z, x[1:, 0] - x[:-1, 1] == 0, x <= 1]
+    return cp.Problem(cp.Minimize(cp.sum_squares(x[1:] - x[:-1]) + cp.sum_squares(x)), steps), z, x
+
+
+@pytest.mark.parametrize("form", [_simplex, _softmax, _semidefinite, _stages])
+def test_a_layer_that_nobody_holds_is_freed(form: Callable[[], tuple[cp.Problem, cp.Parameter, cp.Variable]]) -> None:
+    problem, z, x = form()
+    layer = CvxpyLayer(problem, [z], [x])
+    layer.vjp([np.zeros((2, *z.shape))], [np.ones((2, *x.shape))])
+    structure = weakref.ref(layer.layer.kernel.structure)
+    del layer, problem, z, x
+    gc.collect()
+    assert structure() is None

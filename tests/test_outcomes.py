@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from cvxlayers import CvxpyLayer, SolverError, Status
+from cvxlayers import CvxpyLayer, SolverError, Status, kernel
 from cvxlayers import torch as door
+from cvxlayers.derivative import evaluate
+from cvxlayers.solvers import solve_batch
 
 
 def boxed(**keywords):
@@ -216,11 +218,63 @@ def test_a_warm_start_spares_the_solver_and_changes_no_answer(rng):
     np.testing.assert_allclose(far.primal["x"], layer.solve(-50.0 * c, b).primal["x"], atol=1e-10)
 
 
+def curved():
+    """Items that a solver's first stop leaves rough, where nothing polishes them."""
+    x, z = cp.Variable(6, name="x"), cp.Parameter(6, name="z")
+    constraints = [cp.norm(x - 1) <= 3, cp.sum(x) == 1]
+    return cp.Problem(cp.Minimize(cp.sum_squares(x - z) + cp.norm(x)), constraints), [z], [x], {}
+
+
+@pytest.fixture
+def unpolished(monkeypatch):
+    """Leaves points as solvers return them, and lets none of their tight solves end well."""
+
+    def stopped(program, plan, options, threads):
+        outcome = solve_batch(program, plan, options, threads)
+        if options.eps < 1e-12:
+            outcome.solution.status[:] = Status.ITERATION_LIMIT
+        return outcome
+
+    monkeypatch.setattr(kernel, "polish", lambda program, x, v, factorise, **_: evaluate(program, x, v))
+    monkeypatch.setattr(kernel, "solve_batch", stopped)
+
+
+def test_a_tighter_solve_that_ends_early_spoils_no_item(unpolished, rng):
+    layer = neutral(curved)
+    result = layer.solve(rng.normal(size=(3, 6)))
+    assert (result.status == Status.SOLVED).all()
+    assert (result.info.primal <= 1e-8).all()
+
+
+def test_what_a_warm_start_does_not_help_is_solved_as_without(unpolished, rng):
+    layer, z = neutral(curved), rng.normal(size=(3, 6))
+    cold = layer.solve(z)
+    warm = layer.solve(z, warm_start=layer.solve(z + 1.0))
+    np.testing.assert_array_equal(warm.primal["x"], cold.primal["x"])
+
+
 def test_a_warm_start_of_another_batch_is_refused(rng):
     layer = neutral(boxed)
     first = layer.solve(rng.normal(size=(8, 3)), np.ones(8))
     with pytest.raises(ValueError, match="comes from a batch of 8, this call's batch is 5"):
         layer.solve(rng.normal(size=(5, 3)), np.ones(5), warm_start=first)
+
+
+def test_a_warm_start_of_another_problem_is_refused():
+    with pytest.raises(ValueError, match="from a layer of another problem"):
+        neutral(boxed).solve(np.ones(3), np.ones(()), warm_start=neutral(ray).solve(np.ones(2), np.ones(2)))
+
+
+@pytest.mark.parametrize("build", [boxed, ray])
+def test_infinite_data_are_invalid_after_a_warm_start_too(build):
+    layer = neutral(build)
+    size = layer.layer.compiled.parameters.shapes[0][0]
+    others = np.ones((2, *layer.layer.compiled.parameters.shapes[1]))
+    costs = np.ones((2, size))
+    first = layer.solve(costs, others)
+    costs[1, 0] = np.inf
+    again = layer.solve(costs, others, warm_start=first, on_failure="nan")
+    assert again.status.tolist() == [Status.SOLVED, Status.INVALID_INPUT]
 
 
 def test_geometric_program_in_its_own_space():

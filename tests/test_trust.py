@@ -93,6 +93,14 @@ def test_the_condition_number_follows_the_curvature(method, scale, rng):
     assert not found.dependent[0]
 
 
+def test_an_active_constraint_that_is_stated_twice_is_no_kink():
+    x, p = cp.Variable(2), cp.Parameter(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [x >= 1, x >= 1, x <= 5]), [p], [x])
+    (gradient,), info = layer.vjp([np.array([[0.0, 2.0], [1.0, 2.0]])], [np.ones((2, 2))])
+    np.testing.assert_allclose(gradient[0], [0.0, 1.0], atol=1e-12)
+    assert info.weakly_active.tolist() == [False, True]
+
+
 def test_a_curved_cone_at_its_kink_is_weakly_active():
     values = np.array([[0.6, 0.8], [0.3, 0.4], [3.0, 4.0]])  # on, inside and outside the unit circle
     _, info = smooth().vjp([values], [np.ones((3, 2))])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from cvxlayers.cones import Derivative, Product, Smoothed, derivative_dual
 from cvxlayers.derivative.residual import Point
@@ -107,6 +107,7 @@ def linearise(
     factorise: Factorise,
     smoothed: Smoothed | None = None,
     outputs: Callable[[Vectors], Vectors] | None = None,
+    redundant: Int[np.ndarray, " _count"] | None = None,
 ) -> Linearisation:
     """Factorises the Jacobian of the residual map at the solutions `point`, or at points of the central path.
 
@@ -116,9 +117,13 @@ def linearise(
         factorise: how the systems are factorised.
         smoothed: the smoothed cone whose central path it is.
         outputs: what of x is asked for, a linear map; all of it by default.
+        redundant: rows that say nothing new, such as copies of others: they are no kinks where they are active.
     """
+    telling = np.ones(program.structure.m, dtype=bool)
+    if redundant is not None:
+        telling[redundant] = False
     if smoothed is None:
-        derivative, weakly_active = projection_derivative(program, point)
+        derivative, weakly_active = projection_derivative(program, point, telling)
     else:
         derivative, weakly_active = derivative_dual(smoothed, point.v), np.zeros(len(point.v), dtype=bool)
     system = System(program, derivative)
@@ -126,7 +131,7 @@ def linearise(
     rank = _seen(factors.rank, outputs)
     if smoothed is not None:
         return Linearisation(program, point, system, factors, rank, weakly_active, point.merit)
-    weakly_active |= _near_kinks(program, point, rank.condition)
+    weakly_active |= _near_kinks(program, point, telling, rank.condition)
     return Linearisation(program, point, system, factors, rank, weakly_active, _blurred(program, rank, point))
 
 
@@ -154,8 +159,13 @@ def _blurred(program: ConeProgram, rank: Rank, point: Point) -> Float[np.ndarray
     return np.where(blur > _BLURRED, np.minimum(blur, 1.0), 0.0)
 
 
-def projection_derivative(program: ConeProgram, point: Point) -> tuple[Derivative, Bool[np.ndarray, " batch"]]:
-    """Returns DΠ(v), with the rounding noise of weakly active inequality rows removed, and which items have such."""
+def projection_derivative(
+    program: ConeProgram, point: Point, telling: Bool[np.ndarray, " m"]
+) -> tuple[Derivative, Bool[np.ndarray, " batch"]]:
+    """Returns DΠ(v), with the rounding noise of weakly active inequality rows removed, and which items have such.
+
+    Only those rows are asked that are `telling`.
+    """
     cone = program.structure.cone
     derivative = cone.derivative(-point.v, point.s).complement()
     rows = slice(cone.zero, cone.zero + cone.nonnegative)
@@ -167,11 +177,11 @@ def projection_derivative(program: ConeProgram, point: Point) -> tuple[Derivativ
         eigenvalues = derivative.eigenvalues.copy()
         eigenvalues[:, rows] = np.where(weak, 0.5, eigenvalues[:, rows])
         derivative = replace(derivative, eigenvalues=eigenvalues)
-    return derivative, np.any(weak, axis=1)
+    return derivative, np.any(weak & telling[rows], axis=1)
 
 
 def _near_kinks(
-    program: ConeProgram, point: Point, condition: Float[np.ndarray, " batch"]
+    program: ConeProgram, point: Point, telling: Bool[np.ndarray, " m"], condition: Float[np.ndarray, " batch"]
 ) -> Bool[np.ndarray, " batch"]:
     """Returns which points have a kink of the projection so near that they may lie on either side of it.
 
@@ -187,7 +197,8 @@ def _near_kinks(
     b = np.broadcast_to(program.b, point.v.shape)[items]
     sizes, near = (_size(y), np.maximum(_size(s), _size(b))), reach[:, None]
     rows = slice(cone.zero, cone.zero + cone.nonnegative)
-    found[items] = np.any((y[:, rows] <= near * sizes[0]) & (s[:, rows] <= near * sizes[1]), axis=1)
+    close = (y[:, rows] <= near * sizes[0]) & (s[:, rows] <= near * sizes[1])
+    found[items] = np.any(close & telling[rows], axis=1)
     if not cone.polyhedral:
         distance = near * np.maximum(np.minimum(*sizes), 1e-3 * np.maximum(*sizes))
         curved = _may_be_kinked(cone, y, s, distance)

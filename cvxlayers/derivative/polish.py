@@ -78,10 +78,11 @@ def start(cone: Product, y: Vectors, s: Vectors) -> Vectors:
     """
     v, rows = y - s, slice(cone.zero, cone.zero + cone.nonnegative)
     y, s = y[:, rows], s[:, rows]
-    largest = [np.max(np.abs(part), axis=1, initial=0.0, keepdims=True) for part in (y, s, y * s)]
-    known = largest[0] * largest[1] > _CLEAR * largest[2]
-    unit_y, unit_s = (np.where(known, size, 1.0) for size in largest[:2])
-    v[:, rows] = np.where((s <= 0) | (y * unit_s > s * unit_y), y, -s)
+    with np.errstate(over="ignore"):
+        largest = [np.max(np.abs(part), axis=1, initial=0.0, keepdims=True) for part in (y, s, y * s)]
+        known = largest[0] * largest[1] > _CLEAR * largest[2]
+        unit_y, unit_s = (np.where(known, size, 1.0) for size in largest[:2])
+        v[:, rows] = np.where((s <= 0) | (y * unit_s > s * unit_y), y, -s)
     return v
 
 

@@ -134,4 +134,5 @@ def _largest(*terms: Vectors) -> Sizes:
 
 
 def _ratio(size: Sizes, scale: Sizes) -> Sizes:
-    return np.divide(size, scale, out=np.where(size == 0, 0.0, np.inf), where=scale > 0)
+    with np.errstate(invalid="ignore"):  # infinity over infinity, of invalid data
+        return np.divide(size, scale, out=np.where(size == 0, 0.0, np.inf), where=scale > 0)

@@ -156,7 +156,7 @@ def _solver(data: _Data, settings: dict[str, Any]) -> Callable[..., Any]:
 
 
 def _shared_solver(data: _Data, settings: dict[str, Any]) -> Callable[..., Any]:
-    """Returns what solves items that share P and A, factorised once, to the same bits as if each were set up anew.
+    """Returns what solves items that share P and A, factorised once; no item's result depends on those before it.
 
     The set-up uses the program with q = 0 and b = 0, which is feasible; passing `sense` clears the working set.
     """
