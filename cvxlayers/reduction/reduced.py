@@ -67,13 +67,16 @@ class Stack:
 
     @cached_property
     def _strides(self) -> tuple[int, int, int] | None:
-        """Where the entries begin, and how far apart rows and columns lie; None where they do not lie so evenly."""
+        """Where the entries begin, and how far apart rows and columns lie; None unless columns lie without gaps.
+
+        With gaps, a product of the view would be computed, and rounded, in another way than that of a copy.
+        """
         groups, k, p = self.entries.shape
         if groups != 1 or k < 2 or p < 2:
             return None
         start, down, across = self.entries[0, 0, 0], *(self.entries[0, i, j] - self.entries[0, 0, 0] for i, j in _NEXT)
         grid = start + down * np.arange(k)[:, None] + across * np.arange(p)
-        return (int(start), int(down), int(across)) if np.array_equal(grid, self.entries[0]) else None
+        return (int(start), int(down), int(across)) if down == 1 and np.array_equal(grid, self.entries[0]) else None
 
     def coefficients(self, values: Values) -> Float[np.ndarray, "#batch _g _k _p"]:
         """Returns the coefficients out of A's stored entries: not to be written to, for they may lie where A does."""
@@ -305,11 +308,12 @@ def _common_length(*arrays: Float[np.ndarray, "..."]) -> int:
 
 
 def _apply(F: Float[np.ndarray, "#batch _g _k _p"], x: Stacked) -> Stacked:
-    return _product(F, x[..., None])[..., 0]
+    # The memory order of a vector decides how a product is rounded, and indexing leaves it to the batch.
+    return _product(F, np.ascontiguousarray(x)[..., None])[..., 0]
 
 
 def _adjoint(F: Float[np.ndarray, "#batch _g _k _p"], t: Stacked) -> Stacked:
-    return _product(t[..., None, :], F)[..., 0, :]
+    return _product(np.ascontiguousarray(t)[..., None, :], F)[..., 0, :]
 
 
 def _product(left: Float[np.ndarray, "..."], right: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
