@@ -64,7 +64,7 @@ RUNS = (
     Run("physics", "chain"),
     Run("physics", "slide"),
     Run("smoothing", "paths"),
-    Run("scale", "sweep"),
+    Run("scale", "sweep", FULL),
 )
 
 
