@@ -35,6 +35,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 300
+nb_execution_in_temp = True  # what a tutorial saves is not left beside it
 nb_merge_streams = True
 nb_ipywidgets_js = {}  # no widgets are shown, so none of their scripts is loaded
 suppress_warnings = ["mystnb.unknown_mime_type"]

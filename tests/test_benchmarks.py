@@ -11,11 +11,11 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("rich")
 
-from benchmarks.contest import Answer, Contender, Entry, race, start
+from benchmarks.contest import Answer, Contender, Entry, Score, race, start
 from benchmarks.exact_quadratic import exact_answer, random_programs
 from benchmarks.peers.layers import our_entry
 from benchmarks.report import detail_lines, standing, summary_lines
-from benchmarks.run import Settings, finished, run_row
+from benchmarks.run import Result, Settings, finished, run_row
 from benchmarks.workload import Bar, Row
 from benchmarks.workloads import NAMES, all_rows, load
 from benchmarks.workloads.dense_qp import qp_problem
@@ -150,3 +150,17 @@ def test_row_is_kept_and_reported(tmp_path, monkeypatch):
     summary = "\n".join(summary_lines([row], [result]))
     assert "sparsemax-n100-batch1" in summary
     assert any("cvxlayers" in line for line in detail_lines(result))
+
+
+def test_chart_fills_the_best_accurate_peer():
+    figures = pytest.importorskip("matplotlib.figure")
+    from benchmarks.chart import plot
+
+    def score(kind: str, seconds: float, error: float) -> Score:
+        return Score(f"{seconds} s", kind, step=[seconds], median_gradient_error=error, rival=2.0)
+
+    scores = [score("ours", 2.0, 0.0), score("peer", 6.0, 0.0), score("peer", 4.0, 0.0), score("peer", 1.0, 0.1)]
+    axes = figures.Figure().subplots()
+    plot(axes, [Result("row", "dense_qp", 1, {}, scores)], peer="red")
+    dots = {line.get_xdata()[0]: line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"}
+    assert dots == {3.0: "none", 2.0: "red"}

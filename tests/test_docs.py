@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,15 +41,27 @@ def name_of(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", pages(), ids=name_of)
+@pytest.mark.parametrize("path", [path for path in pages() if path.suffix == ".ipynb"], ids=name_of)
+def test_tutorials_run(path):
+    """In a process of their own: they train for long where every call has its types checked."""
+    pytest.importorskip("torch")
+    source = "import sys, pathlib, docs.pages; docs.pages.run(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, "-c", source, str(path)]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "MPLBACKEND": "agg"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [path for path in pages() if path.suffix == ".md"], ids=name_of)
 def test_pages_run_and_print_what_they_show(path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
     for package in ("torch", "jax", "tensorflow"):
         if any(package in block.source for block in blocks(path)):
             pytest.importorskip(package)
     printed = run(path)
-    if path.suffix == ".md":
-        assert printed == [block.shown for block in blocks(path)], f"python -m docs.pages {path} writes it anew"
+    assert printed == [block.shown for block in blocks(path)], f"python -m docs.pages {path} writes it anew"
 
 
 @pytest.mark.parametrize("page", REFERENCE)

@@ -53,8 +53,9 @@ class DerivativeInfo:
             solution itself to more than 1e-3, that; for a smoothed derivative also that of the point of the central
             path, for lpgd infinite where neither perturbed program has a solution.
         condition: estimate of the condition number of K: errors of the solution are amplified by no more than about it.
-        not_unique: whether other values of the outputs are as good; the derivative is then the least-squares one of
-            smallest norm. Variables that CVXPY introduced, and such as are not asked for, do not count.
+        not_unique: whether the layer's listed variables could take other values that are as good; the derivative is
+            then the least-squares one of smallest norm. Variables that are not listed, and such as CVXPY introduced,
+            do not count; dual variables do not either, of which `dependent` tells.
         dependent: whether active constraints depend on one another, so that their dual variables are not unique; the
             derivative is then again that of smallest norm.
         weakly_active: whether a constraint holds with equality and a zero multiplier, so that the solution map has a

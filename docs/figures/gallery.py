@@ -1,4 +1,4 @@
-"""The pictures of the gallery: each experiment run at a size that takes a minute or so, and the picture that it draws.
+"""The pictures of the gallery: each experiment run at a size that takes minutes, and the picture that it draws.
 
     python -m docs.figures.gallery              # all of them
     python -m docs.figures.gallery swing-up     # some
@@ -38,6 +38,7 @@ class Run:
         return picture
 
 
+FULL = ("--size", "full")
 RUNS = (
     Run("control", "cocp-box", ("--epochs", "30")),
     Run("control", "cocp-vehicle"),
@@ -46,8 +47,16 @@ RUNS = (
     Run("control", "imitation-pendulum"),
     Run("decision", "spo-shortest-path"),
     Run("decision", "newsvendor"),
+    Run("decision", "max-margin", FULL),
+    Run("decision", "portfolio", FULL),
+    Run("decision", "scheduling", FULL),
+    Run("decision", "matching", FULL),
     Run("layers", "sudoku"),
-    Run("metric_learning", "cubic", ("--size", "full")),
+    Run("layers", "tv-operator", FULL),
+    Run("layers", "lista", FULL),
+    Run("metric_learning", "cubic", FULL),
+    Run("metric_learning", "returns", FULL),
+    Run("metric_learning", "regression", FULL),
     Run("relaxation", "polynomial"),
     Run("relaxation", "rotations"),
     Run("estimation", "curve-fit"),
@@ -55,7 +64,7 @@ RUNS = (
     Run("physics", "chain"),
     Run("physics", "slide"),
     Run("smoothing", "paths"),
-    Run("scale", "sweep"),
+    Run("scale", "sweep", FULL),
 )
 
 
