@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -99,7 +99,7 @@ def squared_error(coefficients: Coefficients, days: Days) -> float:
 
 
 def _train(
-    parameters: list[torch.Tensor],
+    parameters: Sequence[torch.Tensor],
     coefficients: Callable[[], Coefficients],
     lr: float,
     known: Days,

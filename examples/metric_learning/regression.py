@@ -93,15 +93,17 @@ def run(settings: Settings, context: Context) -> Outcome:
         table = load()
         values: dict[str, list[float]] = {method: [] for method in METHODS}
         errors: dict[str, list[float]] = {method: [] for method in METHODS}
+        last: list[Found] = []
         for repeat in range(settings.repeats):
             for fold in range(FOLDS):
                 seed = FOLDS * (context.seed + repeat) + fold
                 found, test = _fold(table, settings, replace(context, seed=seed), fold)
+                last = [found]
                 offers = draw_offers(test, TEST_OFFERS, torch.Generator().manual_seed(seed))
                 for method, coefficients in found.models.items():
                     values[method].append(quality(coefficients, test, offers))
                     errors[method].append((_with_one(test.x) @ coefficients - test.y).square().mean().item())
-        shown.append((name, found))
+        shown += [(name, found) for found in last]
         metrics |= {f"{name}_{key}": value for key, value in summary("decision_quality", values, errors).items()}
     note = "folds of one repetition share no test sample, but share what is learned from: standard errors are rough"
     return Outcome(metrics, [note], lambda figure: _draw(figure, shown, metrics))

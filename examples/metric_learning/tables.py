@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -59,7 +60,7 @@ def load_patients() -> TableOfData:
     """Returns 442 patients with the progress of their diabetes in a year (Efron et al., 2004, by scikit-learn)."""
     from sklearn.datasets import load_diabetes
 
-    found = load_diabetes()
+    found: Any = load_diabetes()
     names = tuple(found["feature_names"])
     return TableOfData(torch.as_tensor(found["data"]), torch.as_tensor(found["target"]), names, "progress of illness")
 
