@@ -26,14 +26,14 @@ def draw_gains(figure: Any, values: Mapping[str, Sequence[float]], fold: str, la
 
 def draw_weights(axes: Any, table: TableOfData, weights: torch.Tensor) -> None:
     """Draws the weight of each sample over its target, both in the units of the table."""
-    axes.scatter(table.y, weights, s=8, color=COLOURS[0], alpha=0.5)
+    axes.scatter(table.y.numpy(), weights.numpy(), s=8, color=COLOURS[0], alpha=0.5)
     axes.axhline(1.0, color="0.6", linewidth=1)
     axes.set(xlabel=f"{table.target}, standardised", title="weight of a sample", ylim=(0, None))
 
 
 def draw_bars(axes: Any, names: Sequence[str], values: torch.Tensor) -> None:
     """Draws what the price of each feature has become, from one."""
-    axes.barh(range(len(names)), values - 1, left=1, color=COLOURS[1])
+    axes.barh(range(len(names)), (values - 1).numpy(), left=1, color=COLOURS[1])
     axes.axvline(1.0, color="0.6", linewidth=1)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
