@@ -126,10 +126,10 @@ def test_unbounded_items_are_told_from_the_others():
 def test_lassos_with_nearly_active_signs_are_all_solved(solver):
     """An interior point leaves them beside the wrong face: y of an inactive row above its s, in other units."""
     rng = np.random.default_rng(3)
-    x, A, b, weight = cp.Variable(20), cp.Parameter((50, 20)), cp.Parameter(50), cp.Parameter(nonneg=True)
+    x, A, b, weight = cp.Variable(40), cp.Parameter((500, 40)), cp.Parameter(500), cp.Parameter(nonneg=True)
     problem = cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b) + weight * cp.norm1(x)))
     layer = CvxpyLayer(problem, [A, b, weight], [x], solver=solver)
-    values = rng.normal(size=(96, 50, 20)), rng.normal(size=(96, 50)), rng.uniform(1, 100, size=96)
+    values = rng.normal(size=(32, 500, 40)), rng.normal(size=(32, 500)), rng.uniform(1, 100, size=32)
     result = layer.solve(*values, on_failure="mask")
     assert result.ok.all()
     assert np.maximum(result.info.primal, result.info.dual).max() < 1e-11
