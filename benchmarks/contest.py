@@ -129,7 +129,13 @@ class _Runner:
 
 
 def race(
-    entries: Sequence[Entry], reference: Answer, *, repetitions: int, warmup: int, seconds: float = float("inf")
+    entries: Sequence[Entry],
+    reference: Answer,
+    *,
+    repetitions: int,
+    warmup: int,
+    seconds: float = float("inf"),
+    announce: Callable[[str], object] = str,
 ) -> list[Score]:
     """Builds the contenders, lets them take turns, and measures each against the reference.
 
@@ -139,11 +145,12 @@ def race(
         repetitions: rounds that count.
         warmup: rounds before them.
         seconds: a contender that has used as many, and has been measured, drops out.
+        announce: is told the name of each contender before it is built, and before each of its turns.
     """
     runners: list[_Runner] = []
     failures: list[Score] = []
     for entry in entries:
-        _enter(entry, reference, runners, failures)
+        _enter(entry, reference, runners, failures, announce)
     gc.collect()
     gc.disable()
     try:
@@ -152,6 +159,7 @@ def race(
             # Whoever goes first finds the caches as the last round left them: the first place goes round.
             shift = round_ % max(len(left), 1)
             for runner in [*left[shift:], *left[:shift]]:
+                announce(runner.entry.name)
                 runner.turn(round_ >= warmup, seconds)
             gc.collect()
     finally:
@@ -160,10 +168,13 @@ def race(
     return [_score(runner, reference, ours[0] if ours else None) for runner in runners] + failures
 
 
-def _enter(entry: Entry, reference: Answer, runners: list[_Runner], failures: list[Score]) -> None:
+def _enter(
+    entry: Entry, reference: Answer, runners: list[_Runner], failures: list[Score], announce: Callable[[str], object]
+) -> None:
     """Builds a contender and, where it is not accurate, the first of its finer settings that is."""
     failed = False
     for candidate in (entry, *entry.finer):
+        announce(candidate.name)
         try:
             runner = start(candidate)
             error = np.median(_gradient_errors(runner.answer, reference))

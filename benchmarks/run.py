@@ -7,7 +7,9 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -32,6 +34,7 @@ class Settings:
         warmup: rounds before them.
         seconds: what a contender may use of a row before it drops out.
         limit: seconds after which a row's process is ended.
+        patience: seconds after which a contender that has not taken its turn is given up.
         seed: seed of the data.
         memory: whether memory is measured in every row.
     """
@@ -40,6 +43,7 @@ class Settings:
     warmup: int = 3
     seconds: float = 10.0
     limit: float = 900.0
+    patience: float = 60.0
     seed: int = 0
     memory: bool = False
 
@@ -67,13 +71,15 @@ def finished(folder: Path, row: Row) -> Result | None:
 def run_row(folder: Path, row: Row, settings: Settings, say: Callable[[str], None] = print) -> Result:
     """Runs a row: all contenders in one process or, where it dies, each beside this library in one of its own.
 
+    A contender that does not end its turn is given up by name, and the row starts again without it.
+
     Args:
         folder: where the result is kept.
         row: the row.
         settings: how it is run.
         say: takes a line on what went wrong.
     """
-    scores = _attempt(row, settings, [], say)
+    scores = _patient(row, settings, [], say)
     if scores is None:
         scores = _pairs(row, settings, say)
     if settings.memory or row.memory:
@@ -104,11 +110,11 @@ def versions() -> dict[str, str]:
 
 def _pairs(row: Row, settings: Settings, say: Callable[[str], None]) -> list[Score]:
     ours, *others = contenders(row, settings.seed)
-    scores = _attempt(row, settings, [ours], say)
+    scores = _patient(row, settings, [ours], say)
     if scores is None:
         raise RuntimeError(f"{row.name}: {ours} does not run")
     for other in others:
-        pair = _attempt(row, settings, [ours, other], say)
+        pair = _patient(row, settings, [ours, other], say)
         died = [Score(other, "peer", failure="its process died")]
         scores += died if pair is None else [score for score in pair if score.kind != "ours"]
     return scores
@@ -121,24 +127,66 @@ def _memory(row: Row, settings: Settings, score: Score, say: Callable[[str], Non
     return alone[0].memory if alone else None
 
 
+def _patient(row: Row, settings: Settings, names: Sequence[str], say: Callable[[str], None]) -> list[Score] | None:
+    """Runs contenders of a row in one process, without those that do not end their turns."""
+    ours, slow = contenders(row, settings.seed)[0], []
+    while True:
+        try:
+            scores = _attempt(row, settings, names, say, *(word for name in slow for word in ("--without", name)))
+        except _Stuck as stuck:
+            name = str(stuck)
+            if name == ours or name in slow:
+                raise RuntimeError(f"{row.name}: {name} does not end") from None
+            say(f"{row.name}: {name} is given up after {settings.patience:g} s")
+            slow.append(name)
+            continue
+        late = [Score(name, "peer", failure=f"no answer within {settings.patience:g} s") for name in slow]
+        return None if scores is None else scores + late
+
+
+class _Stuck(Exception):
+    """A contender has not ended its turn; its name is the message."""
+
+
 def _attempt(
     row: Row, settings: Settings, names: Sequence[str], say: Callable[[str], None], *more: str
 ) -> list[Score] | None:
     """Runs contenders of a row in one process; returns nothing where that process fails."""
     with TemporaryDirectory() as folder:
-        file = Path(folder) / "scores.json"
-        command = [sys.executable, "-m", "benchmarks.one_row", row.name, str(file), *more]
+        file, turn = Path(folder) / "scores.json", Path(folder) / "turn"
+        command = [sys.executable, "-m", "benchmarks.one_row", row.name, str(file), "--turn", str(turn), *more]
         for name in ("repetitions", "warmup", "seconds", "seed"):
             command += [f"--{name}", str(getattr(settings, name))]
         for name in names:
             command += ["--contender", name]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=settings.limit, check=False)
-        except subprocess.TimeoutExpired:
+        with (Path(folder) / "errors").open("w+") as errors:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors, text=True)
+            try:
+                code = _wait(process, turn, settings)
+            finally:
+                process.kill()
+                process.wait()
+            errors.seek(0)
+            last = (errors.read().strip().splitlines() or [f"exit code {code}"])[-1]
+        if code is None:
             say(f"{row.name} {', '.join(names)}: ended after {settings.limit:g} s")
             return None
-        if done.returncode or not file.exists():
-            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        if code or not file.exists():
             say(f"{row.name} {', '.join(names)}: {last[:300]}")
             return None
         return [Score(**score) for score in json.loads(file.read_text())]
+
+
+def _wait(process: subprocess.Popen[str], turn: Path, settings: Settings) -> int | None:
+    """Returns the exit code of a row's process; None where it took too long.
+
+    Raises:
+        _Stuck: if a contender does not end its turn.
+    """
+    started = time.monotonic()
+    while time.monotonic() - started < settings.limit:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(timeout=1.0)
+        if turn.exists() and time.time() - turn.stat().st_mtime > settings.patience:
+            raise _Stuck(turn.read_text())
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("rich")
 
+from benchmarks import run
 from benchmarks.contest import Answer, Contender, Entry, Score, race, start
 from benchmarks.exact_quadratic import exact_answer, random_programs
 from benchmarks.peers.layers import our_entry
@@ -135,6 +137,29 @@ def test_slow_contenders_drop_out():
     programs = random_programs(2, 4, 1, 2, seed=0)
     (score,) = race([ours(programs)], exact_answer(programs), repetitions=50, warmup=0, seconds=0.0)
     assert len(score.step) == 1
+
+
+def test_contenders_that_do_not_end_are_given_up_by_name(tmp_path, monkeypatch):
+    """A process whose turn has not changed for longer than the patience is ended, and the row starts without it."""
+    row = Row("sparsemax", {"n": 100}, 1)
+    settings = Settings(repetitions=1, warmup=0, seconds=0.0, patience=2.0)
+    waits, (first, slow, *_) = [], run.contenders(row)
+
+    def wait(process: Any, turn: Any, settings: Settings) -> int | None:
+        waits.append(process.args)
+        if "--without" not in process.args:
+            turn.write_text(slow)
+            os.utime(turn, (0, 0))
+        return real(process, turn, settings)
+
+    real = run._wait
+    monkeypatch.setattr(run, "_wait", wait)
+    said: list[str] = []
+    scores = {score.name: score for score in run_row(tmp_path, row, settings, said.append).scores}
+    assert said == [f"{row.name}: {slow} is given up after 2 s"]
+    assert scores[slow].failure == "no answer within 2 s"
+    assert scores[first].accurate
+    assert "--without" in waits[1]
 
 
 def test_row_is_kept_and_reported(tmp_path, monkeypatch):
