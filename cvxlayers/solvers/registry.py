@@ -12,6 +12,7 @@ from cvxlayers.kkt import factor_flops, narrow_band
 from cvxlayers.program import Structure
 from cvxlayers.solvers.bounded import Bounded
 from cvxlayers.solvers.clarabel import Clarabel
+from cvxlayers.solvers.continuation import Continuation
 from cvxlayers.solvers.daqp import DAQP
 from cvxlayers.solvers.direct import Direct
 from cvxlayers.solvers.ecos import ECOS
@@ -24,7 +25,7 @@ from cvxlayers.solvers.solver import Solver
 # Solvers of recognised forms: closed forms, or one equation for each item.
 FORMS: tuple[Solver, ...] = (Bounded(), Entropic(), Projection())
 SOLVERS: dict[str, Solver] = {
-    solver.name: solver for solver in (Direct(), DAQP(), PIQP(), Clarabel(), SCS(), ECOS(), *FORMS)
+    solver.name: solver for solver in (Direct(), DAQP(), PIQP(), Continuation(), Clarabel(), SCS(), ECOS(), *FORMS)
 }
 
 # Up to so many variables a dense active-set method beats every interior-point method, and the dense ones.

@@ -1,0 +1,207 @@
+"""Continuation: Newton's method along the central path, on the smoothed residual map, of a whole batch at once.
+
+Smoothed by the barrier parameter μ, the residual map vanishes on the central path alone, is smooth, and y and s stay
+inside their cones wherever x and v = y − s are: no step has to stop at a boundary. From v = 0 each Newton step aims at
+a smaller μ, the smaller the better the step before has met its aim.
+
+References: Chen, Mangasarian, "A class of smoothing functions for nonlinear and mixed complementarity problems" (1996);
+Qi, Sun, Zhou, "A new look at smoothing Newton methods for nonlinear complementarity problems" (2000).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from time import monotonic
+from typing import final
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from cvxlayers.cones import Product
+from cvxlayers.cones.frame import ProductFrame, frame_of, is_symmetric
+from cvxlayers.coordinates import find_coordinates
+from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors, largest
+from cvxlayers.solvers.items import unsolved
+from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Residual, Step
+from cvxlayers.solvers.solver import Options, Solver
+
+Strength = Float[np.ndarray, "batch 1"]
+Index = Int[np.ndarray, " _count"]
+
+_SHORTER = (0.5, 0.25, 0.0625, 0.015625)
+# Residuals and barrier parameters below the first are rounding; none is aimed at below the second.
+_FINEST, _LOWEST = 1e-13, 1e-15
+# The next barrier parameter is this share of the residual, but neither larger than the last nor much smaller.
+_SHARE, _STEEPEST = 0.07, 1e-4
+_LIMIT = 40
+# Up to this order of the systems, and this many coordinates, dense algebra of a batch beats sparse algebra of items.
+_ORDER, _COORDINATES = 200, 2000
+
+
+@final
+class Continuation(Solver):
+    """Programs over second-order and semidefinite cones whose Newton systems are small and dense, all items at once.
+
+    It proves nothing of programs without a solution: these are left to others.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name by which users choose it."""
+        return "CONTINUATION"
+
+    def refusal(self, structure: Structure) -> str | None:
+        """It takes curved symmetric cones, and few variables or few constraints on the coordinates of cones."""
+        cone = structure.cone
+        if not is_symmetric(cone) or cone.polyhedral:
+            return "it takes second-order and semidefinite cones, among others only linear constraints"
+        if find_coordinates(structure) is not None:
+            return None if structure.m <= _COORDINATES else f"it takes up to {_COORDINATES} coordinates of cones"
+        if structure.n + cone.zero > _ORDER:
+            return f"it takes up to {_ORDER} variables and equalities, unless the variables are coordinates of cones"
+        return None
+
+    def native_options(self) -> Mapping[str, type]:
+        """It has none."""
+        return {}
+
+    def free_microseconds(self, structure: Structure) -> float:
+        """Dense algebra without the interpreter."""
+        form, m = find_coordinates(structure), structure.m
+        order = structure.n + structure.cone.zero if form is None else form.few
+        return 10.0 * 5e-5 * (order**3 + order**2 * m)
+
+    def solve(self, program: ConeProgram, options: Options) -> Solution:
+        """Follows the central paths of all items."""
+        structure, solution = program.structure, unsolved(program.structure, program.batch)
+        unit, form = _Units.of(program), find_coordinates(structure)
+        step = DenseStep.of(unit.program) if form is None else CoordinateStep.of(unit.program, form)
+        point, items = _begin(step, structure, program.batch), np.arange(program.batch)
+        limit = _LIMIT if options.max_iters is None else options.max_iters
+        deadline = np.inf if options.time_limit is None else monotonic() + options.time_limit
+        for iteration in range(1, limit + 1):
+            point, moved = _advance(step, structure.cone, point)
+            solution.iterations[items] = iteration
+            status = np.where(point.arrived(options.eps), Status.SOLVED, np.where(moved | (iteration < 3), -1, Status.NUMERICAL_ERROR))
+            if iteration == limit or monotonic() > deadline:
+                status[status < 0] = Status.ITERATION_LIMIT if iteration == limit else Status.TIME_LIMIT
+            ended, left = np.flatnonzero(status >= 0), np.flatnonzero(status < 0)
+            if len(ended):
+                point.write(solution, items[ended], ended)
+                solution.status[items[ended]] = status[ended]
+                items, step = items[left], step.item(left)
+            if not len(items):
+                break
+            point = _aimed(step, structure.cone, point, left)
+        return unit.restore(solution)
+
+
+@dataclass(frozen=True, eq=False)
+class _Units:
+    """Programs with q and b of size one, and the units of x and s, and of y."""
+
+    program: ConeProgram
+    length: Vectors
+    price: Vectors
+
+    @classmethod
+    def of(cls, program: ConeProgram) -> _Units:
+        length, price = (_power(largest(part))[:, None] for part in (program.b, program.q))
+        P = program.P * (length / price) if program.structure.P.nnz else program.P
+        return cls(replace(program, P=P, q=program.q / price, b=program.b / length), length, price)
+
+    def restore(self, solution: Solution) -> Solution:
+        return replace(
+            solution, x=solution.x * self.length, s=solution.s * self.length, y=solution.y * self.price
+        )
+
+
+def _power(sizes: Float[np.ndarray, " leading"]) -> Float[np.ndarray, " leading"]:
+    """Returns powers of two next to some sizes; one for zero."""
+    return np.ldexp(1.0, np.frexp(np.where(sizes > 0, sizes, 0.5))[1])
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """Where items are, what they aim at, and the residual map there.
+
+    Attributes:
+        x: the variables.
+        equal: y of the equalities.
+        v: y − s of the conic rows.
+        mu: the barrier parameter of the point of the path that is aimed at.
+        frame: v, decomposed.
+        y: y of the conic rows.
+        residual: the residual map.
+        merit: its size.
+    """
+
+    x: Vectors
+    equal: Vectors
+    v: Vectors
+    mu: Strength
+    frame: ProductFrame
+    y: Vectors
+    residual: Residual
+    merit: Float[np.ndarray, " batch"]
+
+    def arrived(self, eps: float) -> Bool[np.ndarray, " batch"]:
+        """Returns which are as near to a solution as they have to be."""
+        return (self.merit <= max(0.1 * eps, _FINEST)) & (self.mu[:, 0] <= max(0.01 * eps, _FINEST))
+
+    def lower(self) -> Strength:
+        """Returns the barrier parameters to aim at next."""
+        fall = np.clip(_SHARE * self.merit / self.mu[:, 0], _STEEPEST, 1.0)
+        return np.maximum(self.mu * fall[:, None], _LOWEST)
+
+    def write(self, solution: Solution, items: Index, chosen: Index) -> None:
+        """Writes some of the points to their items of a solution."""
+        y = self.y[chosen]
+        solution.x[items] = self.x[chosen]
+        solution.y[items] = np.concatenate([self.equal[chosen], y], axis=1)
+        solution.s[items] = np.concatenate([np.zeros((len(chosen), self.equal.shape[1])), y - self.v[chosen]], axis=1)
+
+
+def _aimed(step: Step, cone: Product, point: _Point, left: Index) -> _Point:
+    """Returns the points of some items, aimed at the next point of the path."""
+    if len(left) == len(point.x):
+        return _point(step, cone, point.x, point.equal, point.v, point.lower(), point.frame)
+    return _point(step, cone, point.x[left], point.equal[left], point.v[left], point.lower()[left])
+
+
+def _begin(step: Step, structure: Structure, batch: int) -> _Point:
+    zero = structure.cone.zero
+    x, equal, v = (np.zeros((batch, size)) for size in (structure.n, zero, structure.m - zero))
+    return _point(step, structure.cone, x, equal, v, np.ones((batch, 1)))
+
+
+def _point(
+    step: Step, cone: Product, x: Vectors, equal: Vectors, v: Vectors, mu: Strength, frame: ProductFrame | None = None
+) -> _Point:
+    frame = frame_of(cone, v) if frame is None else frame
+    y = frame.lift(mu)
+    residual = step.residual(x, equal, y, y - v)
+    merit = np.maximum(largest(residual.dual), np.maximum(largest(residual.equal), largest(residual.conic)))
+    return _Point(x, equal, v, mu, frame, y, residual, np.where(np.isfinite(merit), merit, np.inf))
+
+
+def _advance(step: Step, cone: Product, point: _Point) -> tuple[_Point, Bool[np.ndarray, " batch"]]:
+    """Returns where the longest of some steps leads that lowers the residual, and for which items there is one."""
+    start = point.x, point.equal, point.v
+    way = step.direction(point.frame, point.mu, point.y, point.residual)
+    trial = _point(step, cone, *(part + move for part, move in zip(start, way, strict=True)), point.mu)
+    moved = trial.merit < 0.9 * point.merit
+    if moved.all():
+        return trial, moved
+    share = np.where(moved, 1.0, 0.0)
+    for shorter in _SHORTER:
+        items = np.flatnonzero(share == 0.0)
+        if not len(items):
+            break
+        near = (part[items] + shorter * move[items] for part, move in zip(start, way, strict=True))
+        trial = _point(step.item(items), cone, *near, point.mu[items])
+        share[items[trial.merit < (1.0 - 0.1 * shorter) * point.merit[items]]] = shorter
+    stay = share[:, None] == 0.0
+    ends = (np.where(stay, part, part + share[:, None] * move) for part, move in zip(start, way, strict=True))
+    return _point(step, cone, *ends, point.mu), share > 0.0

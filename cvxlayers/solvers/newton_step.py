@@ -1,0 +1,177 @@
+"""Newton steps of the smoothed residual map: one small dense system for each item.
+
+With r = (Px + Aᵀy + q ; Ax + s − b) on the central path of the conic rows C and the equalities E, and H the metric of
+the path, dy_C = H (A_C dx + r_C) and
+
+    [[P + A_Cᵀ H A_C, A_Eᵀ], [A_E, 0]] [dx; dy_E] = −[r_x + A_Cᵀ H r_C ; r_E].
+
+Where the variables are coordinates of cones, w = A_C dx satisfies (ρ + H) w + Gᵀν = g with few rows G w = h, and ν
+solves G (ρ + H)⁻¹ Gᵀ ν = G (ρ + H)⁻¹ g − h.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cvxlayers.cones.frame import ProductFrame
+from cvxlayers.coordinates import Coordinates
+from cvxlayers.program import ConeProgram, Vectors
+
+Strength = Float[np.ndarray, "batch 1"]
+Index = Int[np.ndarray, " _count"]
+
+
+@dataclass(frozen=True, eq=False)
+class Residual:
+    """The residual map: Px + Aᵀy + q, and Ax + s − b of the equalities and of the conic rows."""
+
+    dual: Vectors
+    equal: Vectors
+    conic: Vectors
+
+
+class Step(ABC):
+    """The Newton steps of a batch of programs, in units in which they are solved."""
+
+    @abstractmethod
+    def residual(self, x: Vectors, equal: Vectors, y: Vectors, s: Vectors) -> Residual:
+        """Returns the residual map at x, with y of the equalities, and y, s of the conic rows."""
+
+    @abstractmethod
+    def direction(
+        self, frame: ProductFrame, mu: Strength, y: Vectors, residual: Residual
+    ) -> tuple[Vectors, Vectors, Vectors]:
+        """Returns (dx, dy of the equalities, dv of the conic rows)."""
+
+    @abstractmethod
+    def item(self, index: Index) -> Step:
+        """Returns the steps of some items."""
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class DenseStep(Step):
+    """Steps by the condensed matrix of x, dense."""
+
+    P: Float[np.ndarray, "#batch n n"]
+    q: Float[np.ndarray, "#batch n"]
+    E: Float[np.ndarray, "#batch equal n"]
+    A: Float[np.ndarray, "#batch conic n"]
+    b: Float[np.ndarray, "#batch m"]
+
+    @classmethod
+    def of(cls, program: ConeProgram) -> DenseStep:
+        """Returns the steps of a batch of programs."""
+        structure = program.structure
+        A, zero = structure.A.dense(program.A), structure.cone.zero
+        return cls(structure.P.dense(program.P), program.q, A[:, :zero], A[:, zero:], program.b)
+
+    def residual(self, x: Vectors, equal: Vectors, y: Vectors, s: Vectors) -> Residual:
+        """Returns the residual map."""
+        zero = equal.shape[1]
+        dual = _dot(self.A.swapaxes(1, 2), y) + self.q
+        if self.curved:
+            dual = dual + _dot(self.P, x)
+        if zero:
+            dual = dual + _dot(self.E.swapaxes(1, 2), equal)
+        return Residual(dual, _dot(self.E, x) - self.b[:, :zero], _dot(self.A, x) + s - self.b[:, zero:])
+
+    def direction(
+        self, frame: ProductFrame, mu: Strength, y: Vectors, residual: Residual
+    ) -> tuple[Vectors, Vectors, Vectors]:
+        """Solves the condensed systems."""
+        n, zero = self.A.shape[2], self.E.shape[1]
+        weights, extra = frame.factor(y, mu, self.A)
+        At = self.A.swapaxes(1, 2)
+        M = np.matmul(At, self.A * weights[..., None])
+        M += np.matmul(extra.swapaxes(1, 2), extra)
+        if self.curved:
+            M += self.P
+        rhs = -residual.dual - _dot(At, frame.apply(y, mu, residual.conic))
+        if zero:
+            K = np.zeros((len(M), n + zero, n + zero))
+            K[:, :n, :n], K[:, n:, :n], K[:, :n, n:] = M, self.E, self.E.swapaxes(1, 2)
+            M, rhs = K, np.concatenate([rhs, -residual.equal], axis=1)
+        u = np.linalg.solve(M, rhs[..., None])[..., 0]
+        dx = np.ascontiguousarray(u[:, :n])
+        moved = _dot(self.A, dx) + residual.conic
+        return dx, u[:, n:], frame.apply(y, mu, moved) + moved
+
+    def item(self, index: Index) -> DenseStep:
+        """Returns the steps of some items."""
+        return DenseStep(*(_items(part, index) for part in (self.P, self.q, self.E, self.A, self.b)))
+
+    @cached_property
+    def curved(self) -> bool:
+        """Whether there is a P."""
+        return bool(self.P.any())
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class CoordinateStep(Step):
+    """Steps of programs over the coordinates of cones."""
+
+    program: ConeProgram
+    form: Coordinates
+    a: Float[np.ndarray, "#batch n"]
+    rho: Float[np.ndarray, "#batch conic"]
+    G: Float[np.ndarray, "#batch few conic"]
+
+    @classmethod
+    def of(cls, program: ConeProgram, form: Coordinates) -> CoordinateStep:
+        """Returns the steps of a batch of programs."""
+        a = form.coefficients(program)
+        return cls(program, form, a, form.curvature(program, a)[0], form.constraints(program, a))
+
+    def residual(self, x: Vectors, equal: Vectors, y: Vectors, s: Vectors) -> Residual:
+        """Returns the residual map."""
+        program, zero = self.program, equal.shape[1]
+        P, A = program.structure.P, program.structure.A
+        dual = A.rmatvec(program.A, np.concatenate([equal, y], axis=1)) + program.q
+        if P.nnz:
+            dual = dual + P.matvec(program.P, x)
+        primal = A.matvec(program.A, x) - program.b
+        return Residual(dual, primal[:, :zero], primal[:, zero:] + s)
+
+    def direction(
+        self, frame: ProductFrame, mu: Strength, y: Vectors, residual: Residual
+    ) -> tuple[Vectors, Vectors, Vectors]:
+        """Solves the small systems of ν in the eigenbasis of H."""
+        h, basis = frame.spectrum(mu)
+        share = 1.0 / (self.rho + h)
+        force = np.zeros(h.shape)
+        force[:, self.form.rows] = -residual.dual / self.a
+        columns = np.concatenate(
+            [np.broadcast_to(self.G.swapaxes(1, 2), (len(h), h.shape[1], self.form.few)),
+             force[..., None], residual.conic[..., None]], axis=2)
+        turned = basis.rotate(columns)
+        G, gap = turned[..., :-2], turned[..., -1]
+        g = turned[..., -2] - h * gap
+        scaled = share[..., None] * G
+        rhs = _dot(scaled.swapaxes(1, 2), g)
+        rhs[:, : residual.equal.shape[1]] += residual.equal
+        nu = np.linalg.solve(np.matmul(G.swapaxes(1, 2), scaled), rhs[..., None])[..., 0]
+        w = share * (g - _dot(G, nu))
+        both = basis.unrotate(np.stack([w, (h + 1.0) * (w + gap)], axis=-1))
+        dx = both[:, self.form.rows, 0] / self.a
+        return dx, nu[:, : residual.equal.shape[1]], np.ascontiguousarray(both[..., 1])
+
+    def item(self, index: Index) -> CoordinateStep:
+        """Returns the steps of some items."""
+        parts = (_items(part, index) for part in (self.a, self.rho, self.G))
+        return CoordinateStep(self.program.item(index), self.form, *parts)
+
+
+def _dot(M: Float[np.ndarray, "#batch rows cols"], w: Vectors) -> Vectors:
+    return np.matmul(M, w[..., None])[..., 0]
+
+
+def _items(part: Float[np.ndarray, "leading ..."], index: Index) -> Float[np.ndarray, "..."]:
+    return part if len(part) == 1 else part[index]
