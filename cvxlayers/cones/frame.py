@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import final
+from functools import cached_property
+from typing import Any, final
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -22,181 +23,199 @@ from cvxlayers.cones.nonnegative import NonNegative
 from cvxlayers.cones.product import Product
 from cvxlayers.cones.second_order import SecondOrder
 from cvxlayers.cones.semidefinite import Semidefinite
-from cvxlayers.cones.smoothing import lifted
 
 Strength = Float[np.ndarray, "batch 1"]
 Rows = slice | Int[np.ndarray, " _rows"]
 Matrices = Float[np.ndarray, "#batch rows n"]
+Array = Float[np.ndarray, "..."]
 
 
-class Frame(ABC):
-    """A batch of points v of one cone, decomposed."""
+class Metric(ABC):
+    """The points of the central path at v, and the metric H there."""
+
+    @property
+    @abstractmethod
+    def y(self) -> Vector:
+        """y = f(v)."""
 
     @abstractmethod
-    def lift(self, mu: Strength) -> Vector:
-        """Returns y = f(v)."""
-
-    @abstractmethod
-    def apply(self, y: Vector, mu: Strength, w: Vector) -> Vector:
+    def apply(self, w: Vector) -> Vector:
         """Returns H w."""
 
     @abstractmethod
-    def factor(self, y: Vector, mu: Strength, A: Matrices) -> tuple[Vector, Float[np.ndarray, "batch extra n"]]:
+    def factor(self, A: Matrices) -> tuple[Vector, Array]:
         """Returns weights c and a matrix B with Aᵀ H A = Aᵀ diag(c) A + Bᵀ B."""
 
     @abstractmethod
-    def spectrum(self, mu: Strength) -> tuple[Vector, Basis]:
+    def spectrum(self) -> tuple[Vector, Basis]:
         """Returns the eigenvalues of H, and their basis."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Line(Frame):
+class _Line(Metric):
     v: Vector
+    mu: Strength
 
-    def lift(self, mu: Strength) -> Vector:
-        return lifted(self.v, mu)
+    @cached_property
+    def y(self) -> Vector:
+        return _lifted(self.v, self.mu)[0]
 
-    def apply(self, y: Vector, mu: Strength, w: Vector) -> Vector:
-        return y * y / mu * w
+    def apply(self, w: Vector) -> Vector:
+        return self._values * w
 
-    def factor(self, y: Vector, mu: Strength, A: Matrices) -> tuple[Vector, np.ndarray]:
-        return y * y / mu, np.empty((len(y), 0, A.shape[-1]))
+    def factor(self, A: Matrices) -> tuple[Vector, Array]:
+        return self._values, np.empty((len(self.v), 0, A.shape[-1]))
 
-    def spectrum(self, mu: Strength) -> tuple[Vector, Basis]:
-        y = lifted(self.v, mu)
-        return y * y / mu, IdentityBasis(self.v.shape[-1])
+    def spectrum(self) -> tuple[Vector, Basis]:
+        return self._values, IdentityBasis(self.v.shape[-1])
+
+    @cached_property
+    def _values(self) -> Vector:
+        return self.y * self.y / self.mu
 
 
 @dataclass(frozen=True, eq=False)
-class _Rays(Frame):
-    """Eigenvalues t ± ‖z‖ of second-order cones."""
+class _Rays(Metric):
+    """Second-order cones, with eigenvalues t ± ‖z‖."""
 
     cone: SecondOrder
     v: Vector
-    t: np.ndarray
-    z: np.ndarray
-    norm: np.ndarray
+    parts: tuple[Array, Array, Array]
+    mu: Strength
 
-    def lift(self, mu: Strength) -> Vector:
-        high, low = self._lifted(mu)
-        size = np.hypot(self.t + self.norm, 2.0 * np.sqrt(mu)) + np.hypot(self.t - self.norm, 2.0 * np.sqrt(mu))
-        tail = ((high + low) / size)[..., None] * self.z
-        return np.concatenate([0.5 * (high + low)[..., None], tail], axis=-1).reshape(self.v.shape)
+    @cached_property
+    def y(self) -> Vector:
+        high, low = self._lifts[0]
+        # (f(t + ‖z‖) − f(t − ‖z‖)) / 2‖z‖, the slope of f between the two, needs no division by ‖z‖.
+        stacked = ((high + low) / self._lifts[1].sum(axis=0))[..., None] * self._stack(self.v)
+        stacked[..., 0] = 0.5 * (high + low)
+        return stacked.reshape(self.v.shape)
 
-    def apply(self, y: Vector, mu: Strength, w: Vector) -> Vector:
-        stacked, moved, det = self._stack(y), self._stack(w), self._determinant(mu)
-        along = np.sum(stacked * moved, axis=-1, keepdims=True)
-        turned = 2.0 * along * stacked + det[..., None] * moved
+    def apply(self, w: Vector) -> Vector:
+        stacked, moved, det = self._stack(self.y), self._stack(w), self._determinant
+        along = np.einsum("bcs,bcs->bc", stacked, moved)
+        turned = (2.0 / self.mu * along)[..., None] * stacked + det[..., None] * moved
         turned[..., 0] -= 2.0 * det * moved[..., 0]
-        return turned.reshape(y.shape) / mu
+        return turned.reshape(w.shape)
 
-    def factor(self, y: Vector, mu: Strength, A: Matrices) -> tuple[Vector, np.ndarray]:
-        det, size = self._determinant(mu) / mu, self.cone.size
-        weights = np.repeat(det, size, axis=-1)
+    def factor(self, A: Matrices) -> tuple[Vector, Array]:
+        size = self.cone.size
+        weights = np.repeat(self._determinant, size, axis=-1)
         weights[..., ::size] *= -1.0
         blocks = A.reshape((len(A), self.cone.count, size, A.shape[-1]))
-        along = np.matmul(self._stack(y)[..., None, :], blocks)[..., 0, :]
-        return weights, np.sqrt(2.0 / mu)[..., None] * along
+        scaled = np.sqrt(2.0 / self.mu)[..., None] * self._stack(self.y)
+        return weights, np.matmul(scaled[..., None, :], blocks)[..., 0, :]
 
-    def spectrum(self, mu: Strength) -> tuple[Vector, Basis]:
-        high, low = self._lifted(mu)
+    def spectrum(self) -> tuple[Vector, Basis]:
+        high, low = self._lifts[0]
         across = np.broadcast_to((high * low)[..., None], (*high.shape, self.cone.size - 2))
         values = np.concatenate([(high * high)[..., None], (low * low)[..., None], across], axis=-1)
-        return values.reshape(self.v.shape) / mu, self.cone.derivative(self.v).basis
+        return values.reshape(self.v.shape) / self.mu, self.cone.derivative(self.v).basis
 
-    def _lifted(self, mu: Strength) -> tuple[np.ndarray, np.ndarray]:
-        return lifted(self.t + self.norm, mu), lifted(self.t - self.norm, mu)
+    @cached_property
+    def _lifts(self) -> tuple[Array, Array]:
+        t, _, norm = self.parts
+        return _lifted(np.stack([t + norm, t - norm]), self.mu)
 
-    def _determinant(self, mu: Strength) -> np.ndarray:
-        high, low = self._lifted(mu)
-        return high * low
+    @cached_property
+    def _determinant(self) -> Array:
+        """That of y, over μ."""
+        return np.prod(self._lifts[0], axis=0) / self.mu
 
-    def _stack(self, w: Vector) -> np.ndarray:
+    def _stack(self, w: Vector) -> Array:
         return w.reshape((len(w), self.cone.count, self.cone.size))
 
 
 @dataclass(frozen=True, eq=False)
-class _Matrices(Frame):
-    """Eigenvalues and eigenvectors of semidefinite cones."""
+class _Matrices(Metric):
+    """Semidefinite cones, by eigenvalues and eigenvectors."""
 
     cone: Semidefinite
-    values: np.ndarray
-    Q: np.ndarray
+    parts: tuple[Array, Array]
+    mu: Strength
 
-    def lift(self, mu: Strength) -> Vector:
-        positive = lifted(self.values, mu[..., None])
-        Y = (self.Q * positive[..., None, :]) @ np.swapaxes(self.Q, -1, -2)
-        return svec(Y).reshape((len(Y), self.cone.dim))
+    @cached_property
+    def y(self) -> Vector:
+        return svec(self._Y).reshape((len(self.mu), self.cone.dim))
 
-    def apply(self, y: Vector, mu: Strength, w: Vector) -> Vector:
-        Y, W = self._stack(y), self._stack(w)
-        return svec(Y @ W @ Y).reshape(w.shape) / mu
-
-    def factor(self, y: Vector, mu: Strength, A: Matrices) -> tuple[Vector, np.ndarray]:
-        values, basis = self.spectrum(mu)
-        turned = basis.rotate(np.broadcast_to(A, (len(y), *A.shape[1:])))
-        return np.zeros(y.shape), np.sqrt(values)[..., None] * turned
-
-    def spectrum(self, mu: Strength) -> tuple[Vector, Basis]:
-        y = lifted(self.values, mu[..., None])
-        rows, cols = triangle(self.cone.order)
-        h = (y[..., rows] * y[..., cols]).reshape((len(y), self.cone.dim))
-        return h / mu, CongruenceBasis(self.Q)
-
-    def _stack(self, w: Vector) -> np.ndarray:
+    def apply(self, w: Vector) -> Vector:
         order = self.cone.order
-        return smat(w.reshape((len(w), self.cone.count, order * (order + 1) // 2)), order)
+        W = smat(w.reshape((len(w), self.cone.count, order * (order + 1) // 2)), order)
+        return svec(self._Y @ W @ self._Y).reshape(w.shape) / self.mu
+
+    def factor(self, A: Matrices) -> tuple[Vector, Array]:
+        values, basis = self.spectrum()
+        turned = basis.rotate(np.broadcast_to(A, (len(values), *A.shape[1:])))
+        return np.zeros(values.shape), np.sqrt(values)[..., None] * turned
+
+    def spectrum(self) -> tuple[Vector, Basis]:
+        rows, cols = triangle(self.cone.order)
+        h = self._lifts[..., rows] * self._lifts[..., cols]
+        return h.reshape((len(h), self.cone.dim)) / self.mu, CongruenceBasis(self.parts[1])
+
+    @cached_property
+    def _lifts(self) -> Array:
+        return _lifted(self.parts[0], self.mu[..., None])[0]
+
+    @cached_property
+    def _Y(self) -> Array:
+        Q = self.parts[1]
+        return (Q * self._lifts[..., None, :]) @ np.swapaxes(Q, -1, -2)
 
 
-@final
 @dataclass(frozen=True, eq=False)
-class ProductFrame(Frame):
-    """The frames of the curved and the nonnegative cones of a product, side by side; of zero cones there is none."""
+class _Stacked(Metric):
+    """The metrics of several cones, each on its own rows."""
 
-    parts: list[tuple[Rows, Frame]]
-    dim: int
+    parts: list[tuple[Rows, Metric]]
+    shape: tuple[int, int]
 
-    def lift(self, mu: Strength) -> Vector:
-        """Returns y = f(v)."""
-        return self._gather(len(mu), [(rows, frame.lift(mu)) for rows, frame in self.parts])
+    @cached_property
+    def y(self) -> Vector:
+        return self._gather([part.y for _, part in self.parts])
 
-    def apply(self, y: Vector, mu: Strength, w: Vector) -> Vector:
-        """Returns H w."""
-        return self._gather(len(mu), [(rows, frame.apply(y[:, rows], mu, w[:, rows])) for rows, frame in self.parts])
+    def apply(self, w: Vector) -> Vector:
+        return self._gather([part.apply(w[:, rows]) for rows, part in self.parts])
 
-    def factor(self, y: Vector, mu: Strength, A: Matrices) -> tuple[Vector, Float[np.ndarray, "batch extra n"]]:
-        """Returns weights c and a matrix B with Aᵀ H A = Aᵀ diag(c) A + Bᵀ B."""
-        found = [(rows, *frame.factor(y[:, rows], mu, A[:, rows])) for rows, frame in self.parts]
-        weights = self._gather(len(mu), [(rows, part) for rows, part, _ in found])
-        return weights, np.concatenate([extra for *_, extra in found], axis=1)
+    def factor(self, A: Matrices) -> tuple[Vector, Array]:
+        weights, extra = zip(*(part.factor(A[:, rows]) for rows, part in self.parts), strict=True)
+        return self._gather(weights), np.concatenate(extra, axis=1)
 
-    def spectrum(self, mu: Strength) -> tuple[Vector, Basis]:
-        """Returns the eigenvalues of H, and their basis."""
-        found = [(rows, *frame.spectrum(mu)) for rows, frame in self.parts]
-        values = self._gather(len(mu), [(rows, part) for rows, part, _ in found])
-        if len(found) == 1:
-            return values, found[0][2]
-        every = [np.arange(self.dim)[rows] for rows, *_ in found]
-        return values, ProductBasis(every, [basis for *_, basis in found])
+    def spectrum(self) -> tuple[Vector, Basis]:
+        values, bases = zip(*(part.spectrum() for _, part in self.parts), strict=True)
+        every = [np.arange(self.shape[1])[rows] for rows, _ in self.parts]
+        return self._gather(values), ProductBasis(every, bases)
 
-    def _gather(self, batch: int, parts: list[tuple[Rows, Vector]]) -> Vector:
-        if len(parts) == 1:
-            return parts[0][1]
-        out = np.empty((batch, self.dim))
-        for rows, part in parts:
+    def _gather(self, found: Any) -> Vector:
+        out = np.empty(self.shape)
+        for (rows, _), part in zip(self.parts, found, strict=True):
             out[:, rows] = part
         return out
 
 
-def frame_of(cone: Product, v: Vector) -> ProductFrame:
-    """Decomposes points of the rows of a product of symmetric cones that lie behind those of the zero cone."""
-    parts: list[tuple[Rows, Frame]] = []
-    for one, index in cone.groups:
-        if index[0] >= cone.zero:
-            low, high = int(index[0]) - cone.zero, int(index[-1]) + 1 - cone.zero
-            rows: Rows = slice(low, high) if high - low == len(index) else index - cone.zero
-            parts.append((rows, _frame(one, v[:, rows])))
-    return ProductFrame(parts, v.shape[1])
+@final
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A batch of points v of a product of symmetric cones, decomposed."""
+
+    v: Vector
+    parts: list[tuple[Rows, Cone, tuple[Array, ...]]]
+
+    @classmethod
+    def of(cls, cone: Product, v: Vector) -> Frame:
+        """Decomposes points: of the rows behind those of the zero cone."""
+        parts: list[tuple[Rows, Cone, tuple[Array, ...]]] = []
+        for one, index in cone.groups:
+            if index[0] >= cone.zero:
+                low, high = int(index[0]) - cone.zero, int(index[-1]) + 1 - cone.zero
+                rows: Rows = slice(low, high) if high - low == len(index) else index - cone.zero
+                parts.append((rows, one, _decompose(one, v[:, rows])))
+        return cls(v, parts)
+
+    def at(self, mu: Strength) -> Metric:
+        """Returns the points of the central path."""
+        found = [(rows, _metric(cone, self.v[:, rows], parts, mu)) for rows, cone, parts in self.parts]
+        return found[0][1] if len(found) == 1 else _Stacked(found, (len(self.v), self.v.shape[1]))
 
 
 def is_symmetric(cone: Product) -> bool:
@@ -204,14 +223,28 @@ def is_symmetric(cone: Product) -> bool:
     return not (cone.exponential or cone.power)
 
 
-def _frame(cone: Cone, v: Vector) -> Frame:
+def _decompose(cone: Cone, v: Vector) -> tuple[Array, ...]:
     match cone:
-        case NonNegative():
-            return _Line(v)
-        case SecondOrder(size=1):
-            return _Line(v)
+        case SecondOrder(size=1) | NonNegative():
+            return ()
         case SecondOrder():
-            return _Rays(cone, v, *cone.split(v))
+            return cone.split(v)
         case Semidefinite():
-            return _Matrices(cone, *cone.eigh(v))
+            return cone.eigh(v)
     raise TypeError(f"{type(cone).__name__} is no symmetric cone")
+
+
+def _metric(cone: Cone, v: Vector, parts: tuple[Any, ...], mu: Strength) -> Metric:
+    if not parts:
+        return _Line(v, mu)
+    if isinstance(cone, Semidefinite):
+        return _Matrices(cone, (parts[0], parts[1]), mu)
+    assert isinstance(cone, SecondOrder)
+    return _Rays(cone, v, (parts[0], parts[1], parts[2]), mu)
+
+
+def _lifted(a: Array, mu: Array) -> tuple[Array, Array]:
+    """Returns f(a), the positive root of f² − a f − μ, without cancellation, and √(a² + 4μ); a of ordinary size."""
+    root = np.sqrt(a * a + 4.0 * mu)
+    larger = 0.5 * (np.abs(a) + root)
+    return np.where(a >= 0, larger, mu / larger), root

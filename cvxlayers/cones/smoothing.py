@@ -60,16 +60,16 @@ def _project(cone: Cone, v: Vector, mu: float) -> Vector:
         case Zero():
             return np.zeros(v.shape)
         case NonNegative():
-            return lifted(v, mu)
+            return _lifted(v, mu)
         case SecondOrder():
             t, z, norm = cone.split(v)
-            high, low = lifted(t + norm, mu), lifted(t - norm, mu)
+            high, low = _lifted(t + norm, mu), _lifted(t - norm, mu)
             # (f(t + ‖z‖) − f(t − ‖z‖)) / 2‖z‖, the slope of f between the two, needs no division by ‖z‖.
             tail = _slope(t + norm, t - norm, mu)[..., None] * z
             return np.concatenate([0.5 * (high + low)[..., None], tail], axis=-1).reshape(v.shape)
         case Semidefinite():
             eigenvalues, Q = cone.eigh(v)
-            return svec((Q * lifted(eigenvalues, mu)[..., None, :]) @ np.swapaxes(Q, -1, -2)).reshape(v.shape)
+            return svec((Q * _lifted(eigenvalues, mu)[..., None, :]) @ np.swapaxes(Q, -1, -2)).reshape(v.shape)
         case _:
             return _proximal(cone, v, mu)[0].reshape(v.shape)
 
@@ -108,7 +108,7 @@ def _proximal(cone: Cone, v: Vector, mu: float) -> tuple[np.ndarray, np.ndarray]
     return proximal_point(power_barrier(alphas.reshape(-1)), start, points, mu, (1.0, 1.0, 0.0))
 
 
-def lifted(a: np.ndarray, mu: float) -> np.ndarray:
+def _lifted(a: np.ndarray, mu: float) -> np.ndarray:
     """Returns f(a) = (a + √(a² + 4μ)) / 2, the positive root of f² − a f − μ, without cancellation."""
     larger = 0.5 * (np.abs(a) + np.hypot(a, 2.0 * np.sqrt(mu)))
     return np.where(a >= 0, larger, mu / larger)
@@ -117,4 +117,4 @@ def lifted(a: np.ndarray, mu: float) -> np.ndarray:
 def _slope(a: np.ndarray, b: np.ndarray, mu: float) -> np.ndarray:
     """Returns (f(a) − f(b)) / (a − b), and f'(a) where they are equal: f(a) + f(b) over √(a²+4μ) + √(b²+4μ)."""
     size = np.hypot(a, 2.0 * np.sqrt(mu)) + np.hypot(b, 2.0 * np.sqrt(mu))
-    return (lifted(a, mu) + lifted(b, mu)) / size
+    return (_lifted(a, mu) + _lifted(b, mu)) / size

@@ -5,7 +5,10 @@ from __future__ import annotations
 from enum import Enum
 
 from cvxlayers.derivative.arrow import factorise_arrow
+from cvxlayers.coordinates import find_coordinates, require_coordinates
 from cvxlayers.derivative.banded import factorise_banded
+from cvxlayers.derivative.condensed import factorise_condensed
+from cvxlayers.derivative.coordinates import factorise_coordinates
 from cvxlayers.derivative.dense import factorise_dense
 from cvxlayers.derivative.isotropic import factorise_isotropic
 from cvxlayers.derivative.sparse import factorise_sparse
@@ -17,6 +20,8 @@ from cvxlayers.separable import require, separate
 
 # Below the first order LAPACK on the whole matrix beats any sparse code; above the second its memory does not.
 _ALWAYS_DENSE, _NEVER_DENSE, _DENSE_FILL = 120, 2000, 0.15
+# Variables are so many times fewer than rows where these are eliminated first.
+_FEWER = 1.5
 
 
 class Method(Enum):
@@ -27,11 +32,13 @@ class Method(Enum):
     SPARSE = "sparse"
     ARROW = "arrow"
     ISOTROPIC = "isotropic"
+    COORDINATES = "coordinates"
+    CONDENSED = "condensed"
 
     @property
     def is_structured(self) -> bool:
         """Whether it uses more of the structure than its sparsity, and takes a whole batch at once."""
-        return self in (Method.ARROW, Method.ISOTROPIC)
+        return self in (Method.ARROW, Method.ISOTROPIC, Method.COORDINATES, Method.CONDENSED)
 
 
 def choose_method(structure: Structure, recognise: bool = False) -> Method:
@@ -45,13 +52,22 @@ def choose_method(structure: Structure, recognise: bool = False) -> Method:
         return Method.ISOTROPIC
     if recognise and separate(structure) is not None:
         return Method.ARROW
+    if recognise and find_coordinates(structure) is not None:
+        return Method.COORDINATES
     order = structure.n + structure.m
     if narrow_band(structure) is not None:
         return Method.BANDED
     if order <= _ALWAYS_DENSE:
         return Method.DENSE
     fill = stored(structure) / order**2
+    if recognise and _condenses(structure, fill):
+        return Method.CONDENSED
     return Method.DENSE if order <= _NEVER_DENSE and fill >= _DENSE_FILL else Method.SPARSE
+
+
+def _condenses(structure: Structure, fill: float) -> bool:
+    """Whether curved cones have so many more rows than there are variables that their directions go first."""
+    return fill >= _DENSE_FILL and structure.n <= _ALWAYS_DENSE and _FEWER * structure.n <= structure.m
 
 
 def factorise(system: System, method: Method, threads: int) -> Factorisation:
@@ -65,6 +81,10 @@ def factorise(system: System, method: Method, threads: int) -> Factorisation:
 
         if method is Method.ARROW:
             return factorise_arrow(system, require(structure), whole)
+        if method is Method.COORDINATES:
+            return factorise_coordinates(system, require_coordinates(structure), whole)
+        if method is Method.CONDENSED:
+            return factorise_condensed(system, whole)
         return factorise_isotropic(system, require_isotropic(structure), whole)
     if method is Method.DENSE:
         return factorise_dense(system, threads)

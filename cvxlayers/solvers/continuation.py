@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.cones import Product
-from cvxlayers.cones.frame import ProductFrame, frame_of, is_symmetric
+from cvxlayers.cones.frame import Frame, Metric, is_symmetric
 from cvxlayers.coordinates import find_coordinates
 from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors, largest
 from cvxlayers.solvers.items import unsolved
@@ -132,7 +132,7 @@ class _Point:
         v: y − s of the conic rows.
         mu: the barrier parameter of the point of the path that is aimed at.
         frame: v, decomposed.
-        y: y of the conic rows.
+        metric: the point of the path at v.
         residual: the residual map.
         merit: its size.
     """
@@ -141,8 +141,8 @@ class _Point:
     equal: Vectors
     v: Vectors
     mu: Strength
-    frame: ProductFrame
-    y: Vectors
+    frame: Frame
+    metric: Metric
     residual: Residual
     merit: Float[np.ndarray, " batch"]
 
@@ -157,7 +157,7 @@ class _Point:
 
     def write(self, solution: Solution, items: Index, chosen: Index) -> None:
         """Writes some of the points to their items of a solution."""
-        y = self.y[chosen]
+        y = self.metric.y[chosen]
         solution.x[items] = self.x[chosen]
         solution.y[items] = np.concatenate([self.equal[chosen], y], axis=1)
         solution.s[items] = np.concatenate([np.zeros((len(chosen), self.equal.shape[1])), y - self.v[chosen]], axis=1)
@@ -177,19 +177,20 @@ def _begin(step: Step, structure: Structure, batch: int) -> _Point:
 
 
 def _point(
-    step: Step, cone: Product, x: Vectors, equal: Vectors, v: Vectors, mu: Strength, frame: ProductFrame | None = None
+    step: Step, cone: Product, x: Vectors, equal: Vectors, v: Vectors, mu: Strength, frame: Frame | None = None
 ) -> _Point:
-    frame = frame_of(cone, v) if frame is None else frame
-    y = frame.lift(mu)
+    frame = Frame.of(cone, v) if frame is None else frame
+    metric = frame.at(mu)
+    y = metric.y
     residual = step.residual(x, equal, y, y - v)
     merit = np.maximum(largest(residual.dual), np.maximum(largest(residual.equal), largest(residual.conic)))
-    return _Point(x, equal, v, mu, frame, y, residual, np.where(np.isfinite(merit), merit, np.inf))
+    return _Point(x, equal, v, mu, frame, metric, residual, np.where(np.isfinite(merit), merit, np.inf))
 
 
 def _advance(step: Step, cone: Product, point: _Point) -> tuple[_Point, Bool[np.ndarray, " batch"]]:
     """Returns where the longest of some steps leads that lowers the residual, and for which items there is one."""
     start = point.x, point.equal, point.v
-    way = step.direction(point.frame, point.mu, point.y, point.residual)
+    way = step.direction(point.metric, point.residual)
     trial = _point(step, cone, *(part + move for part, move in zip(start, way, strict=True)), point.mu)
     moved = trial.merit < 0.9 * point.merit
     if moved.all():

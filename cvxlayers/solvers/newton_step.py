@@ -19,11 +19,10 @@ from typing import final
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.cones.frame import ProductFrame
+from cvxlayers.cones.frame import Metric
 from cvxlayers.coordinates import Coordinates
 from cvxlayers.program import ConeProgram, Vectors
 
-Strength = Float[np.ndarray, "batch 1"]
 Index = Int[np.ndarray, " _count"]
 
 
@@ -45,7 +44,7 @@ class Step(ABC):
 
     @abstractmethod
     def direction(
-        self, frame: ProductFrame, mu: Strength, y: Vectors, residual: Residual
+        self, metric: Metric, residual: Residual
     ) -> tuple[Vectors, Vectors, Vectors]:
         """Returns (dx, dy of the equalities, dv of the conic rows)."""
 
@@ -83,17 +82,17 @@ class DenseStep(Step):
         return Residual(dual, _dot(self.E, x) - self.b[:, :zero], _dot(self.A, x) + s - self.b[:, zero:])
 
     def direction(
-        self, frame: ProductFrame, mu: Strength, y: Vectors, residual: Residual
+        self, metric: Metric, residual: Residual
     ) -> tuple[Vectors, Vectors, Vectors]:
         """Solves the condensed systems."""
         n, zero = self.A.shape[2], self.E.shape[1]
-        weights, extra = frame.factor(y, mu, self.A)
+        weights, extra = metric.factor(self.A)
         At = self.A.swapaxes(1, 2)
         M = np.matmul(At, self.A * weights[..., None])
         M += np.matmul(extra.swapaxes(1, 2), extra)
         if self.curved:
             M += self.P
-        rhs = -residual.dual - _dot(At, frame.apply(y, mu, residual.conic))
+        rhs = -residual.dual - _dot(At, metric.apply(residual.conic))
         if zero:
             K = np.zeros((len(M), n + zero, n + zero))
             K[:, :n, :n], K[:, n:, :n], K[:, :n, n:] = M, self.E, self.E.swapaxes(1, 2)
@@ -101,7 +100,7 @@ class DenseStep(Step):
         u = np.linalg.solve(M, rhs[..., None])[..., 0]
         dx = np.ascontiguousarray(u[:, :n])
         moved = _dot(self.A, dx) + residual.conic
-        return dx, u[:, n:], frame.apply(y, mu, moved) + moved
+        return dx, u[:, n:], metric.apply(moved) + moved
 
     def item(self, index: Index) -> DenseStep:
         """Returns the steps of some items."""
@@ -141,10 +140,10 @@ class CoordinateStep(Step):
         return Residual(dual, primal[:, :zero], primal[:, zero:] + s)
 
     def direction(
-        self, frame: ProductFrame, mu: Strength, y: Vectors, residual: Residual
+        self, metric: Metric, residual: Residual
     ) -> tuple[Vectors, Vectors, Vectors]:
         """Solves the small systems of ν in the eigenbasis of H."""
-        h, basis = frame.spectrum(mu)
+        h, basis = metric.spectrum()
         share = 1.0 / (self.rho + h)
         force = np.zeros(h.shape)
         force[:, self.form.rows] = -residual.dual / self.a

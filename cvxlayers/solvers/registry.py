@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from cvxlayers.coordinates import find_coordinates
 from cvxlayers.errors import OptionError, did_you_mean
 from cvxlayers.kkt import factor_flops, narrow_band
 from cvxlayers.program import Structure
@@ -30,6 +31,8 @@ SOLVERS: dict[str, Solver] = {
 
 # Up to so many variables a dense active-set method beats every interior-point method, and the dense ones.
 _TINY, _SMALL = 50, 150
+# From so many coordinates of cones, or variables and this share of the entries of A, dense algebra of a batch is faster.
+_COORDINATES, _VARIABLES, _DENSE = 28, 20, 0.3
 # Orders between which the work of a sparse factorisation decides, and how many operations are many.
 _SPARSE, _HUGE, _HEAVY = 500, 30_000, 5e6
 
@@ -114,10 +117,12 @@ def _table(structure: Structure, P_values: Float[np.ndarray, "... nnz"] | None) 
     Clarabel, which takes every cone and certifies what it cannot solve.
     """
     direct, daqp, piqp, clarabel, scs = (SOLVERS[name] for name in ("DIRECT", "DAQP", "PIQP", "CLARABEL", "SCS"))
+    continuation = SOLVERS["CONTINUATION"]
     if direct.refusal(structure) is None:
         return [direct, clarabel]
     if not structure.cone.polyhedral:
-        return [clarabel, scs]
+        dense = continuation.refusal(structure) is None and _is_dense(structure)
+        return [continuation, clarabel, scs] if dense else [clarabel, scs]
     small = structure.n <= _TINY or (structure.n <= _SMALL and prefers_dense(structure))
     if small and daqp.refusal(structure) is None and _may_be_definite(structure, P_values):
         return [daqp, piqp, clarabel]
@@ -134,6 +139,14 @@ def _fills_in(structure: Structure) -> bool:
     """Whether a sparse factorisation takes so many operations that PIQP's, column by column, is not the fastest."""
     order = structure.n + structure.m
     return _SPARSE < order < _HUGE and narrow_band(structure) is None and factor_flops(structure) > _HEAVY
+
+
+def _is_dense(structure: Structure) -> bool:
+    """Whether the Newton systems of a program over curved cones are dense, or reduce to few of many coordinates."""
+    if find_coordinates(structure) is not None:
+        return structure.m >= _COORDINATES
+    many = structure.n >= _VARIABLES and structure.n <= structure.m
+    return many and structure.A.nnz >= _DENSE * structure.n * structure.m
 
 
 def _may_be_definite(structure: Structure, P_values: Float[np.ndarray, "... nnz"] | None) -> bool:

@@ -1,0 +1,126 @@
+"""Factorisations of systems whose variables are coordinates of cones: one small system for each item.
+
+With w = A x on the conic rows and ω = Uᵀw, the system K [x; z] = [f; g] is, with multipliers ν of G w = h,
+
+    ρ ω + r z + G̃ᵀ ν = φ,    r ω + (d − 1) z = g,    G̃ ω = h,    G̃ = G U,    φ = Uᵀ f/a.
+
+Where σ = ρ(1 − d) + d is not small, ω = ((1 − d)(φ − G̃ᵀν) + r g) / σ; the other directions, along which a cone lets x
+move freely, are kept beside ν.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from cvxlayers.coordinates import Coordinates
+from cvxlayers.derivative.grouped import GroupedFactorisation, Part, factorise_groups
+from cvxlayers.derivative.small import SmallFactors
+from cvxlayers.derivative.system import Factorise, System
+from cvxlayers.program import Vectors
+
+# Directions whose σ is smaller are kept.
+_SMALL = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class _Free(Part):
+    """The systems of the kept directions and ν.
+
+    Attributes:
+        system: the systems.
+        form: where the variables stand.
+        a: the coefficient of each variable in its conic row.
+        holds: for which items ρ has one value in each cone.
+        rho: ρ.
+        G: G U.
+        sigma: σ.
+        kept: the kept directions.
+        free: the others, as a mask.
+        factors: of the small systems.
+    """
+
+    system: System
+    form: Coordinates
+    a: Vectors
+    holds: Bool[np.ndarray, " leading"]
+    rho: Vectors
+    G: Float[np.ndarray, "batch few conic"]
+    sigma: Vectors
+    kept: Int[np.ndarray, "batch kept"]
+    free: Bool[np.ndarray, "batch conic"]
+    factors: SmallFactors
+
+    @property
+    def condition(self) -> Float[np.ndarray, " batch"]:
+        """The ratio of the pivots."""
+        return np.where(self.factors.sound & self.holds, self.factors.condition, np.inf)
+
+    def solve(self, rhs: Vectors, items: Int[np.ndarray, " count"]) -> Vectors:
+        """Solves for the kept directions and ν, and then for the others."""
+        form, zero, count = self.form, self.form.zero, self.kept.shape[1]
+        basis, d = self.system.derivative.basis.item(items), self.system.derivative.eigenvalues[items, zero:]
+        first, equal, g = np.split(rhs, np.cumsum([rhs.shape[1] - d.shape[1] - zero, zero]), axis=1)
+        a, rho = (_items(part, items) for part in (self.a, self.rho))
+        G, sigma, kept, free = self.G[items], self.sigma[items], self.kept[items], self.free[items]
+        r, rest = np.sqrt(d), np.where(free, 1.0, 1.0 - d)
+        force = np.zeros((len(items), zero + d.shape[1]))
+        force[:, zero + form.rows] = first / a
+        phi = basis.rotate(force[..., None])[:, zero:, 0]
+        base = np.where(free, ((1.0 - d) * phi + r * g) / sigma, 0.0)
+        known = -np.matmul(G, base[..., None])[..., 0]
+        known[:, :zero] += equal
+        u = self.factors.solve(np.concatenate([np.take_along_axis(phi + r * g / rest, kept, axis=1), known], axis=1), items)
+        force = np.matmul(np.ascontiguousarray(u[:, None, count:]), G)[:, 0]
+        omega = base - np.where(free, (1.0 - d) * force / sigma, 0.0)
+        np.put_along_axis(omega, kept, u[:, :count], axis=1)
+        z = np.where(free, (r * (phi - force) - rho * g) / sigma, (r * omega - g) / rest)
+        full = np.concatenate([np.zeros((len(items), zero)), omega], axis=1)
+        w = basis.unrotate(full[..., None])[:, zero:, 0]
+        return np.concatenate([w[:, form.rows] / a, u[:, count : count + zero], z], axis=1)
+
+
+def factorise_coordinates(system: System, form: Coordinates, factorise: Factorise) -> GroupedFactorisation:
+    """Factorises a batch of systems of programs over the coordinates of cones.
+
+    Args:
+        system: the systems.
+        form: where the variables stand.
+        factorise: how systems are factorised that are nearly singular, or whose costs weigh a cone's rows differently.
+    """
+    a = form.coefficients(system.program)
+    with np.errstate(all="ignore"):
+        rho, holds = form.curvature(system.program, a)
+    d = system.derivative.eigenvalues[:, form.zero :]
+    kept = np.zeros(system.derivative.eigenvalues.shape, dtype=bool)
+    kept[:, form.zero :] = rho * (1.0 - d) + d < _SMALL
+    return factorise_groups(system, kept, partial(_factorise, form), factorise)
+
+
+def _factorise(form: Coordinates, system: System, kept: Int[np.ndarray, "batch kept"]) -> _Free:
+    program, zero, kept = system.program, form.zero, kept - form.zero
+    a = form.coefficients(program)
+    with np.errstate(all="ignore"):
+        rho, holds = form.curvature(program, a)
+    d = system.derivative.eigenvalues[:, zero:]
+    sigma, free = rho * (1.0 - d) + d, np.ones(d.shape, dtype=bool)
+    np.put_along_axis(free, kept, False, axis=1)
+    columns = np.zeros((len(d), zero + d.shape[1], form.few))
+    columns[:, zero:] = form.constraints(program, a).swapaxes(1, 2)
+    G = np.ascontiguousarray(system.derivative.basis.rotate(columns)[:, zero:].swapaxes(1, 2))
+    count = kept.shape[1]
+    K = np.zeros((len(d), count + form.few, count + form.few))
+    weights = np.where(free, (1.0 - d) / np.where(free, sigma, 1.0), 0.0)
+    K[:, count:, count:] = -np.matmul(G * weights[:, None], G.swapaxes(1, 2))
+    K[:, count:, :count] = np.take_along_axis(G, kept[:, None], axis=2)
+    K[:, :count, count:] = K[:, count:, :count].swapaxes(1, 2)
+    own, diagonal = np.take_along_axis(d, kept, axis=1), np.arange(count)
+    K[:, diagonal, diagonal] = np.take_along_axis(sigma, kept, axis=1) / (1.0 - own)
+    return _Free(system, form, a, holds, rho, G, np.where(free, sigma, 1.0), kept, free, SmallFactors.of(K))
+
+
+def _items(part: Vectors, index: Int[np.ndarray, " count"]) -> Vectors:
+    return part if len(part) == 1 else part[index]
