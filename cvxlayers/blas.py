@@ -26,13 +26,13 @@ _limit = _Limit()
 
 
 @contextmanager
-def one_thread_each(batch: int) -> Iterator[None]:
-    """Holds BLAS at one thread for as long as any call is inside; a single item may use all there are.
+def one_thread_each(batch: int, small: bool = False) -> Iterator[None]:
+    """Holds BLAS at one thread for as long as any call is inside; a single item may use all there are, if not small.
 
     Its own threads would compete with the pool's, and on matrices of a hundred rows cost more than they share. OpenBLAS
     heeds the thread that first set its number of threads, as a rule the main one: in others this may change nothing.
     """
-    if batch <= 1:
+    if batch <= 1 and not small:
         yield
         return
     with _limit.lock:

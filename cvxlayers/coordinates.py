@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.program import ConeProgram, Structure, Values, Vectors
+from cvxlayers.program import ConeProgram, Structure, Vectors
 
 Index = Int[np.ndarray, " _count"]
 

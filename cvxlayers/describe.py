@@ -18,6 +18,8 @@ _METHODS = {
     Method.BANDED: "banded factorisation of the KKT system (LAPACK)",
     Method.ARROW: "arrow factorisation: elimination of all but the few rows that couple the variables",
     Method.ISOTROPIC: "isotropic: in the eigenbasis of the projection on the cone, where the KKT system is diagonal",
+    Method.COORDINATES: "few constraints on the coordinates of cones, in the eigenbasis of the projection on them",
+    Method.CONDENSED: "dense factorisation of what the cones' directions leave of the KKT system (LAPACK)",
     Method.SPARSE: "sparse factorisation of the KKT system (QDLDL)",
 }
 # What programs are that have a solver of their own.

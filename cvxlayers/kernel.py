@@ -79,6 +79,11 @@ class Kernel:
         return None if self.reduction is None else self.reduction.redundant
 
     @property
+    def is_small(self) -> bool:
+        """Whether an item is many products of small matrices, which threads of BLAS only delay."""
+        return self.method in (Method.CONDENSED, Method.COORDINATES)
+
+    @property
     def free_microseconds(self) -> float:
         """About how long the factorisation of one item's system leaves the interpreter to other threads."""
         if self.method.is_structured or self.method is Method.BANDED:

@@ -96,7 +96,7 @@ class Layer:
             SolverError: if items are not solved and `options.on_failure` is "raise".
         """
         theta, batch_shape = self.compiled.parameters.flatten(values)
-        with one_thread_each(theta.batch):
+        with one_thread_each(theta.batch, self.kernel.is_small):
             return self._forward(values, theta, batch_shape, options, warm_start, outputs)
 
     def _forward(
@@ -286,7 +286,7 @@ class Layer:
             lin = self._local(program, point, reduced, forward)
             return differentiate(lin, solved[piece], [array[piece] for array in arrays])
 
-        with one_thread_each(len(solved)):
+        with one_thread_each(len(solved), self.kernel.is_small):
             infos = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)
         info = DerivativeInfo(
             *(np.concatenate([getattr(i, column.name) for i in infos]) for column in fields(DerivativeInfo))

@@ -33,10 +33,10 @@ Array = Float[np.ndarray, "..."]
 class Metric(ABC):
     """The points of the central path at v, and the metric H there."""
 
-    @property
+    @cached_property
     @abstractmethod
     def y(self) -> Vector:
-        """y = f(v)."""
+        """Y = f(v)."""
 
     @abstractmethod
     def apply(self, w: Vector) -> Vector:
@@ -146,7 +146,7 @@ class _Matrices(Metric):
     def factor(self, A: Matrices) -> tuple[Vector, Array]:
         values, basis = self.spectrum()
         turned = basis.rotate(np.broadcast_to(A, (len(values), *A.shape[1:])))
-        return np.zeros(values.shape), np.sqrt(values)[..., None] * turned
+        return np.zeros(values.shape), np.sqrt(values)[..., None] * np.ascontiguousarray(turned)
 
     def spectrum(self) -> tuple[Vector, Basis]:
         rows, cols = triangle(self.cone.order)

@@ -73,7 +73,9 @@ class _Free(Part):
         base = np.where(free, ((1.0 - d) * phi + r * g) / sigma, 0.0)
         known = -np.matmul(G, base[..., None])[..., 0]
         known[:, :zero] += equal
-        u = self.factors.solve(np.concatenate([np.take_along_axis(phi + r * g / rest, kept, axis=1), known], axis=1), items)
+        u = self.factors.solve(
+            np.concatenate([np.take_along_axis(phi + r * g / rest, kept, axis=1), known], axis=1), items
+        )
         force = np.matmul(np.ascontiguousarray(u[:, None, count:]), G)[:, 0]
         omega = base - np.where(free, (1.0 - d) * force / sigma, 0.0)
         np.put_along_axis(omega, kept, u[:, :count], axis=1)
@@ -93,7 +95,7 @@ def factorise_coordinates(system: System, form: Coordinates, factorise: Factoris
     """
     a = form.coefficients(system.program)
     with np.errstate(all="ignore"):
-        rho, holds = form.curvature(system.program, a)
+        rho, _ = form.curvature(system.program, a)
     d = system.derivative.eigenvalues[:, form.zero :]
     kept = np.zeros(system.derivative.eigenvalues.shape, dtype=bool)
     kept[:, form.zero :] = rho * (1.0 - d) + d < _SMALL

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-from cvxlayers.derivative.arrow import factorise_arrow
 from cvxlayers.coordinates import find_coordinates, require_coordinates
+from cvxlayers.derivative.arrow import factorise_arrow
 from cvxlayers.derivative.banded import factorise_banded
 from cvxlayers.derivative.condensed import factorise_condensed
 from cvxlayers.derivative.coordinates import factorise_coordinates

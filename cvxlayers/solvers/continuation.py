@@ -10,14 +10,15 @@ Qi, Sun, Zhou, "A new look at smoothing Newton methods for nonlinear complementa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cvxlayers.blas import one_thread_each
 from cvxlayers.cones import Product
 from cvxlayers.cones.frame import Frame, Metric, is_symmetric
 from cvxlayers.coordinates import find_coordinates
@@ -30,10 +31,13 @@ Strength = Float[np.ndarray, "batch 1"]
 Index = Int[np.ndarray, " _count"]
 
 _SHORTER = (0.5, 0.25, 0.0625, 0.015625)
-# Residuals and barrier parameters below the first are rounding; none is aimed at below the second.
-_FINEST, _LOWEST = 1e-13, 1e-15
 # The next barrier parameter is this share of the residual, but neither larger than the last nor much smaller.
 _SHARE, _STEEPEST = 0.07, 1e-4
+# Where no step is found, it rises by this factor.
+_BACK = 30.0
+# The path is followed to this part of the tolerance, the points on it are so many times rougher, and never finer than
+# rounding; what ends early with a residual below the last may still be of use.
+_GAP, _RESIDUAL, _FINEST, _ROUGH = 0.01, 10.0, 1e-14, 1e-6
 _LIMIT = 40
 # Up to this order of the systems, and this many coordinates, dense algebra of a batch beats sparse algebra of items.
 _ORDER, _COORDINATES = 200, 2000
@@ -74,18 +78,24 @@ class Continuation(Solver):
 
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Follows the central paths of all items."""
+        with one_thread_each(program.batch, small=True):
+            return self._solve(program, options)
+
+    def _solve(self, program: ConeProgram, options: Options) -> Solution:
         structure, solution = program.structure, unsolved(program.structure, program.batch)
         unit, form = _Units.of(program), find_coordinates(structure)
         step = DenseStep.of(unit.program) if form is None else CoordinateStep.of(unit.program, form)
         point, items = _begin(step, structure, program.batch), np.arange(program.batch)
         limit = _LIMIT if options.max_iters is None else options.max_iters
         deadline = np.inf if options.time_limit is None else monotonic() + options.time_limit
+        target = max(_GAP * options.eps, _FINEST)
         for iteration in range(1, limit + 1):
             point, moved = _advance(step, structure.cone, point)
             solution.iterations[items] = iteration
-            status = np.where(point.arrived(options.eps), Status.SOLVED, np.where(moved | (iteration < 3), -1, Status.NUMERICAL_ERROR))
+            status = np.where(point.arrived(target), Status.SOLVED, -1)
             if iteration == limit or monotonic() > deadline:
-                status[status < 0] = Status.ITERATION_LIMIT if iteration == limit else Status.TIME_LIMIT
+                why = Status.ITERATION_LIMIT if iteration == limit else Status.TIME_LIMIT
+                status[status < 0] = np.where(point.merit <= _ROUGH, Status.INACCURATE, why)[status < 0]
             ended, left = np.flatnonzero(status >= 0), np.flatnonzero(status < 0)
             if len(ended):
                 point.write(solution, items[ended], ended)
@@ -93,7 +103,7 @@ class Continuation(Solver):
                 items, step = items[left], step.item(left)
             if not len(items):
                 break
-            point = _aimed(step, structure.cone, point, left)
+            point = _aimed(step, structure.cone, point, left, point.lower(moved, target))
         return unit.restore(solution)
 
 
@@ -112,9 +122,7 @@ class _Units:
         return cls(replace(program, P=P, q=program.q / price, b=program.b / length), length, price)
 
     def restore(self, solution: Solution) -> Solution:
-        return replace(
-            solution, x=solution.x * self.length, s=solution.s * self.length, y=solution.y * self.price
-        )
+        return replace(solution, x=solution.x * self.length, s=solution.s * self.length, y=solution.y * self.price)
 
 
 def _power(sizes: Float[np.ndarray, " leading"]) -> Float[np.ndarray, " leading"]:
@@ -146,14 +154,14 @@ class _Point:
     residual: Residual
     merit: Float[np.ndarray, " batch"]
 
-    def arrived(self, eps: float) -> Bool[np.ndarray, " batch"]:
-        """Returns which are as near to a solution as they have to be."""
-        return (self.merit <= max(0.1 * eps, _FINEST)) & (self.mu[:, 0] <= max(0.01 * eps, _FINEST))
+    def arrived(self, target: float) -> Bool[np.ndarray, " batch"]:
+        """Returns which are as near to the point of the path as they have to be, and that to a solution."""
+        return (self.merit <= _RESIDUAL * target) & (self.mu[:, 0] <= target)
 
-    def lower(self) -> Strength:
-        """Returns the barrier parameters to aim at next."""
+    def lower(self, moved: Bool[np.ndarray, " batch"], target: float) -> Strength:
+        """Returns the barrier parameters to aim at next: higher ones where no step has been found."""
         fall = np.clip(_SHARE * self.merit / self.mu[:, 0], _STEEPEST, 1.0)
-        return np.maximum(self.mu * fall[:, None], _LOWEST)
+        return np.maximum(self.mu * np.where(moved, fall, _BACK)[:, None], target)
 
     def write(self, solution: Solution, items: Index, chosen: Index) -> None:
         """Writes some of the points to their items of a solution."""
@@ -163,11 +171,11 @@ class _Point:
         solution.s[items] = np.concatenate([np.zeros((len(chosen), self.equal.shape[1])), y - self.v[chosen]], axis=1)
 
 
-def _aimed(step: Step, cone: Product, point: _Point, left: Index) -> _Point:
+def _aimed(step: Step, cone: Product, point: _Point, left: Index, mu: Strength) -> _Point:
     """Returns the points of some items, aimed at the next point of the path."""
     if len(left) == len(point.x):
-        return _point(step, cone, point.x, point.equal, point.v, point.lower(), point.frame)
-    return _point(step, cone, point.x[left], point.equal[left], point.v[left], point.lower()[left])
+        return _point(step, cone, point.x, point.equal, point.v, mu, point.frame)
+    return _point(step, cone, point.x[left], point.equal[left], point.v[left], mu[left])
 
 
 def _begin(step: Step, structure: Structure, batch: int) -> _Point:
@@ -191,7 +199,7 @@ def _advance(step: Step, cone: Product, point: _Point) -> tuple[_Point, Bool[np.
     """Returns where the longest of some steps leads that lowers the residual, and for which items there is one."""
     start = point.x, point.equal, point.v
     way = step.direction(point.metric, point.residual)
-    trial = _point(step, cone, *(part + move for part, move in zip(start, way, strict=True)), point.mu)
+    trial = _point(step, cone, *_moved(start, way, 1.0), point.mu)
     moved = trial.merit < 0.9 * point.merit
     if moved.all():
         return trial, moved
@@ -200,9 +208,15 @@ def _advance(step: Step, cone: Product, point: _Point) -> tuple[_Point, Bool[np.
         items = np.flatnonzero(share == 0.0)
         if not len(items):
             break
-        near = (part[items] + shorter * move[items] for part, move in zip(start, way, strict=True))
+        near = _moved([part[items] for part in start], [part[items] for part in way], shorter)
         trial = _point(step.item(items), cone, *near, point.mu[items])
         share[items[trial.merit < (1.0 - 0.1 * shorter) * point.merit[items]]] = shorter
-    stay = share[:, None] == 0.0
-    ends = (np.where(stay, part, part + share[:, None] * move) for part, move in zip(start, way, strict=True))
-    return _point(step, cone, *ends, point.mu), share > 0.0
+    return _point(step, cone, *_moved(start, way, share[:, None]), point.mu), share > 0.0
+
+
+def _moved(start: Sequence[Vectors], way: Sequence[Vectors], share: Any) -> tuple[Vectors, Vectors, Vectors]:
+    """Returns where a share of a way leads; a way that is not finite leads nowhere."""
+    x, equal, v = (
+        part + share * np.nan_to_num(move, posinf=0.0, neginf=0.0) for part, move in zip(start, way, strict=True)
+    )
+    return x, equal, v

@@ -25,6 +25,9 @@ from cvxlayers.program import ConeProgram, Vectors
 
 Index = Int[np.ndarray, " _count"]
 
+# Relative to the largest entry of a diagonal.
+_SHIFT = 1e-15
+
 
 @dataclass(frozen=True, eq=False)
 class Residual:
@@ -43,9 +46,7 @@ class Step(ABC):
         """Returns the residual map at x, with y of the equalities, and y, s of the conic rows."""
 
     @abstractmethod
-    def direction(
-        self, metric: Metric, residual: Residual
-    ) -> tuple[Vectors, Vectors, Vectors]:
+    def direction(self, metric: Metric, residual: Residual) -> tuple[Vectors, Vectors, Vectors]:
         """Returns (dx, dy of the equalities, dv of the conic rows)."""
 
     @abstractmethod
@@ -68,7 +69,8 @@ class DenseStep(Step):
     def of(cls, program: ConeProgram) -> DenseStep:
         """Returns the steps of a batch of programs."""
         structure = program.structure
-        A, zero = structure.A.dense(program.A), structure.cone.zero
+        # In one memory order, whatever the batch: it decides how products are rounded.
+        A, zero = np.ascontiguousarray(structure.A.dense(program.A)), structure.cone.zero
         return cls(structure.P.dense(program.P), program.q, A[:, :zero], A[:, zero:], program.b)
 
     def residual(self, x: Vectors, equal: Vectors, y: Vectors, s: Vectors) -> Residual:
@@ -81,9 +83,7 @@ class DenseStep(Step):
             dual = dual + _dot(self.E.swapaxes(1, 2), equal)
         return Residual(dual, _dot(self.E, x) - self.b[:, :zero], _dot(self.A, x) + s - self.b[:, zero:])
 
-    def direction(
-        self, metric: Metric, residual: Residual
-    ) -> tuple[Vectors, Vectors, Vectors]:
+    def direction(self, metric: Metric, residual: Residual) -> tuple[Vectors, Vectors, Vectors]:
         """Solves the condensed systems."""
         n, zero = self.A.shape[2], self.E.shape[1]
         weights, extra = metric.factor(self.A)
@@ -97,7 +97,7 @@ class DenseStep(Step):
             K = np.zeros((len(M), n + zero, n + zero))
             K[:, :n, :n], K[:, n:, :n], K[:, :n, n:] = M, self.E, self.E.swapaxes(1, 2)
             M, rhs = K, np.concatenate([rhs, -residual.equal], axis=1)
-        u = np.linalg.solve(M, rhs[..., None])[..., 0]
+        u = _solve(M, rhs, n)
         dx = np.ascontiguousarray(u[:, :n])
         moved = _dot(self.A, dx) + residual.conic
         return dx, u[:, n:], metric.apply(moved) + moved
@@ -139,24 +139,27 @@ class CoordinateStep(Step):
         primal = A.matvec(program.A, x) - program.b
         return Residual(dual, primal[:, :zero], primal[:, zero:] + s)
 
-    def direction(
-        self, metric: Metric, residual: Residual
-    ) -> tuple[Vectors, Vectors, Vectors]:
+    def direction(self, metric: Metric, residual: Residual) -> tuple[Vectors, Vectors, Vectors]:
         """Solves the small systems of ν in the eigenbasis of H."""
         h, basis = metric.spectrum()
         share = 1.0 / (self.rho + h)
         force = np.zeros(h.shape)
         force[:, self.form.rows] = -residual.dual / self.a
         columns = np.concatenate(
-            [np.broadcast_to(self.G.swapaxes(1, 2), (len(h), h.shape[1], self.form.few)),
-             force[..., None], residual.conic[..., None]], axis=2)
+            [
+                np.broadcast_to(self.G.swapaxes(1, 2), (len(h), h.shape[1], self.form.few)),
+                force[..., None],
+                residual.conic[..., None],
+            ],
+            axis=2,
+        )
         turned = basis.rotate(columns)
         G, gap = turned[..., :-2], turned[..., -1]
         g = turned[..., -2] - h * gap
         scaled = share[..., None] * G
         rhs = _dot(scaled.swapaxes(1, 2), g)
         rhs[:, : residual.equal.shape[1]] += residual.equal
-        nu = np.linalg.solve(np.matmul(G.swapaxes(1, 2), scaled), rhs[..., None])[..., 0]
+        nu = _solve(np.matmul(G.swapaxes(1, 2), scaled), rhs, self.form.few)
         w = share * (g - _dot(G, nu))
         both = basis.unrotate(np.stack([w, (h + 1.0) * (w + gap)], axis=-1))
         dx = both[:, self.form.rows, 0] / self.a
@@ -166,6 +169,14 @@ class CoordinateStep(Step):
         """Returns the steps of some items."""
         parts = (_items(part, index) for part in (self.a, self.rho, self.G))
         return CoordinateStep(self.program.item(index), self.form, *parts)
+
+
+def _solve(K: Float[np.ndarray, "batch size size"], rhs: Vectors, positive: int) -> Vectors:
+    """Solves K u = rhs, with the least shift that keeps K regular: I on the first rows, −I on the others."""
+    diagonal = np.arange(K.shape[1])
+    shift = _SHIFT * np.max(np.abs(K[:, diagonal, diagonal]), axis=1, initial=0.0)
+    K[:, diagonal, diagonal] += shift[:, None] * np.where(diagonal < positive, 1.0, -1.0)
+    return np.linalg.solve(K, rhs[..., None])[..., 0]
 
 
 def _dot(M: Float[np.ndarray, "#batch rows cols"], w: Vectors) -> Vectors:

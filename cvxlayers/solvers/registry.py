@@ -31,7 +31,7 @@ SOLVERS: dict[str, Solver] = {
 
 # Up to so many variables a dense active-set method beats every interior-point method, and the dense ones.
 _TINY, _SMALL = 50, 150
-# From so many coordinates of cones, or variables and this share of the entries of A, dense algebra of a batch is faster.
+# From so many coordinates of cones, or variables and this share of A's entries, dense algebra of a batch is faster.
 _COORDINATES, _VARIABLES, _DENSE = 28, 20, 0.3
 # Orders between which the work of a sparse factorisation decides, and how many operations are many.
 _SPARSE, _HUGE, _HEAVY = 500, 30_000, 5e6
