@@ -109,7 +109,9 @@ class Case:
 
 
 _POLYHEDRAL = ("PIQP", "CLARABEL", "SCS")
+_SYMMETRIC = ("CONTINUATION", "CLARABEL", "SCS")
 _CONIC = ("CLARABEL", "SCS")
+_USUAL = {"LP": _POLYHEDRAL, "QP": _POLYHEDRAL, "SOC": _SYMMETRIC, "PSD": _SYMMETRIC}
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Rows:
 
     def row(self, *more: str, gp: bool = False, **draws: Draw) -> Callable[[Callable[[], Built]], Callable[[], Built]]:
         """Adds the decorated function as a row; `more` names the solvers that take it besides those of its kind."""
-        usual = _POLYHEDRAL if self.kind in ("LP", "QP") else _CONIC
+        usual = _USUAL.get(self.kind, _CONIC)
 
         def add(build: Callable[[], Built]) -> Callable[[], Built]:
             self.cases.append(Case(build.__name__, self.kind, build, (*more, *usual), draws, gp))
