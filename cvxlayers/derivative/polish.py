@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cvxlayers.cones import Cone, Product, derivative_dual
+from cvxlayers.cones import Cone, Derivative, Product, derivative_dual
 from cvxlayers.derivative.damped import LARGEST, damped_solve
 from cvxlayers.derivative.residual import Point, evaluate, relative
 from cvxlayers.derivative.system import Factorise, System
@@ -90,7 +90,7 @@ def _newton_step(
     program: ConeProgram, cone: Cone, start: Point, merit: Float[np.ndarray, " batch"], factorise: Factorise
 ) -> tuple[Point, Bool[np.ndarray, " batch"]]:
     """Returns the best shortened step of each item, Newton's or a damped one, and whether it lowers the residual."""
-    system = System(program, derivative_dual(cone, start.v))
+    system = System(program, _derivative(cone, start))
     rhs = -start.dual, -system.to_eigen(start.primal)
     solve = factorise(system).solve(*rhs)
     best, improved = _search(system, cone, start, merit, (solve.first, solve.second))
@@ -102,6 +102,13 @@ def _newton_step(
     again, helped = _search(stuck, cone, start.item(left), merit[left], step)
     improved[left] = helped
     return best.put(left, again), improved
+
+
+def _derivative(cone: Cone, start: Point) -> Derivative:
+    """Returns DΠ(v) of the dual cone; where s, the projection, is known, it need not be searched for."""
+    if isinstance(cone, Product):
+        return cone.derivative(-start.v, start.s).complement()
+    return derivative_dual(cone, start.v)
 
 
 def _search(

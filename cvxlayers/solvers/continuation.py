@@ -83,9 +83,12 @@ class Continuation(Solver):
 
     def _solve(self, program: ConeProgram, options: Options) -> Solution:
         structure, solution = program.structure, unsolved(program.structure, program.batch)
-        unit, form = _Units.of(program), find_coordinates(structure)
+        items = _suited(program)
+        if not len(items):
+            return solution
+        unit, form = _Units.of(program.item(items)), find_coordinates(structure)
         step = DenseStep.of(unit.program) if form is None else CoordinateStep.of(unit.program, form)
-        point, items = _begin(step, structure, program.batch), np.arange(program.batch)
+        point, everyone = _begin(step, structure, len(items)), items
         limit = _LIMIT if options.max_iters is None else options.max_iters
         deadline = np.inf if options.time_limit is None else monotonic() + options.time_limit
         target = max(_GAP * options.eps, _FINEST)
@@ -104,7 +107,17 @@ class Continuation(Solver):
             if not len(items):
                 break
             point = _aimed(step, structure.cone, point, left, point.lower(moved, target))
-        return unit.restore(solution)
+        return unit.restore(solution, everyone)
+
+
+def _suited(program: ConeProgram) -> Index:
+    """Returns the items whose steps can be computed: on coordinates of cones, costs have to weigh all alike."""
+    form = find_coordinates(program.structure)
+    if form is None:
+        return np.arange(program.batch)
+    with np.errstate(all="ignore"):
+        _, holds = form.curvature(program, form.coefficients(program))
+    return np.flatnonzero(np.broadcast_to(holds, (program.batch,)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,8 +134,11 @@ class _Units:
         P = program.P * (length / price) if program.structure.P.nnz else program.P
         return cls(replace(program, P=P, q=program.q / price, b=program.b / length), length, price)
 
-    def restore(self, solution: Solution) -> Solution:
-        return replace(solution, x=solution.x * self.length, s=solution.s * self.length, y=solution.y * self.price)
+    def restore(self, solution: Solution, items: Index) -> Solution:
+        solution.x[items] *= self.length
+        solution.s[items] *= self.length
+        solution.y[items] *= self.price
+        return solution
 
 
 def _power(sizes: Float[np.ndarray, " leading"]) -> Float[np.ndarray, " leading"]:
