@@ -177,7 +177,8 @@ def test_units_do_not_matter(rng):
 def test_programs_without_a_solution_are_proven_so_by_another():
     """tr X = −1 has no solution among semidefinite X; the other items keep theirs."""
     X, t, C = cp.Variable((8, 8), symmetric=True), cp.Parameter(), np.diag(np.arange(1.0, 9.0))
-    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.trace(C @ X)), [cp.trace(X) == t, X >> 0]), [t], [X])
+    constraints: list = [cp.trace(X) == t, X >> 0]
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.trace(C @ X)), constraints), [t], [X])
     values = np.array([1.0, -1.0, 2.0])
     with pytest.raises(SolverError, match="item 1: infeasible"):
         layer(values)

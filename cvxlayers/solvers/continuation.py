@@ -31,8 +31,9 @@ Strength = Float[np.ndarray, "batch 1"]
 Index = Int[np.ndarray, " _count"]
 
 _SHORTER = (0.5, 0.25, 0.0625, 0.015625)
-# The next barrier parameter is this share of the residual, but neither larger than the last nor much smaller.
-_SHARE, _STEEPEST = 0.07, 1e-4
+# The next barrier parameter is this share of the residual, but neither larger than the last nor smaller than this
+# multiple of its power.
+_SHARE, _STEEPEST, _POWER = 0.007, 0.2, 1.8
 # Where no step is found, it rises by this factor.
 _BACK = 30.0
 # The path is followed to this part of the tolerance, the points on it are so many times rougher, and never finer than
@@ -176,8 +177,9 @@ class _Point:
 
     def lower(self, moved: Bool[np.ndarray, " batch"], target: float) -> Strength:
         """Returns the barrier parameters to aim at next: higher ones where no step has been found."""
-        fall = np.clip(_SHARE * self.merit / self.mu[:, 0], _STEEPEST, 1.0)
-        return np.maximum(self.mu * np.where(moved, fall, _BACK)[:, None], target)
+        mu = self.mu[:, 0]
+        lower = np.clip(_SHARE * self.merit, _STEEPEST * mu**_POWER, mu)
+        return np.maximum(np.where(moved, lower, _BACK * mu), target)[:, None]
 
     def write(self, solution: Solution, items: Index, chosen: Index) -> None:
         """Writes some of the points to their items of a solution."""
@@ -207,14 +209,16 @@ def _point(
     metric = frame.at(mu)
     y = metric.y
     residual = step.residual(x, equal, y, y - v)
-    merit = np.maximum(largest(residual.dual), np.maximum(largest(residual.equal), largest(residual.conic)))
+    merit = np.maximum(largest(residual.dual), largest(residual.conic))
+    if residual.equal.shape[1]:
+        merit = np.maximum(merit, largest(residual.equal))
     return _Point(x, equal, v, mu, frame, metric, residual, np.where(np.isfinite(merit), merit, np.inf))
 
 
 def _advance(step: Step, cone: Product, point: _Point) -> tuple[_Point, Bool[np.ndarray, " batch"]]:
     """Returns where the longest of some steps leads that lowers the residual, and for which items there is one."""
     start = point.x, point.equal, point.v
-    way = step.direction(point.metric, point.residual)
+    way = _finite(step.direction(point.metric, point.residual))
     trial = _point(step, cone, *_moved(start, way, 1.0), point.mu)
     moved = trial.merit < 0.9 * point.merit
     if moved.all():
@@ -231,8 +235,13 @@ def _advance(step: Step, cone: Product, point: _Point) -> tuple[_Point, Bool[np.
 
 
 def _moved(start: Sequence[Vectors], way: Sequence[Vectors], share: Any) -> tuple[Vectors, Vectors, Vectors]:
-    """Returns where a share of a way leads; a way that is not finite leads nowhere."""
-    x, equal, v = (
-        part + share * np.nan_to_num(move, posinf=0.0, neginf=0.0) for part, move in zip(start, way, strict=True)
-    )
+    """Returns where a share of a way leads."""
+    x, equal, v = (part + share * move for part, move in zip(start, way, strict=True))
     return x, equal, v
+
+
+def _finite(way: Sequence[Vectors]) -> Sequence[Vectors]:
+    """Returns a way that leads nowhere where it is not finite."""
+    if all(np.isfinite(move).all() for move in way):
+        return way
+    return [np.nan_to_num(move, nan=0.0, posinf=0.0, neginf=0.0) for move in way]
