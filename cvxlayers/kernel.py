@@ -6,6 +6,7 @@ factorised. Programs and points outside it are always the full ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
 
@@ -123,7 +124,7 @@ class Kernel:
 
     def _solve_cold(self, program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> tuple[Outcome, Point]:
         """Solves and polishes every item, without a point to start from."""
-        outcome = _solve(program, reduced, self._at_first(options))
+        outcome = self._solve(program, reduced, self._at_first(options))
         point = self._polish(program, reduced, outcome, options.threads)
         return self._again(program, reduced, options, outcome, point)
 
@@ -151,7 +152,7 @@ class Kernel:
             part = replace(options, plan=Plan(solver), solver=tight)
             lower = None if reduced is None else reduced.item(items)
             rest = program.item(items)
-            solved = _judged_by_points(_solve(rest, lower, part))
+            solved = _judged_by_points(self._solve(rest, lower, part))
             polished = self._polish(rest, lower, solved, options.threads)
             usable = solved.solution.status <= Status.INACCURATE
             better = np.flatnonzero(usable & (polished.accuracy(rest) < point.item(items).accuracy(rest)))
@@ -208,31 +209,40 @@ class Kernel:
         """Returns how systems of the solver's own programs are factorised."""
         return lambda system, items=None: factorise(system, self.method, threads)
 
+    def _solve(self, program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> Outcome:
+        """Solves the programs: where they are reduced, polishes these first, and returns the full ones' solutions."""
+        if reduced is None:
+            return solve_batch(program, options.plan, options.solver, options.threads)
+        outcome = solve_batch(reduced.program, options.plan, options.solver, options.threads)
+        small = _polished(reduced.program, outcome, lambda _: self._plain(options.threads))
+        x, y, s = reduced.recover(small.x, small.y, small.s)
+        return replace(outcome, solution=replace(outcome.solution, x=x, y=y, s=s))
+
     def _polish(self, program: ConeProgram, reduced: Reduced | None, outcome: Outcome, threads: int) -> Point:
         """Polishes the items that have a solution; the others keep the solver's last point."""
-        solution = outcome.solution
-        promising = np.flatnonzero(solution.status <= Status.INACCURATE)
-        x, v = solution.x, start(self.full.cone, solution.y, solution.s)
-        factoriser = self.factoriser(threads, reduced)
-        if len(promising) == program.batch:
-            return polish(program, x, v, factoriser, near=solution.s)
-        point = evaluate(program, x, v)
-        if not len(promising):
-            return point
-        factoriser = self.factoriser(threads, None if reduced is None else reduced.item(promising))
-        near = solution.s[promising]
-        polished = polish(program.item(promising), x[promising], v[promising], factoriser, near=near)
-        return point.put(promising, polished)
+
+        def factoriser(items: Int[np.ndarray, " k"] | None) -> Factorise:
+            lower = reduced if reduced is None or items is None else reduced.item(items)
+            return self.factoriser(threads, lower)
+
+        return _polished(program, outcome, factoriser)
 
 
-def _solve(program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> Outcome:
-    """Solves the reduced programs, and returns the solutions of the full ones."""
-    if reduced is None:
-        return solve_batch(program, options.plan, options.solver, options.threads)
-    outcome = solve_batch(reduced.program, options.plan, options.solver, options.threads)
-    small = outcome.solution
-    x, y, s = reduced.recover(small.x, small.y, small.s)
-    return replace(outcome, solution=replace(small, x=x, y=y, s=s))
+def _polished(
+    program: ConeProgram, outcome: Outcome, factoriser: Callable[[Int[np.ndarray, " k"] | None], Factorise]
+) -> Point:
+    """Polishes the items that have a solution, given how those of an index are factorised; None means all."""
+    solution = outcome.solution
+    promising = np.flatnonzero(solution.status <= Status.INACCURATE)
+    x, v = solution.x, start(program.structure.cone, solution.y, solution.s)
+    if len(promising) == program.batch:
+        return polish(program, x, v, factoriser(None), near=solution.s)
+    point = evaluate(program, x, v)
+    if not len(promising):
+        return point
+    near = solution.s[promising]
+    polished = polish(program.item(promising), x[promising], v[promising], factoriser(promising), near=near)
+    return point.put(promising, polished)
 
 
 def _judged_by_points(outcome: Outcome) -> Outcome:

@@ -49,6 +49,8 @@ Sizes = Float[np.ndarray, " batch"]
 _SOLVED, _USABLE = 1e-8, 1e-5
 # Bytes of matrices that one piece of a batch may fill.
 _CACHE = 2**22
+# The same with threads: each piece is a hundred short calls of NumPy, between which they queue for the interpreter.
+_SHARED = 2**26
 # The linear programs of which it has been said that their solutions do not move with their costs.
 _WARNED: weakref.WeakSet[CompiledProblem] = weakref.WeakSet()
 
@@ -274,16 +276,17 @@ class Layer:
         everything = len(solved) == forward.program.batch
         threads = len(worthwhile_chunks(len(solved), forward.options.threads, self.kernel.free_microseconds))
         footprint = self.kernel.factor_bytes + 8 * self.compiled.parameters.width
-        count = max(threads, len(solved) * footprint // _CACHE)
+        count = max(threads, len(solved) * footprint // (_CACHE if threads == 1 else _SHARED))
         if self.differentiation.kind == "lpgd":  # the solver has threads of its own
             threads = count = 1
+        within = 1 if threads > 1 else forward.options.threads
         arrays = [np.zeros((len(solved), width)) for width in widths]
 
         def piece_of(piece: slice) -> DerivativeInfo:
             index = piece if everything else solved[piece]
             program, point = forward.program.item(index), forward.point.item(index)
             reduced = None if forward.reduced is None else forward.reduced.item(index)
-            lin = self._local(program, point, reduced, forward)
+            lin = self._local(program, point, reduced, forward, within)
             return differentiate(lin, solved[piece], [array[piece] for array in arrays])
 
         with one_thread_each(len(solved)):
@@ -299,13 +302,15 @@ class Layer:
         proves = self.kernel.reduction is None and options.plan.primary.proves_convexity(options.solver)
         return self.compiled.blocks_of_P if proves else ()
 
-    def _local(self, program: ConeProgram, point: Point, reduced: Reduced | None, forward: Forward) -> Local:
+    def _local(
+        self, program: ConeProgram, point: Point, reduced: Reduced | None, forward: Forward, threads: int = 1
+    ) -> Local:
         """Returns what derivatives at the solutions of some programs of a call are computed from."""
         how = self.differentiation
         if how.kind == "lpgd":
             return Differences(self.kernel, program, point, forward.options, how.mu)
         smoothed = Smoothed(program.structure.cone, how.mu) if how.kind == "smoothed" else None
-        factoriser, outputs = self.kernel.factoriser(1, reduced), forward.map.x.apply
+        factoriser, outputs = self.kernel.factoriser(threads, reduced), forward.map.x.apply
         return linearise(program, point, factoriser, smoothed, outputs, self.kernel.redundant)
 
     def on_path(self, forward: Forward) -> Forward:
