@@ -285,6 +285,12 @@ class Structure:
         """Whether every diagonal entry of P is stored, as it is in every positive definite matrix."""
         return bool(np.count_nonzero(self.P.rows == self.P.cols) == self.n)
 
+    @cached_property
+    def single_entries(self) -> Int[np.ndarray, " _count"]:
+        """Which of A's stored entries stand alone in a row that is not an equality."""
+        alone = np.bincount(self.A.rows, minlength=self.m)[self.A.rows] == 1
+        return np.flatnonzero(alone & (self.A.rows >= self.cone.zero))
+
 
 class Sizes(NamedTuple):
     """The largest absolute value in P, q, A and b, per item; NaN or infinite where an entry is."""
@@ -298,7 +304,7 @@ class Sizes(NamedTuple):
 def largest(values: Float[np.ndarray, "leading size"]) -> Float[np.ndarray, " leading"]:
     """Returns the largest absolute value per item."""
     if values.size < _LARGE:
-        return np.max(np.abs(values), axis=1, initial=0.0)
+        return np.maximum.reduce(np.abs(values), axis=1, initial=0.0)
     # Without an array of all absolute values, which memory would have to be found for.
     return np.maximum(np.max(values, axis=1, initial=0.0), -np.min(values, axis=1, initial=0.0))
 
@@ -317,6 +323,8 @@ class ConeProgram:
     def item(self, index: slice | Int[np.ndarray, " k"]) -> ConeProgram:
         """Returns the programs of some items; shared arrays stay shared."""
         count = len(range(*index.indices(self.batch))) if isinstance(index, slice) else len(index)
+        if count == self.batch and isinstance(index, slice):
+            return self  # with what is known of it
         arrays = (array if len(array) == 1 else array[index] for array in (self.P, self.q, self.A, self.b))
         return ConeProgram(self.structure, count, *arrays)
 

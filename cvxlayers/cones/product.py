@@ -41,7 +41,7 @@ class Product(Cone):
     exponential: int = 0
     power: tuple[float, ...] = ()
 
-    @property
+    @cached_property
     def dim(self) -> int:
         """The dimension of the space."""
         return sum(rows.stop - rows.start for _, rows in self.blocks())

@@ -51,7 +51,9 @@ class Group:
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for the items of the group."""
         n, rhs = first.shape[1], np.concatenate([first, second], axis=1)
-        degenerate = np.isin(self.place, list(self.pseudo_inverses))
+        degenerate = np.zeros(len(self.place), dtype=bool)
+        if self.pseudo_inverses:
+            degenerate = np.isin(self.place, list(self.pseudo_inverses))
         solution, residual = refine(self.system, rhs, self._back_substitute, ~degenerate)
         for item in np.flatnonzero((residual > _ESCALATE) & np.isfinite(residual) & ~degenerate).tolist():
             solution[item], residual[item] = self._escalate(item, rhs[item], solution[item], residual[item])

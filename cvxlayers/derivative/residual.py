@@ -65,6 +65,8 @@ class Point:
 
     def item(self, index: slice | Int[np.ndarray, " k"]) -> Point:
         """Returns the points of some items."""
+        if isinstance(index, slice) and index.indices(len(self.x)) == (0, len(self.x), 1):
+            return self
         return Point(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def put(self, index: Int[np.ndarray, " k"], values: Point) -> Point:

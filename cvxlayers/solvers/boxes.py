@@ -66,9 +66,7 @@ def find_boxes(program: ConeProgram) -> list[Boxes]:
     Of several upper bounds on a variable the first counts, and the others stay rows; so do rows with a coefficient of
     zero, and all rows of items whose bounds cross.
     """
-    A, zero = program.structure.A, program.structure.cone.zero
-    counts = np.bincount(A.rows, minlength=program.structure.m)
-    entries = np.flatnonzero((counts[A.rows] == 1) & (A.rows >= zero))
+    entries = program.structure.single_entries
     everything = np.arange(program.batch)
     if not len(entries):
         return [_boxes(program, everything, entries, np.zeros(0))]
