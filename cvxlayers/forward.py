@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.compiled import VariableMap
-from cvxlayers.derivative import DerivativeInfo, Point, residuals
+from cvxlayers.derivative import DerivativeInfo, Known, Point, residuals
 from cvxlayers.kernel import CallOptions
 from cvxlayers.program import ConeProgram, Residuals, Status, Vectors
 from cvxlayers.reduction import Reduced
@@ -29,6 +29,7 @@ class Forward:
     offset: Float[np.ndarray, "#batch"]
     program: ConeProgram
     reduced: Reduced | None
+    known: Known | None
     point: Point
     outcome: Outcome
     status: Int[np.ndarray, " batch"]

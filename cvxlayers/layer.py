@@ -23,6 +23,7 @@ from cvxlayers.derivative import (
     TRUSTED,
     Data,
     DerivativeInfo,
+    Known,
     Linearisation,
     Point,
     jvp,
@@ -118,7 +119,7 @@ class Layer:
             values = [value.copy() for value in values]
         program, offset = self.compiled.program(theta), self.compiled.offset.apply(theta)[:, 0]
         reduced = self.kernel.reduce(program)
-        outcome, point = self.kernel.solve(program, reduced, options, warm_start)
+        outcome, point, known = self.kernel.solve(program, reduced, options, warm_start)
         if self.check and left_to_solver and not outcome.is_first_choice:
             self.compiled.parameters.check(values)
         accuracy = point.accuracy(program)
@@ -130,7 +131,9 @@ class Layer:
         if failed.any():
             found = [_replace_failed(output, failed, options.on_failure) for output in found]
         found = [output.reshape(batch_shape + output.shape[1:]) for output in found]
-        return Forward(values, batch_shape, offset, program, reduced, point, outcome, status, found, chosen, options)
+        return Forward(
+            values, batch_shape, offset, program, reduced, known, point, outcome, status, found, chosen, options
+        )
 
     def vjp(
         self, forward: Forward, cotangents: Sequence[Array | None], objective: Array | None = None, directions: int = 0
@@ -277,7 +280,8 @@ class Layer:
         threads = len(worthwhile_chunks(len(solved), forward.options.threads, self.kernel.free_microseconds))
         footprint = self.kernel.factor_bytes + 8 * self.compiled.parameters.width
         count = max(threads, len(solved) * footprint // (_CACHE if threads == 1 else _SHARED))
-        if self.differentiation.kind == "lpgd":  # the solver has threads of its own
+        known = forward.known if everything and self.differentiation.kind == "exact" else None
+        if known is not None or self.differentiation.kind == "lpgd":  # lpgd's solver has threads of its own
             threads = count = 1
         within = 1 if threads > 1 else forward.options.threads
         arrays = [np.zeros((len(solved), width)) for width in widths]
@@ -286,7 +290,7 @@ class Layer:
             index = piece if everything else solved[piece]
             program, point = forward.program.item(index), forward.point.item(index)
             reduced = None if forward.reduced is None else forward.reduced.item(index)
-            lin = self._local(program, point, reduced, forward, within)
+            lin = self._local(program, point, reduced, forward, within, known)
             return differentiate(lin, solved[piece], [array[piece] for array in arrays])
 
         with one_thread_each(len(solved)):
@@ -303,14 +307,20 @@ class Layer:
         return self.compiled.blocks_of_P if proves else ()
 
     def _local(
-        self, program: ConeProgram, point: Point, reduced: Reduced | None, forward: Forward, threads: int = 1
+        self,
+        program: ConeProgram,
+        point: Point,
+        reduced: Reduced | None,
+        forward: Forward,
+        threads: int = 1,
+        known: Known | None = None,
     ) -> Local:
         """Returns what derivatives at the solutions of some programs of a call are computed from."""
         how = self.differentiation
         if how.kind == "lpgd":
             return Differences(self.kernel, program, point, forward.options, how.mu)
         smoothed = Smoothed(program.structure.cone, how.mu) if how.kind == "smoothed" else None
-        factoriser, outputs = self.kernel.factoriser(threads, reduced), forward.map.x.apply
+        factoriser, outputs = self.kernel.factoriser(threads, reduced, known), forward.map.x.apply
         return linearise(program, point, factoriser, smoothed, outputs, self.kernel.redundant)
 
     def on_path(self, forward: Forward) -> Forward:

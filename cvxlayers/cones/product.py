@@ -41,9 +41,13 @@ class Product(Cone):
     exponential: int = 0
     power: tuple[float, ...] = ()
 
-    @cached_property
+    @property
     def dim(self) -> int:
         """The dimension of the space."""
+        return self._dim
+
+    @cached_property
+    def _dim(self) -> int:
         return sum(rows.stop - rows.start for _, rows in self.blocks())
 
     @property

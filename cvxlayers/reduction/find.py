@@ -31,7 +31,7 @@ def find_reduction(compiled: CompiledProblem) -> Reduction | None:
     for stack in stacks:
         variables[stack.columns], rows[stack.rows] = False, False
     stays = variables.copy()
-    stays[copies.columns] = True
+    stays[copies.columns] = np.diff(copies.scaled.matrix.indptr) > 0
     kept_P = np.flatnonzero(stays[structure.P.rows] & stays[structure.P.cols])
     kept_A = np.flatnonzero(variables[structure.A.cols] & rows[structure.A.rows])
     P, gather = _reduced_P(structure, copies, stacks, variables, kept_P)
@@ -56,22 +56,21 @@ def _fixed(compiled: CompiledProblem, redundant: Index) -> Fixed:
 
 
 def _copies(compiled: CompiledProblem, fixed: Fixed, redundant: Index) -> Copies:
-    """Pairs each equality in two variables, with constant coefficients, with one of them that stands in no other row."""
+    """Finds equalities with constant coefficients that give a variable, in no other row, as at most one other one."""
     structure, A = compiled.structure, compiled.structure.A
     free = ~np.isin(A.cols, fixed.columns)
-    fits = _constant_entries(compiled) & (A.rows < structure.cone.zero) & ~np.isin(A.rows, redundant)
-    counts, fitting = (np.bincount(A.rows[part], minlength=structure.m) for part in (free, free & fits))
-    lone = np.diff(A.indptr)[A.cols] == 1
-    pairs = free & ((counts == 2) & (fitting == 2))[A.rows]
-    pivots = np.flatnonzero(pairs & lone)
+    fits = free & _constant_entries(compiled) & (A.rows < structure.cone.zero)
+    fits &= ~np.isin(A.rows, np.concatenate([fixed.rows, redundant]))
+    counts, fitting = (np.bincount(A.rows[part], minlength=structure.m) for part in (free, fits))
+    whole = fits & ((counts == fitting) & (counts <= 2))[A.rows]
+    pivots = np.flatnonzero(whole & (np.diff(A.indptr)[A.cols] == 1))
     pivots = pivots[np.unique(A.rows[pivots], return_index=True)[1]]
-    rest = pairs.copy()
-    rest[pivots] = False
-    rest = np.flatnonzero(rest & np.isin(A.rows, A.rows[pivots]))
-    others = rest[np.argsort(A.rows[rest])]
-    factors = -compiled.A.constant[others] / compiled.A.constant[pivots]
-    scaled = sp.csr_array((factors, (np.arange(len(others)), A.cols[others])), shape=(len(others), structure.n))
-    return Copies(A.rows[pivots], A.cols[pivots], pivots, LinearMap(scaled))
+    copy = np.full(structure.m, -1)
+    copy[A.rows[pivots]] = np.arange(len(pivots))
+    others = np.setdiff1d(np.flatnonzero(whole & (copy[A.rows] >= 0)), pivots)
+    factors = -compiled.A.constant[others] / compiled.A.constant[pivots][copy[A.rows[others]]]
+    places, shape = (copy[A.rows[others]], A.cols[others]), (len(pivots), structure.n)
+    return Copies(A.rows[pivots], A.cols[pivots], pivots, LinearMap(sp.csr_array((factors, places), shape=shape)))
 
 
 def _constant_entries(compiled: CompiledProblem) -> Bool[np.ndarray, " _nnz"]:
@@ -194,7 +193,8 @@ def _reduced_P(
     structure: Structure, copies: Copies, stacks: Sequence[Stack], kept: Bool[np.ndarray, " _n"], kept_P: Index
 ) -> tuple[Pattern, LinearMap]:
     source, factor, scaled = np.arange(structure.n), np.ones(structure.n), copies.scaled.matrix
-    source[copies.columns], factor[copies.columns] = scaled.indices, scaled.data
+    moving = copies.columns[np.diff(scaled.indptr) > 0]
+    source[moving], factor[moving] = scaled.indices, scaled.data
     P_rows, P_cols = structure.P.rows[kept_P], structure.P.cols[kept_P]
     rows, cols, weights = [source[P_rows]], [source[P_cols]], [factor[P_rows] * factor[P_cols]]
     for stack in stacks:

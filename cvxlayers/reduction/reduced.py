@@ -105,7 +105,7 @@ class Fixed:
 
 @dataclass(frozen=True, eq=False)
 class Copies:
-    """The variables `columns` that are others, up to constants, by the equalities `rows`: t = c + f x.
+    """The variables `columns` that are others, up to constants, by the equalities `rows`: t = c + f x, or t = c.
 
     Attributes:
         rows: the equalities.
@@ -237,9 +237,9 @@ class Reduced:
         if len(copies.rows) or len(fixed.rows):
             slope = P.matvec(full.P, full_x) + full.q
             full_y[:, copies.rows] = -slope[:, copies.columns] / full.A[:, copies.pivots]
-        if len(fixed.rows):
-            slope += A.rmatvec(full.A, full_y)
-            full_y[:, fixed.rows] = -slope[:, fixed.columns] / full.A[:, fixed.pivots]
+            if len(fixed.rows):
+                slope += A.rmatvec(full.A, full_y)
+                full_y[:, fixed.rows] = -slope[:, fixed.columns] / full.A[:, fixed.pivots]
         if len(reduction.redundant):
             slack = full.b - A.matvec(full.A, full_x)
             unequal = reduction.redundant[reduction.redundant >= full.structure.cone.zero]
@@ -276,9 +276,9 @@ class Reduced:
         if len(copies.rows) or len(fixed.rows):
             slope = rhs[0] - P.matvec(full.P, first)
             second[:, copies.rows] = slope[:, copies.columns] / full.A[:, copies.pivots]
-        if len(fixed.rows):
-            slope -= A.rmatvec(full.A, system.from_eigen(second))
-            second[:, fixed.rows] = slope[:, fixed.columns] / full.A[:, fixed.pivots]
+            if len(fixed.rows):
+                slope -= A.rmatvec(full.A, system.from_eigen(second))
+                second[:, fixed.rows] = slope[:, fixed.columns] / full.A[:, fixed.pivots]
         return first, second
 
     def carry(self, x: Vectors) -> Vectors:
