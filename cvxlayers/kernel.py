@@ -33,7 +33,7 @@ from cvxlayers.derivative import (
 )
 from cvxlayers.errors import ShapeError
 from cvxlayers.kkt import band_of, dense_microseconds, stored
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
+from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors, spread_rows
 from cvxlayers.reduction import Reduced, Reduction
 from cvxlayers.result import WarmStart
 from cvxlayers.solvers import Options, Outcome, Plan, solve_batch
@@ -309,7 +309,7 @@ def _stationary(program: ConeProgram, factorise: Factorise) -> tuple[Vectors, Ve
     """Returns x and y where the Lagrangian of programs without inequalities is stationary."""
     structure, batch = program.structure, program.batch
     system = System(program, Derivative(np.ones((batch, structure.m)), IdentityBasis(structure.m)))
-    q, b = (np.broadcast_to(part, (batch, part.shape[1])) for part in (program.q, program.b))
+    q, b = (spread_rows(part, batch) for part in (program.q, program.b))
     solve = factorise(system).solve(-q, b)
     return solve.first, solve.second
 

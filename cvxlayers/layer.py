@@ -33,12 +33,12 @@ from cvxlayers.derivative import (
 )
 from cvxlayers.differentiation import Differentiation
 from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, SolverError
-from cvxlayers.forward import Array, Forward, Items, join, put_on_path, split, spread, spread_info, spread_rows
+from cvxlayers.forward import Array, Forward, Items, join, put_on_path, split, spread, spread_info
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.lpgd import Differences
 from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
 from cvxlayers.parameter_map import Theta
-from cvxlayers.program import ConeProgram, Status, Vectors
+from cvxlayers.program import ConeProgram, Status, Vectors, spread_rows
 from cvxlayers.reduction import Reduced
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
 from cvxlayers.solvers import Outcome

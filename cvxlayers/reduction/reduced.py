@@ -35,7 +35,7 @@ from jaxtyping import Float, Int
 
 from cvxlayers.derivative import System
 from cvxlayers.linear_map import LinearMap
-from cvxlayers.program import ConeProgram, Structure, Values, Vectors
+from cvxlayers.program import ConeProgram, Structure, Values, Vectors, spread_rows
 
 Index = Int[np.ndarray, " _count"]
 _NEXT = (1, 0), (0, 1)
@@ -85,7 +85,7 @@ class Stack:
     def coefficients(self, values: Values) -> Float[np.ndarray, "#batch _g _k _p"]:
         """Returns the coefficients out of A's stored entries: not to be written to, for they may lie where A does."""
         if self._strides is None:
-            return np.take(values, self.entries, axis=1)
+            return values.take(self.entries, axis=1)
         start, down, across = self._strides
         values = np.ascontiguousarray(values)
         item, entry = values.strides
@@ -153,16 +153,16 @@ class Reduction:
         full, structure, fixed, copies = program, program.structure, self.fixed, self.copies
         x = np.zeros((_common_length(program.A, program.b), structure.n))
         if len(fixed.rows):
-            x[:, fixed.columns] = np.take(program.b, fixed.rows, axis=1) / np.take(program.A, fixed.pivots, axis=1)
+            x[:, fixed.columns] = program.b.take(fixed.rows, axis=1) / program.A.take(fixed.pivots, axis=1)
             program = replace(program, b=program.b - structure.A.matvec(program.A, x))
         if len(copies.rows):
-            x[:, copies.columns] = np.take(program.b, copies.rows, axis=1) / np.take(program.A, copies.pivots, axis=1)
+            x[:, copies.columns] = program.b.take(copies.rows, axis=1) / program.A.take(copies.pivots, axis=1)
         if x.any():
             program = replace(program, q=program.q + structure.P.matvec(program.P, x))
         affine = [_affine(stack, program) for stack in self.stacks]
-        parts = [np.take(program.P, self.kept_P, axis=1)]
+        parts = [program.P.take(self.kept_P, axis=1)]
         batch = _common_length(program.P, program.q, program.A, program.b)
-        q = np.array(np.broadcast_to(program.q, (batch, program.q.shape[1])))
+        q = spread_rows(program.q, batch).copy()
         for stack, (F, c, d, _) in zip(self.stacks, affine, strict=True):
             if stack.squared:
                 root = F * np.sqrt(d)[..., None]
@@ -171,15 +171,15 @@ class Reduction:
                 parts.append(product.reshape((len(product), math.prod(product.shape[1:]))))
             q[:, stack.support] += _adjoint(F, program.q[:, stack.columns] + d * c)
         if len(copies.rows):
-            copies.scaled.add_adjoint(np.take(q, copies.columns, axis=1), q)
+            copies.scaled.add_adjoint(q.take(copies.columns, axis=1), q)
         stacked = _side_by_side([part for part in parts if part.shape[1]] or parts[:1])
         small = ConeProgram(
             self.structure,
             program.batch,
             self.gather_P.apply(stacked),
-            np.take(q, self.kept_variables, axis=1),
-            np.take(program.A, self.kept_A, axis=1),
-            np.take(program.b, self.kept_rows, axis=1),
+            q.take(self.kept_variables, axis=1),
+            program.A.take(self.kept_A, axis=1),
+            program.b.take(self.kept_rows, axis=1),
         )
         return Reduced(self, full, program, small, x, affine)
 
@@ -254,9 +254,9 @@ class Reduced:
             folded[:, stack.support] += _adjoint(F, first[:, stack.columns] - d * second[:, stack.rows] / a)
         copies = self.reduction.copies
         if len(copies.rows):
-            copies.scaled.add_adjoint(np.take(folded, copies.columns, axis=1), folded)
+            copies.scaled.add_adjoint(folded.take(copies.columns, axis=1), folded)
         kept = self.reduction.kept_variables, self.reduction.kept_rows
-        return np.take(folded, kept[0], axis=1), np.take(second, kept[1], axis=1)
+        return folded.take(kept[0], axis=1), second.take(kept[1], axis=1)
 
     def expand(
         self, system: System, u: tuple[Vectors, Vectors], rhs: tuple[Vectors, Vectors]
@@ -308,7 +308,7 @@ class Reduced:
 
 
 def _affine(stack: Stack, program: ConeProgram) -> _Affine:
-    a = np.take(program.A, stack.pivots, axis=1)
+    a = program.A.take(stack.pivots, axis=1)
     F = stack.coefficients(program.A)
     if (a != -1.0).any():
         F = F / -a[..., None]
@@ -321,7 +321,7 @@ def _side_by_side(parts: Sequence[Values]) -> Values:
     if len(parts) == 1:
         return parts[0]
     length = _common_length(*parts)
-    return np.concatenate([np.broadcast_to(part, (length, part.shape[1])) for part in parts], axis=1)
+    return np.concatenate([spread_rows(part, length) for part in parts], axis=1)
 
 
 def _items(array: Float[np.ndarray, "#batch ..."], index: slice | Index) -> Float[np.ndarray, "..."]:
