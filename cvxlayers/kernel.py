@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Int
 
 from cvxlayers.cones import Derivative, IdentityBasis
+from cvxlayers.coordinates import require_coordinates
 from cvxlayers.derivative import (
     Factorisation,
     Factorise,
@@ -111,6 +112,11 @@ class Kernel:
         """About how much memory one item's system and its factors take."""
         structure = self.structure
         order = structure.n + structure.m
+        if self.method is Method.CONDENSED:
+            return _DOUBLE * (2 * structure.n * structure.m + order * order // 4)
+        if self.method is Method.COORDINATES:
+            few = require_coordinates(structure).few
+            return _DOUBLE * (2 * few * structure.m + 4 * few * few)
         if self.method.is_structured:
             return _VECTORS * order * _DOUBLE
         if self.method is Method.DENSE:
