@@ -18,6 +18,7 @@ _METHODS = {
     Method.BANDED: "banded factorisation of the KKT system (LAPACK)",
     Method.ARROW: "arrow factorisation: elimination of all but the few rows that couple the variables",
     Method.ISOTROPIC: "isotropic: in the eigenbasis of the projection on the cone, where the KKT system is diagonal",
+    Method.SCHUR: "Schur complement of the active rows (LAPACK), with a diagonal P",
     Method.SPARSE: "sparse factorisation of the KKT system (QDLDL)",
 }
 # What programs are that have a solver of their own.

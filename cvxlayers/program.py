@@ -285,6 +285,11 @@ class Structure:
         """Whether every diagonal entry of P is stored, as it is in every positive definite matrix."""
         return bool(np.count_nonzero(self.P.rows == self.P.cols) == self.n)
 
+    @cached_property
+    def is_diagonal(self) -> bool:
+        """Whether P is a diagonal with no entry missing."""
+        return self.P.nnz == self.n and self.has_full_diagonal
+
 
 class Sizes(NamedTuple):
     """The largest absolute value in P, q, A and b, per item; NaN or infinite where an entry is."""
