@@ -30,7 +30,7 @@ class Method(Enum):
     SPARSE = "sparse"
     ARROW = "arrow"
     ISOTROPIC = "isotropic"
-    SCHUR = "schur"
+    SCHUR = "Schur"
 
     @property
     def is_structured(self) -> bool:
