@@ -111,7 +111,7 @@ def test_every_framework_describes_the_same(framework):
     assert len(taken.spy().get_children()) == len(layer.spy().get_children())
 
 
-@pytest.mark.parametrize(("n", "said"), [(20, None), (120, "more than 16 processors"), (300, "more than 3 processors")])
+@pytest.mark.parametrize(("n", "said"), [(20, None), (120, "more than 16 processors"), (300, "more than 6 processors")])
 def test_it_names_the_solver_that_uses_many_processors(n, said):
     """PIQP holds the interpreter: on small programs that is no loss, on dense ones it takes many to make up for it."""
     x, c = cp.Variable(n), cp.Parameter(n)

@@ -24,6 +24,9 @@ NAMES = (
     "nearest_correlation",
     "geometric_program",
     "isotonic",
+    "compilation",
+    "threads",
+    "warm_start",
     "reductions",
     "cocp_box",
 )
@@ -48,6 +51,7 @@ TINY: dict[str, dict[str, int]] = {
     "nearest_correlation": {"order": 5},
     "geometric_program": {},
     "isotonic": {"n": 30},
+    "warm_start": {"n": 3, "m": 2, "horizon": 4, "steps": 3},
 }
 
 

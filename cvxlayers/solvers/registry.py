@@ -32,7 +32,7 @@ SOLVERS: dict[str, Solver] = {
 _TINY, _SMALL = 50, 150
 # From this order on an item takes PIQP more than 100 microseconds. Clarabel takes up to so many times as long where
 # PIQP works on sparse matrices, and where on dense ones: measured at orders from 240 to 1500.
-_SHORT, _SPARSE_GAP, _DENSE_GAP = 200, 3, 16
+_SHORT, _SPARSE_GAP, _DENSE_GAP = 200, 6, 16
 # Orders between which the work of a sparse factorisation decides, and how many operations are many.
 _SPARSE, _HUGE, _HEAVY = 500, 30_000, 5e6
 
