@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -236,7 +237,9 @@ def user_shapes(shapes: Sequence[tuple[int, ...]], complexes: Sequence[bool]) ->
 
 def _fold(value: Array, lead: tuple[int, ...], batch_shape: tuple[int, ...]) -> Vectors:
     """Broadcasts the leading axes to the batch, makes them one, and ravels the rest."""
-    size = int(np.prod(value.shape[len(lead) :]))
+    size = math.prod(value.shape[len(lead) :])
+    if lead == batch_shape:
+        return value.reshape((math.prod(lead), size))
     flat = value.reshape((*lead, size))
     return np.broadcast_to(flat, (*batch_shape, size)).reshape((int(np.prod(batch_shape)), size))
 

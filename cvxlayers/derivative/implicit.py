@@ -259,4 +259,4 @@ def vjp(linearisation: Linearisation, x: Vectors, y: Vectors, s: Vectors) -> tup
 
 
 def _size(w: Vectors) -> Float[np.ndarray, "batch 1"]:
-    return np.max(np.abs(w), axis=1, initial=0.0, keepdims=True)
+    return np.maximum.reduce(np.abs(w), axis=1, initial=0.0, keepdims=True)

@@ -13,7 +13,7 @@ eliminated; Healey, Nobel, Boyd, "Differentiating through a quadratic cone progr
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from functools import reduce
+from functools import cached_property, reduce
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -41,13 +41,23 @@ class Point:
     dual_scale: Sizes
     primal_scale: Sizes
 
-    @property
+    @cached_property
     def merit(self) -> Sizes:
         """The larger of the two relative residuals, per item; infinite where the point is not finite."""
         return relative(self.dual, self.primal, self.dual_scale, self.primal_scale)
 
     def accuracy(self, program: ConeProgram) -> Sizes:
-        """As `merit`, but absolute where q or b sets no scale, since it is zero or b rounding: so may a solution be."""
+        """As `merit`, but absolute where q or b sets no scale, since it is zero or b rounding: so may a solution be.
+
+        It is never larger, and where the merit is beyond doubt, it is the merit.
+        """
+        merit, doubtful = self.merit, np.flatnonzero(~(self.merit <= _BEYOND_DOUBT))
+        if not len(doubtful):
+            return merit
+        if len(doubtful) < len(merit):
+            merit = merit.copy()
+            merit[doubtful] = self.item(doubtful).accuracy(program.item(doubtful))
+            return merit
         dual_scale = np.where(np.any(program.q, axis=1), self.dual_scale, np.maximum(self.dual_scale, 1.0))
         primal_scale = np.where(np.any(program.b, axis=1), self.primal_scale, np.maximum(self.primal_scale, 1.0))
         primal_scale = np.maximum(primal_scale, _side_of_rounding(program))
@@ -55,6 +65,8 @@ class Point:
 
     def item(self, index: slice | Int[np.ndarray, " k"]) -> Point:
         """Returns the points of some items."""
+        if isinstance(index, slice) and index.indices(len(self.x)) == (0, len(self.x), 1):
+            return self
         return Point(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def put(self, index: Int[np.ndarray, " k"], values: Point) -> Point:
