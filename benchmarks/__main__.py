@@ -66,7 +66,8 @@ def write(folder: Path) -> None:
         lines += detail_lines(result)
     (folder / "results.md").write_text("\n".join(lines))
     (folder / "results.json").write_text(json.dumps([_brief(result) for result in results], indent=1) + "\n")
-    draw(results, folder / "ratios.png")
+    if results:
+        draw(results, folder / "ratios.png")
 
 
 def _about() -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("rich")
 
+from benchmarks.__main__ import main
 from benchmarks.contest import Answer, Contender, Entry, Score, race, start
 from benchmarks.exact_quadratic import exact_answer, random_programs
 from benchmarks.one_row import measured
@@ -160,8 +161,26 @@ def test_memory_is_what_a_call_adds_to_what_was_there_before():
         nothing = Answer(np.zeros(1), {})
         return Contender(lambda: hold(48), lambda: (hold(8), lambda: nothing)[1])
 
-    score = measured(Entry("big", build), Entry("small", lambda: Contender(lambda: None, lambda: lambda: None)))
+    idle = Contender(lambda: None, lambda: lambda: Answer(np.zeros(1), {}))
+    score = measured(Entry("big", build), Entry("small", lambda: idle))
     assert score.memory is not None
     assert score.building is not None
     assert score.memory / 2**20 == pytest.approx(72, abs=4)
     assert score.building / 2**20 == pytest.approx(96, abs=4)
+
+
+def test_rows_with_a_bar_come_first_and_a_run_ends_in_time(tmp_path, monkeypatch):
+    started: list[str] = []
+
+    def record(folder: Any, row: Row, *_: Any) -> Result:
+        started.append(row.name)
+        return Result(row.name, row.workload, row.batch, dict(row.sizes), [Score("cvxlayers", "ours", failure="none")])
+
+    monkeypatch.setattr("benchmarks.__main__.run_row", record)
+    monkeypatch.setattr("benchmarks.__main__.detail_table", lambda result: result.row)
+    chosen = ["--row", "isotonic-*", "--row", "sparse_qp-*-batch1", "--out", str(tmp_path)]
+    main(chosen)
+    assert started == ["sparse_qp-n1000-batch1", "isotonic-n1000-batch1", "isotonic-n100000-batch1"]
+    assert (tmp_path / "results.md").exists()
+    main([*chosen, "--minutes", "0"])
+    assert len(started) == 3
