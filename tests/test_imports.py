@@ -28,6 +28,7 @@ FLOORS = (
     {"canonical", "derivative", "result", "ridge", "solvers"},
     {"reduction"},
     {"kernel"},
+    {"affine"},
     {"forward", "lpgd"},
     {"envelope"},
     {"layer"},
