@@ -24,6 +24,7 @@ FLOORS = (
     {"program"},
     {"coordinates", "isotropic", "kkt", "linear_map", "parameter_map", "report", "separable"},
     {"compiled", "directions"},
+    {"archive"},
     {"canonical", "derivative", "result", "ridge", "solvers"},
     {"reduction"},
     {"kernel"},

@@ -274,7 +274,7 @@ def served(solver: str, **keywords):
     x, p = cp.Variable(4, name="x"), cp.Parameter(4, name="p")
     simplex = [x >= 0, cp.sum(x) == 1]
     limits: dict[str, list[Any]] = {"DIRECT": simplex[1:], "PROJECTION": [cp.SOC(x[0], x[1:])]}
-    limits |= dict.fromkeys(("DAQP", "PIQP", "BOUNDED", "ENTROPIC"), simplex)
+    limits |= dict.fromkeys(("DAQP", "PIVOTING", "PIQP", "BOUNDED", "ENTROPIC"), simplex)
     costs = {"ECOS": p @ x, "ENTROPIC": p @ x - cp.sum(cp.entr(x))}
     cost = costs.get(solver, cp.sum_squares(x - p))
     problem = cp.Problem(cp.Minimize(cost), limits.get(solver, [cp.norm(x) <= 1, x >= -0.5]))
