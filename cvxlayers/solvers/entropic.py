@@ -10,24 +10,21 @@ References: Amos, Koltun, Kolter, "The limited multi-label projection layer" (20
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import final
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
-from cvxlayers.separable import Entropies, Separable, require, separate
+from cvxlayers.separable import Separable, require, separate
 from cvxlayers.solvers.items import unsolved
+from cvxlayers.solvers.response import Response, read_weights
 from cvxlayers.solvers.root import Items, Scalars, find_root
 from cvxlayers.solvers.solver import Options, Solver
 
-Terms = Float[np.ndarray, "leading terms"]
-
 _ROUNDING = 4 * np.finfo(float).eps
-# How far opposite slopes may be from it.
-_OPPOSITE = 1e-14
 
 
 @final
@@ -55,112 +52,105 @@ class Entropic(Solver):
 
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Solves all items at once; it leaves those with an active bound unsolved."""
-        parts = require(program.structure)
-        terms = [_terms(program, group) for group in parts.entropies]
         solution = unsolved(program.structure, program.batch)
         with np.errstate(all="ignore"):
-            _fill(solution, program, parts, terms)
+            optimum = find_optimum(program, require(program.structure))
+            solution.x[:], solution.y[:], solution.s[:] = optimum.point(program)
+        solution.iterations[:] = optimum.iterations
+        solution.status[optimum.fine] = Status.SOLVED
         return solution
 
 
-class _Weights(NamedTuple):
-    """The numbers of one term of each variable, in the order of the main variables; see above."""
-
-    group: Entropies
-    w: Terms
-    alpha: Terms
-    beta: Terms
-    gamma: Terms
-    head: Terms
-    offset: Terms
-
-
 @dataclass(frozen=True, eq=False)
-class _Response:
-    """σ of each term as functions of the costs c = q + aν of the variables.
+class Optimum:
+    """The solutions of a batch, in terms of the variables alone.
 
-    One term: σ = γ exp(−c/κ − 1). Two: σ/γ = R σ′/γ′ with R = exp(−c/κ), and α σ′ − α′ σ = αβ′ − α′β.
+    Attributes:
+        parts: the parts of the programs.
+        response: the entropies.
+        sigma: σ of each.
+        x: the main variables.
+        nu: the multiplier of the row, zero where there is none.
+        fine: which items have this solution: with proper entropies, and no active bound.
+        iterations: how often the row was evaluated.
     """
 
-    terms: Sequence[_Weights]
+    parts: Separable
+    response: Response
+    sigma: list[Vectors]
+    x: Vectors
+    nu: Float[np.ndarray, " batch"]
+    fine: Bool[np.ndarray, " batch"]
+    iterations: Int[np.ndarray, " batch"]
 
-    def sigma(self, cost: Vectors) -> list[Vectors]:
-        """Returns σ of each term."""
-        first = self.terms[0]
-        kappa = first.w * first.alpha
-        if len(self.terms) == 1:
-            return [first.gamma * np.exp(-cost / kappa - 1.0)]
-        second = self.terms[1]
-        R = first.gamma / second.gamma * np.exp(-cost / kappa)
-        total = first.alpha * second.beta - second.alpha * first.beta
-        return [total / (first.alpha / R - second.alpha), total / (first.alpha - R * second.alpha)]
-
-    def x(self, sigma: Sequence[Vectors]) -> Vectors:
-        """Returns x from the smallest of its σ, which says most."""
-        x = [(value - term.beta) / term.alpha for value, term in zip(sigma, self.terms, strict=True)]
-        return x[0] if len(x) == 1 else np.where(sigma[0] <= sigma[1], x[0], x[1])
-
-    def curvature(self, sigma: Sequence[Vectors]) -> Vectors:
-        """Returns the second derivative of the terms in x."""
-        return np.sum([t.w * t.alpha**2 / value for value, t in zip(sigma, self.terms, strict=True)], axis=0)
-
-
-def _terms(program: ConeProgram, group: Entropies) -> _Weights:
-    A, b, order = program.A, program.b, np.argsort(group.columns)
-    group = Entropies(*(getattr(group, name)[order] for name in group.__dataclass_fields__))
-    first, second, third = group.rows.T
-    head = -A[:, group.bounded_entries]
-    w = -program.q[:, group.bounded] / head
-    return _Weights(group, w, -A[:, group.entries], b[:, second], b[:, third], head, b[:, first])
+    def point(self, program: ConeProgram) -> tuple[Vectors, Vectors, Vectors]:
+        """Returns x, y and s of the programs."""
+        structure, parts = program.structure, self.parts
+        x, y, s = np.empty((program.batch, structure.n)), *np.empty((2, program.batch, structure.m))
+        x[:, parts.main_run] = self.x
+        for value, term in zip(self.sigma, self.response.terms, strict=True):
+            log = np.log(value / term.gamma)
+            height = -value * log
+            x[:, term.places.bounded] = (height - term.offset) / term.head
+            first, second, third = term.places.rows
+            s[:, first], s[:, second], s[:, third] = height, value, term.gamma
+            y[:, first], y[:, second] = -term.w, -term.w * (log + 1.0)
+            y[:, third] = term.w * value / term.gamma
+        for group in parts.bounds:
+            y[:, group.rows] = 0.0
+            s[:, group.rows] = np.maximum(_slack(program, group.rows, group.entries, x[:, group.columns]), 0.0)
+        if len(parts.coupling):
+            row = int(parts.coupling[0])
+            y[:, row] = self.nu
+            s[:, row] = 0.0 if row < structure.cone.zero else np.maximum(_left(program, parts, self.x), 0.0)
+        return x, y, s
 
 
-def _fill(solution: Solution, program: ConeProgram, parts: Separable, terms: Sequence[_Weights]) -> None:
-    response, q = _Response(terms), np.take(program.q, parts.main, axis=1)
-    fine = np.logical_and.reduce([_valid(term) for term in terms])
-    if len(terms) == 2:
-        slopes = [term.w * term.alpha for term in terms]
-        fine = fine & (np.abs(slopes[0] + slopes[1]) <= _OPPOSITE * np.abs(slopes[0])).all(axis=1)
-    cost = q
+def find_optimum(program: ConeProgram, parts: Separable) -> Optimum:
+    """Solves all items at once."""
+    response = Response([read_weights(program, places) for places in parts.places])
+    q, batch = program.q[:, parts.main_run], program.batch
+    nu, count, fine = np.zeros(batch), np.zeros(batch, dtype=np.int64), np.broadcast_to(response.valid(), (batch,))
     if len(parts.coupling):
-        cost = _priced(solution, program, parts, response, q)
-    sigma = response.sigma(np.broadcast_to(cost, (program.batch, cost.shape[1])))
-    solution.x[:, parts.main] = response.x(sigma)
-    for value, term in zip(sigma, terms, strict=True):
-        log = np.log(value / term.gamma)
-        height = -value * log
-        solution.x[:, term.group.bounded] = (height - term.offset) / term.head
-        first, second, third = term.group.rows.T
-        solution.s[:, first], solution.s[:, second], solution.s[:, third] = height, value, term.gamma
-        y = -term.w, -term.w * (log + 1.0), term.w * value / term.gamma
-        solution.y[:, first], solution.y[:, second], solution.y[:, third] = y
-    zero = program.structure.cone.zero
-    linear = slice(0, zero + program.structure.cone.nonnegative)
-    slack = program.b[:, linear] - program.structure.A.matvec(program.A, solution.x)[:, linear]
-    free = np.concatenate([group.rows for group in parts.bounds] or [np.zeros(0, dtype=np.int64)])
-    fine = fine & (slack[:, free] >= 0).all(axis=1) & np.isfinite(solution.x).all(axis=1)
-    solution.y[:, free] = 0.0
-    solution.s[:, linear] = np.maximum(slack, 0.0)
-    solution.s[:, :zero] = 0.0
-    solution.status[np.broadcast_to(fine, solution.status.shape)] = Status.SOLVED
+        nu, count = _multiplier(program, parts, response)
+        q = q + _row(program, parts) * nu[:, None]
+    sigma = response.sigma(np.broadcast_to(q, (batch, q.shape[1])))
+    x = response.x(sigma)
+    fine = fine & np.isfinite(x).all(axis=1)
+    for group in parts.bounds:
+        where = np.searchsorted(parts.main, group.columns)
+        fine = fine & (_slack(program, group.rows, group.entries, x[:, where]) >= 0).all(axis=1)
+    return Optimum(parts, response, sigma, x, nu, fine, count)
 
 
-def _valid(term: _Weights) -> Bool[np.ndarray, " leading"]:
-    sound = (term.w > 0) & (term.gamma > 0) & (term.alpha != 0) & (term.head > 0)
-    return sound.all(axis=1)
+def _row(program: ConeProgram, parts: Separable) -> Float[np.ndarray, "leading main"]:
+    """Returns the coefficients of the coupling row."""
+    return parts.coupling_matrix(program.A)[:, 0, parts.main_run]
 
 
-def _priced(solution: Solution, program: ConeProgram, parts: Separable, response: _Response, q: Vectors) -> Vectors:
-    """Finds the multiplier ν of the row, and returns the costs q + aν."""
+def _left(program: ConeProgram, parts: Separable, x: Vectors) -> Scalars:
+    """Returns the slack of the coupling row."""
+    return program.b[:, int(parts.coupling[0])] - np.sum(_row(program, parts) * x, axis=1)
+
+
+def _slack(program: ConeProgram, rows: Items, entries: Items, x: Vectors) -> Vectors:
+    return program.b[:, rows] - program.A[:, entries] * x
+
+
+def _multiplier(program: ConeProgram, parts: Separable, response: Response) -> tuple[Scalars, Items]:
+    """Returns the multiplier ν of the row, and how often it was evaluated."""
     row, batch = int(parts.coupling[0]), program.batch
-    a = np.broadcast_to(parts.coupling_matrix(program.A)[:, 0][:, parts.main], (batch, q.shape[1]))
-    q, b = np.broadcast_to(q, a.shape), np.broadcast_to(program.b[:, row], (batch,))
+    a, b = _row(program, parts), np.broadcast_to(program.b[:, row], (batch,))
+    q = np.broadcast_to(program.q[:, parts.main_run], (batch, a.shape[1]))
 
     def excess(nu: Scalars, items: Items) -> tuple[Scalars, Scalars, Scalars]:
-        one = response if len(items) == batch else _some(response, items)
-        sigma = one.sigma(q[items] + a[items] * nu[:, None])
-        terms = a[items] * one.x(sigma)
-        slope = np.sum(a[items] ** 2 / one.curvature(sigma), axis=1)
-        return b[items] - terms.sum(axis=1), slope, _ROUNDING * (np.abs(b[items]) + np.abs(terms).sum(axis=1))
+        everything = len(items) == batch
+        one, cost, side = (response, q, b) if everything else (response.item(items), q[items], b[items])
+        weights = a if everything or len(a) == 1 else a[items]
+        sigma = one.sigma(cost + weights * nu[:, None])
+        terms = weights * one.x(sigma)
+        slope = np.sum(weights**2 / one.curvature(sigma), axis=1)
+        return side - terms.sum(axis=1), slope, _ROUNDING * (np.abs(side) + np.abs(terms).sum(axis=1))
 
     nu, count = _start(response, q, a, b), np.zeros(batch, dtype=np.int64)
     items = np.arange(batch)
@@ -169,12 +159,10 @@ def _priced(solution: Solution, program: ConeProgram, parts: Separable, response
         nu = np.where(np.isin(np.arange(batch), items), np.maximum(nu, 0.0), 0.0)
     found, count[items] = find_root(lambda nu, k: excess(nu, items[k]), nu[items], 0.1 + 0.1 * np.abs(nu[items]))
     nu[items] = found
-    solution.iterations[:] = count
-    solution.y[:, row] = nu
-    return q + a * nu[:, None]
+    return nu, count
 
 
-def _start(response: _Response, q: Vectors, a: Vectors, b: Scalars) -> Scalars:
+def _start(response: Response, q: Vectors, a: Vectors, b: Scalars) -> Scalars:
     """Returns the multiplier of softmax, where the row is a sum and the terms are equal, or about it."""
     term = response.terms[0]
     kappa = term.w * term.alpha
@@ -184,10 +172,3 @@ def _start(response: _Response, q: Vectors, a: Vectors, b: Scalars) -> Scalars:
     scale = np.mean(a / kappa, axis=1)
     start = (total - np.log(np.abs(b))) / scale
     return np.where(np.isfinite(start), start, 0.0)
-
-
-def _some(response: _Response, items: Items) -> _Response:
-    def pick(array: Terms) -> Terms:
-        return array if len(array) == 1 else array[items]
-
-    return _Response([_Weights(term.group, *(pick(array) for array in term[1:])) for term in response.terms])
