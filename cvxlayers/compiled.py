@@ -242,6 +242,12 @@ class CompiledProblem:
         """The parameters on which q depends."""
         return [name for name, enters in zip(self.parameters.names, self.q.depends, strict=True) if enters]
 
+    @cached_property
+    def depends(self) -> tuple[bool, bool, bool, bool]:
+        """Whether any parameter enters P, q, A and b."""
+        P, q, A, b = (any(affine.depends) for affine in (self.P, self.q, self.A, self.b))
+        return P, q, A, b
+
     def tangent(self, dtheta: Vectors) -> tuple[Values, Vectors, Values, Vectors]:
         """Returns the tangents of P, q, A and b."""
         return self.P.tangent(dtheta), self.q.tangent(dtheta), self.A.tangent(dtheta), self.b.tangent(dtheta)

@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Int
 
+from cvxlayers.closed import ClosedForm
 from cvxlayers.derivative import (
     Factorisation,
     Factorise,
@@ -42,6 +43,8 @@ _ROUGH, _TIGHT = 1e-8, 1e-13
 _DOUBLE, _INDEX = 8, 4
 # How many numbers a structured factorisation keeps for each unknown.
 _VECTORS = 12
+# And how many a formula does.
+_FORMULA = 4
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,13 @@ class Kernel:
         full: their structure.
         reduction: what is eliminated before the solver.
         method: how the systems are factorised.
+        closed: the formulas of the full programs, where they have any.
     """
 
     full: Structure
     reduction: Reduction | None
     method: Method
+    closed: ClosedForm | None = None
 
     @property
     def structure(self) -> Structure:
@@ -90,6 +95,8 @@ class Kernel:
         """About how much memory one item's system and its factors take."""
         structure = self.structure
         order = structure.n + structure.m
+        if self.closed is not None:
+            return _FORMULA * order * _DOUBLE
         if self.method.is_structured:
             return _VECTORS * order * _DOUBLE
         if self.method is Method.DENSE:
@@ -107,7 +114,7 @@ class Kernel:
     ) -> tuple[Outcome, Point]:
         """Solves and polishes every item; where Newton's method succeeds from the warm start, without a solver."""
         if warm_start is None:
-            return self._solve_cold(program, reduced, options)
+            return self._solve_new(program, reduced, options)
         sizes = self.full.n, self.full.m
         x, v = (_started(*pair, program.batch) for pair in zip((warm_start.x, warm_start.v), sizes, strict=True))
         point = polish(program, x, v, self.factoriser(options.threads, reduced))
@@ -120,6 +127,20 @@ class Kernel:
         left = None if reduced is None else reduced.item(cold)
         solved, polished = self._solve_cold(program.item(cold), left, options)
         return _put(outcome, cold, solved), point.put(cold, polished)
+
+    def _solve_new(self, program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> tuple[Outcome, Point]:
+        """Solves every item by formulas where there are any, and what they do not certify as any program."""
+        if self.closed is None or options.plan.primary.name != self.closed.solver:
+            return self._solve_cold(program, reduced, options)
+        point, count, sure = self.closed.solve(program)
+        names, none = tuple(solver.name for solver in options.plan.solvers), np.zeros(program.batch, dtype=np.int64)
+        outcome = Outcome(Solution(point.x, point.y, point.s, none, count), names, none)
+        if sure.all():
+            return outcome, point
+        left = np.flatnonzero(~sure)
+        rest = None if reduced is None else reduced.item(left)
+        solved, polished = self._solve_cold(program.item(left), rest, options)
+        return _put(outcome, left, solved), point.put(left, polished.compact())
 
     def _solve_cold(self, program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> tuple[Outcome, Point]:
         """Solves and polishes every item, without a point to start from."""

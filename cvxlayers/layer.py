@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from cvxlayers import envelope, report
 from cvxlayers.blas import one_thread_each
+from cvxlayers.closed import ClosedDerivative
 from cvxlayers.compiled import CompiledProblem, VariableMap
 from cvxlayers.cones import Smoothed
 from cvxlayers.derivative import (
@@ -24,6 +25,7 @@ from cvxlayers.derivative import (
     Data,
     DerivativeInfo,
     Linearisation,
+    Needs,
     Point,
     jvp,
     linearise,
@@ -53,7 +55,7 @@ _CACHE = 2**22
 _WARNED: weakref.WeakSet[CompiledProblem] = weakref.WeakSet()
 
 # What derivatives at some solutions are computed from.
-Local = Linearisation | Differences
+Local = Linearisation | ClosedDerivative | Differences
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,14 +153,17 @@ class Layer:
         count, widths = len(parameters.names), [block.stop - block.start for block in parameters.blocks]
         pulled = [forward.map.adjoint(point.x, point.y, row[:-1]) for row in rows]
         pulled = [(spread_rows(x, batch), spread_rows(y, batch)) for x, y in pulled]
+        needs = Needs(*self.compiled.depends)
 
         def pull(lin: Local, items: Items, out: Sequence[Array]) -> DerivativeInfo:
-            zero, infos = np.zeros((len(items), forward.program.structure.m)), []
+            infos = []
             for k, (x, y) in enumerate(pulled):
                 if isinstance(lin, Differences):
                     data, info = lin.vjp(x[items], y[items])
+                elif isinstance(lin, ClosedDerivative):
+                    data, info = lin.vjp(x[items], y[items], needs)
                 else:
-                    data, info = vjp(lin, x[items], y[items], zero)
+                    data, info = vjp(lin, x[items], y[items], needs=needs)
                 self.compiled.pull(*data, out=out[k * count : (k + 1) * count])
                 infos.append(info)
             return worst_of(infos)
@@ -195,7 +200,7 @@ class Layer:
             infos = []
             for dtheta, dx, dy in zip(dthetas, out[::2], out[1::2], strict=True):
                 tangent = Data(*self.compiled.tangent(dtheta[items]))
-                if isinstance(lin, Differences):
+                if isinstance(lin, Differences | ClosedDerivative):
                     dx[:], dy[:], info = lin.jvp(tangent)
                 else:
                     dx[:], dy[:], _, info = jvp(lin, tangent)
@@ -306,7 +311,14 @@ class Layer:
             return Differences(self.kernel, program, point, forward.options, how.mu)
         smoothed = Smoothed(program.structure.cone, how.mu) if how.kind == "smoothed" else None
         factoriser, outputs = self.kernel.factoriser(1, reduced), forward.map.x.apply
-        return linearise(program, point, factoriser, smoothed, outputs, self.kernel.redundant)
+        redundant, closed = self.kernel.redundant, self.kernel.closed
+        if closed is None or smoothed is not None:
+            return linearise(program, point, factoriser, smoothed, outputs, redundant)
+
+        def whole(items: Items) -> Linearisation:
+            return linearise(program.item(items), point.item(items), factoriser, None, outputs, redundant)
+
+        return closed.linearise(program, point, whole)
 
     def on_path(self, forward: Forward) -> Forward:
         """Returns the call as if it had ended on the central path, where that is what is differentiated."""

@@ -25,7 +25,7 @@ FLOORS = (
     {"isotropic", "kkt", "linear_map", "parameter_map", "report", "separable"},
     {"compiled", "directions"},
     {"canonical", "derivative", "result", "ridge", "solvers"},
-    {"reduction"},
+    {"closed", "reduction"},
     {"kernel"},
     {"forward", "lpgd"},
     {"envelope"},

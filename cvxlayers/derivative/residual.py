@@ -12,7 +12,7 @@ eliminated; Healey, Nobel, Boyd, "Differentiating through a quadratic cone progr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 
 import numpy as np
@@ -47,7 +47,20 @@ class Point:
         return relative(self.dual, self.primal, self.dual_scale, self.primal_scale)
 
     def accuracy(self, program: ConeProgram) -> Sizes:
-        """As `merit`, but absolute where q or b sets no scale, since it is zero or b rounding: so may a solution be."""
+        """As `merit`, but absolute where q or b sets no scale, since it is zero or b rounding: so may a solution be.
+
+        Of points beyond doubt it is the merit itself, which is no smaller.
+        """
+        merit = self.merit
+        items = np.flatnonzero(~(merit <= _BEYOND_DOUBT))
+        if len(items) == len(merit):
+            return self.measured(program)
+        if len(items):
+            merit[items] = self.item(items).measured(program.item(items))
+        return merit
+
+    def measured(self, program: ConeProgram) -> Sizes:
+        """Returns the accuracy also of points beyond doubt."""
         dual_scale = np.where(np.any(program.q, axis=1), self.dual_scale, np.maximum(self.dual_scale, 1.0))
         primal_scale = np.where(np.any(program.b, axis=1), self.primal_scale, np.maximum(self.primal_scale, 1.0))
         primal_scale = np.maximum(primal_scale, _side_of_rounding(program))
@@ -56,6 +69,10 @@ class Point:
     def item(self, index: slice | Int[np.ndarray, " k"]) -> Point:
         """Returns the points of some items."""
         return Point(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def compact(self) -> Point:
+        """Returns the points with nothing but the sizes of their residuals."""
+        return replace(self, dual=largest(self.dual)[:, None], primal=largest(self.primal)[:, None])
 
     def put(self, index: Int[np.ndarray, " k"], values: Point) -> Point:
         """Returns these points with the items `index` replaced."""

@@ -2,6 +2,8 @@
 
 from cvxlayers.solvers.driver import Outcome as Outcome
 from cvxlayers.solvers.driver import solve_batch as solve_batch
+from cvxlayers.solvers.entropic import Optimum as Optimum
+from cvxlayers.solvers.entropic import find_optimum as find_optimum
 from cvxlayers.solvers.options import Request as Request
 from cvxlayers.solvers.options import parse_options as parse_options
 from cvxlayers.solvers.registry import SOLVERS as SOLVERS

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from cvxlayers.program import ConeProgram, Vectors
 from cvxlayers.separable import Places
 
-Terms = Float[np.ndarray, "leading terms"]
+Terms = Float[np.ndarray, "_leading terms"]
 
 # How far opposite slopes may be from it.
 _OPPOSITE = 1e-14
