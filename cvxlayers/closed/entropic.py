@@ -1,12 +1,15 @@
 """Entropies and linear costs over at most one linear constraint: the certificate of their solutions.
 
 The pair (s, y) of an entropy is right where s = Π(s − y) for the projection Π on the exponential cone. That needs no
-projection: with ρ = s₁/s₂, w = −y₁ and any δ = ‖(s, y) − (s′, y′)‖ for
+projection. With ρ = s₁/s₂ and w = −y₁, the pair
 
-    s′ = (s₁, s₂, s₂ e^ρ),     y′ = w (−1, ρ − 1, e^−ρ),
+    s′ = (s₁, s₂, s₂ e^ρ),     y′ = w (−1, ρ − 1, e^−ρ)
 
-which lie in the cone and its dual and are orthogonal, ‖Π(s − y) − s‖ ≤ 2‖s − s′‖ + ‖y − y′‖ since Π is non-expansive.
-What the residual map would find at v = y − s is thus no more than the residual of (x, y, s), and that, times A.
+lies in the cone and its dual, and is orthogonal; and as Π is non-expansive, ‖Π(s − y) − s‖ ≤ 2‖s − s′‖ + ‖y − y′‖. What
+the residual map would find at v = y − s is thus no more than the residual of (x, y, s) and that, or that times A.
+
+A solution is made of σ and z = log(σ/γ) so that s₁ = −σz, y₂ = −w(z + 1), t and w are right but for the rounding of one
+operation or two; whether z and σ agree, the row holds and the costs of x balance has to be seen.
 """
 
 from __future__ import annotations
@@ -21,10 +24,13 @@ from cvxlayers.closed.entropic_derivative import EntropicDerivative, linearise_e
 from cvxlayers.closed.form import ClosedForm, Whole
 from cvxlayers.derivative import EXACT, Point
 from cvxlayers.program import ConeProgram, Vectors, largest
-from cvxlayers.separable import Places, Separable
+from cvxlayers.separable import Separable
 from cvxlayers.solvers import Optimum, find_optimum
 
 Sizes = Float[np.ndarray, " batch"]
+
+# What is right but for the rounding of a few operations.
+_ROUNDING = 4 * np.finfo(float).eps
 
 
 @final
@@ -44,53 +50,39 @@ class EntropicForm(ClosedForm):
         with np.errstate(all="ignore"):
             optimum = find_optimum(program, self.parts)
             x, y, s = optimum.point(program)
-            dual, primal = _residuals(program, optimum, x, y, s)
-            primal_scale = np.maximum(largest(program.b), _height(self.parts, s))
-        dual_scale = np.broadcast_to(program.sizes.q, (program.batch,))
-        point = Point(x, y - s, y, s, dual[:, None], primal[:, None], dual_scale, primal_scale)
-        return point, optimum.iterations, optimum.fine & (point.merit <= EXACT)
+            scales = _scales(program, optimum)
+            dual, primal = _residuals(program, optimum, y, s, *scales)
+            point = Point(x, y - s, y, s, dual[:, None], primal[:, None], *scales)
+            return point, optimum.iterations, optimum.fine & (point.merit <= EXACT)
 
     def linearise(self, program: ConeProgram, point: Point, whole: Whole) -> EntropicDerivative:
         """Returns the derivative at solutions; `whole` is for those next to a kink."""
         return linearise_entropies(program, point, self.parts, whole)
 
 
-def _height(parts: Separable, s: Vectors) -> Sizes:
-    return np.maximum.reduce([s[:, places.rows[1]].max(axis=1) for places in parts.places])
+def _scales(program: ConeProgram, optimum: Optimum) -> tuple[Sizes, Sizes]:
+    dual, primal = largest(program.q), largest(program.b)
+    for sigma in optimum.sigma:
+        primal = np.maximum(primal, sigma.max(axis=1))
+    return np.broadcast_to(dual, (program.batch,)), np.broadcast_to(primal, (program.batch,))
 
 
-def _residuals(program: ConeProgram, optimum: Optimum, x: Vectors, y: Vectors, s: Vectors) -> tuple[Sizes, Sizes]:
+def _residuals(
+    program: ConeProgram, optimum: Optimum, y: Vectors, s: Vectors, dual_scale: Sizes, primal_scale: Sizes
+) -> tuple[Sizes, Sizes]:
     """Returns bounds of the residuals of both optimality conditions, per item."""
-    parts, A, b = optimum.parts, program.A, program.b
-    force, hidden = program.q[:, parts.main_run], np.zeros(1)
-    primal = np.zeros(1)
-    for places in parts.places:
-        (first, second, _), alpha, head = places.rows, A[:, places.entries], A[:, places.bounded_entries]
-        off = _pairing(places, y, s)
-        force = force + alpha * y[:, second]
-        hidden = hidden + ((np.abs(alpha) + np.abs(head)) * off).max(axis=1)
-        hidden = hidden + largest(program.q[:, places.bounded] + head * y[:, first])
-        gap = np.abs(head * x[:, places.bounded] + s[:, first] - b[:, first])
-        gap += np.abs(alpha * x[:, places.columns] + s[:, second] - b[:, second])
-        gap += off
-        primal = np.maximum(primal, gap.max(axis=1))
-    for group in parts.bounds:
-        rows = group.rows
-        primal = np.maximum(primal, largest(A[:, group.entries] * x[:, group.columns] + s[:, rows] - b[:, rows]))
-    if len(parts.coupling):
-        row, weights = int(parts.coupling[0]), parts.coupling_matrix(A)[:, 0, parts.main_run]
-        force = force + weights * optimum.nu[:, None]
-        primal = np.maximum(primal, np.abs(np.sum(weights * optimum.x, axis=1) + s[:, row] - b[:, row]))
-    return largest(force) + hidden, primal
-
-
-def _pairing(places: Places, y: Vectors, s: Vectors) -> Vectors:
-    """Returns how far each pair may be from one of a point and its normal, as above."""
-    first, second, third = places.rows
-    sigma, w = s[:, second], -y[:, first]
-    rho = s[:, first] / sigma
-    growth = np.exp(rho)
-    off = 2.0 * np.abs(s[:, third] - sigma * growth)
-    off += np.abs(y[:, second] - w * (rho - 1.0))
-    off += np.abs(y[:, third] - w / growth)
-    return off
+    force = program.q[:, optimum.parts.main_run] + optimum.row * optimum.nu[:, None]
+    dual, primal = _ROUNDING * dual_scale, _ROUNDING * primal_scale
+    for sigma, log, term in zip(optimum.sigma, optimum.logs, optimum.response.terms, strict=True):
+        _, second, third = term.places.rows
+        force -= term.alpha * y[:, second]
+        off = np.abs(sigma / (term.gamma * np.exp(log)) - 1.0).max(axis=1)
+        off = off * (2.0 * term.gamma.max(axis=1) + y[:, third].max(axis=1))
+        dual = dual + off * (np.abs(term.alpha) + np.abs(term.head)).max(axis=1)
+        primal = primal + off
+        if len(optimum.sigma) == 2:
+            primal = primal + largest(term.alpha * optimum.x + term.beta - sigma)
+    if len(optimum.parts.coupling):
+        row = int(optimum.parts.coupling[0])
+        primal = primal + np.abs(optimum.left(program) - s[:, row])
+    return largest(force) + dual, primal

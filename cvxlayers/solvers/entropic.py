@@ -69,8 +69,10 @@ class Optimum:
         parts: the parts of the programs.
         response: the entropies.
         sigma: σ of each.
+        logs: log(σ/γ) of each.
         x: the main variables.
-        nu: the multiplier of the row, zero where there is none.
+        row: the coefficients of the row, zero where there is none.
+        nu: the multiplier of the row.
         fine: which items have this solution: with proper entropies, and no active bound.
         iterations: how often the row was evaluated.
     """
@@ -78,97 +80,114 @@ class Optimum:
     parts: Separable
     response: Response
     sigma: list[Vectors]
+    logs: list[Vectors]
     x: Vectors
+    row: Float[np.ndarray, "_leading main"]
     nu: Float[np.ndarray, " batch"]
     fine: Bool[np.ndarray, " batch"]
     iterations: Int[np.ndarray, " batch"]
 
     def point(self, program: ConeProgram) -> tuple[Vectors, Vectors, Vectors]:
         """Returns x, y and s of the programs."""
-        structure, parts = program.structure, self.parts
-        x, y, s = np.empty((program.batch, structure.n)), *np.empty((2, program.batch, structure.m))
+        structure, parts, batch = program.structure, self.parts, program.batch
+        x, y, s = np.empty((batch, structure.n)), np.empty((batch, structure.m)), np.empty((batch, structure.m))
         x[:, parts.main_run] = self.x
-        for value, term in zip(self.sigma, self.response.terms, strict=True):
-            log = np.log(value / term.gamma)
-            height = -value * log
-            x[:, term.places.bounded] = (height - term.offset) / term.head
+        for sigma, log, term in zip(self.sigma, self.logs, self.response.terms, strict=True):
             first, second, third = term.places.rows
-            s[:, first], s[:, second], s[:, third] = height, value, term.gamma
-            y[:, first], y[:, second] = -term.w, -term.w * (log + 1.0)
-            y[:, third] = term.w * value / term.gamma
+            height = -sigma * log
+            x[:, term.places.bounded] = (height - term.offset) / term.head
+            s[:, first], s[:, second], s[:, third] = height, sigma, term.gamma
+            y[:, first], y[:, second], y[:, third] = -term.w, (log + 1.0) * -term.w, sigma * (term.w / term.gamma)
         for group in parts.bounds:
             y[:, group.rows] = 0.0
             s[:, group.rows] = np.maximum(_slack(program, group.rows, group.entries, x[:, group.columns]), 0.0)
         if len(parts.coupling):
             row = int(parts.coupling[0])
             y[:, row] = self.nu
-            s[:, row] = 0.0 if row < structure.cone.zero else np.maximum(_left(program, parts, self.x), 0.0)
+            s[:, row] = 0.0 if row < structure.cone.zero else np.maximum(self.left(program), 0.0)
         return x, y, s
+
+    def left(self, program: ConeProgram) -> Scalars:
+        """Returns the slack of the row."""
+        return program.b[:, int(self.parts.coupling[0])] - np.sum(self.row * self.x, axis=1)
 
 
 def find_optimum(program: ConeProgram, parts: Separable) -> Optimum:
     """Solves all items at once."""
     response = Response([read_weights(program, places) for places in parts.places])
     q, batch = program.q[:, parts.main_run], program.batch
-    nu, count, fine = np.zeros(batch), np.zeros(batch, dtype=np.int64), np.broadcast_to(response.valid(), (batch,))
+    z = response.exponent(np.broadcast_to(q, (batch, q.shape[1])))
+    nu, count, row, sigma = np.zeros(batch), np.zeros(batch, dtype=np.int64), np.zeros((1, q.shape[1])), None
     if len(parts.coupling):
-        nu, count = _multiplier(program, parts, response)
-        q = q + _row(program, parts) * nu[:, None]
-    sigma = response.sigma(np.broadcast_to(q, (batch, q.shape[1])))
+        row = parts.coupling_matrix(program.A)[:, 0, parts.main_run]
+        b, strict = program.b[:, int(parts.coupling[0])], int(parts.coupling[0]) < program.structure.cone.zero
+        nu, z, sigma, count = _multiplier(response, z, row, np.broadcast_to(b, (batch,)), strict)
+    sigma = response.sigma(z) if sigma is None else sigma
     x = response.x(sigma)
-    fine = fine & np.isfinite(x).all(axis=1)
+    fine = response.valid() & np.isfinite(x).all(axis=1)
     for group in parts.bounds:
         where = np.searchsorted(parts.main, group.columns)
         fine = fine & (_slack(program, group.rows, group.entries, x[:, where]) >= 0).all(axis=1)
-    return Optimum(parts, response, sigma, x, nu, fine, count)
-
-
-def _row(program: ConeProgram, parts: Separable) -> Float[np.ndarray, "leading main"]:
-    """Returns the coefficients of the coupling row."""
-    return parts.coupling_matrix(program.A)[:, 0, parts.main_run]
-
-
-def _left(program: ConeProgram, parts: Separable, x: Vectors) -> Scalars:
-    """Returns the slack of the coupling row."""
-    return program.b[:, int(parts.coupling[0])] - np.sum(_row(program, parts) * x, axis=1)
+    return Optimum(parts, response, sigma, response.logs(z, sigma), x, row, nu, fine, count)
 
 
 def _slack(program: ConeProgram, rows: Items, entries: Items, x: Vectors) -> Vectors:
     return program.b[:, rows] - program.A[:, entries] * x
 
 
-def _multiplier(program: ConeProgram, parts: Separable, response: Response) -> tuple[Scalars, Items]:
-    """Returns the multiplier ν of the row, and how often it was evaluated."""
-    row, batch = int(parts.coupling[0]), program.batch
-    a, b = _row(program, parts), np.broadcast_to(program.b[:, row], (batch,))
-    q = np.broadcast_to(program.q[:, parts.main_run], (batch, a.shape[1]))
+def _multiplier(
+    response: Response, z: Vectors, a: Float[np.ndarray, "leading main"], b: Scalars, strict: bool
+) -> tuple[Scalars, Vectors, list[Vectors] | None, Items]:
+    """Finds the multiplier ν of the row.
 
-    def excess(nu: Scalars, items: Items) -> tuple[Scalars, Scalars, Scalars]:
-        everything = len(items) == batch
-        one, cost, side = (response, q, b) if everything else (response.item(items), q[items], b[items])
-        weights = a if everything or len(a) == 1 else a[items]
-        sigma = one.sigma(cost + weights * nu[:, None])
-        terms = weights * one.x(sigma)
-        slope = np.sum(weights**2 / one.curvature(sigma), axis=1)
-        return side - terms.sum(axis=1), slope, _ROUNDING * (np.abs(side) + np.abs(terms).sum(axis=1))
+    Args:
+        response: the entropies.
+        z: their exponents where ν is zero.
+        a: the row's coefficients.
+        b: its right-hand sides.
+        strict: whether it is an equation.
 
-    nu, count = _start(response, q, a, b), np.zeros(batch, dtype=np.int64)
-    items = np.arange(batch)
-    if row >= program.structure.cone.zero:
-        items = np.flatnonzero(excess(np.zeros(batch), items)[0] < 0)
-        nu = np.where(np.isin(np.arange(batch), items), np.maximum(nu, 0.0), 0.0)
-    found, count[items] = find_root(lambda nu, k: excess(nu, items[k]), nu[items], 0.1 + 0.1 * np.abs(nu[items]))
-    nu[items] = found
-    return nu, count
+    Returns:
+        ν, the exponents there, σ where these are known already, and how often the row was evaluated.
+    """
+    tilt, square, batch = a / response.kappa, a**2, len(z)
+
+    def excess(z: Vectors, items: Items) -> tuple[list[Vectors], Scalars, Scalars, Scalars]:
+        whole = len(items) == batch
+        one, side = (response, b) if whole else (response.item(items), b[items])
+        row, weights = (part if whole or len(part) == 1 else part[items] for part in (a, square))
+        sigma = one.sigma(z)
+        terms, size = row * one.x(sigma), np.abs(side)
+        rounding = _ROUNDING * (size + np.abs(terms).sum(axis=1))
+        # A matrix product would be rounded in another way for other neighbours.
+        slope = np.einsum("bn,bn->b", weights, one.flexibility(sigma))
+        return sigma, side - terms.sum(axis=1), slope, rounding
+
+    def moved(nu: Scalars, items: Items) -> Vectors:
+        return z[items] - (tilt if len(tilt) == 1 else tilt[items]) * nu[:, None]
+
+    items, count, nu = np.arange(batch), np.ones(batch, dtype=np.int64), _start(response, z, tilt, a, b)
+    held = np.ones(batch, dtype=bool) if strict else excess(z, items)[1] < 0
+    nu = nu if strict else np.where(held, np.maximum(nu, 0.0), 0.0)
+    at = z - tilt * nu[:, None]
+    sigma, value, slope, rounding = excess(at, items)
+    left = np.flatnonzero(held & ~(np.abs(value) <= rounding))
+    if not len(left):
+        return nu, at, sigma, count
+    step = nu[left] - value[left] / slope[left]
+    begin = np.where(np.isfinite(step), step, nu[left])
+    found, more = find_root(lambda nu, k: excess(moved(nu, left[k]), left[k])[1:], begin, 0.1 + 0.1 * np.abs(begin))
+    nu[left] = found
+    count[left] += more
+    return nu, z - tilt * nu[:, None], None, count
 
 
-def _start(response: Response, q: Vectors, a: Vectors, b: Scalars) -> Scalars:
+def _start(response: Response, z: Vectors, tilt: Vectors, a: Vectors, b: Scalars) -> Scalars:
     """Returns the multiplier of softmax, where the row is a sum and the terms are equal, or about it."""
     term = response.terms[0]
-    kappa = term.w * term.alpha
-    exponent = -q / kappa + np.log(term.gamma / np.abs(term.alpha)) - 1.0
+    exponent = z + np.log(term.gamma / np.abs(term.alpha))
     largest = exponent.max(axis=1, keepdims=True)
-    total = np.log(np.sum(np.exp(exponent - largest), axis=1)) + largest[:, 0]
-    scale = np.mean(a / kappa, axis=1)
-    start = (total - np.log(np.abs(b))) / scale
+    exponent -= largest
+    total = np.log(np.exp(exponent, out=exponent).sum(axis=1)) + largest[:, 0]
+    start = (total - np.log(np.abs(b))) / np.mean(tilt, axis=1)
     return np.where(np.isfinite(start), start, 0.0)

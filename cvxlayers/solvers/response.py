@@ -1,7 +1,7 @@
 """Entropies of single variables, one or two of each, as functions of the costs of these variables.
 
-One entropy, w σ log(σ/γ) with σ = αx + β: σ = γ exp(−c/κ − 1) with κ = wα, for the cost c of x.
-Two: σ/γ = R σ′/γ′ with R = exp(−c/κ), where κ′ = −κ, and α σ′ − α′ σ = αβ′ − α′β.
+One entropy, w σ log(σ/γ) with σ = αx + β: σ = γ e^z with z = −c/κ − 1 and κ = wα, for the cost c of x.
+Two: σ/γ = R σ′/γ′ with R = e^z, z = −c/κ, where κ′ = −κ, and α σ′ − α′ σ = αβ′ − α′β.
 """
 
 from __future__ import annotations
@@ -38,9 +38,13 @@ def read_weights(program: ConeProgram, places: Places) -> Weights:
     """Returns the numbers of one entropy of each variable."""
     A, b = program.A, program.b
     first, second, third = places.rows
-    head = -A[:, places.bounded_entries]
-    w = -program.q[:, places.bounded] / head
-    return Weights(places, w, -A[:, places.entries], b[:, second], b[:, third], head, b[:, first])
+    head, q = -A[:, places.bounded_entries], shared(program.q[:, places.bounded])
+    return Weights(places, -q / head, -A[:, places.entries], b[:, second], b[:, third], head, b[:, first])
+
+
+def shared(values: Terms) -> Float[np.ndarray, "_some terms"]:
+    """Returns the values of one item where all have the same: what follows is computed once, with the same result."""
+    return values[:1] if len(values) > 1 and (values == values[0]).all() else values
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,26 +61,43 @@ class Response:
             fine.append((np.abs(slopes[0] + slopes[1]) <= _OPPOSITE * np.abs(slopes[0])).all(axis=1))
         return np.logical_and.reduce(np.broadcast_arrays(*fine))
 
-    def sigma(self, cost: Vectors) -> list[Vectors]:
+    @property
+    def kappa(self) -> Terms:
+        """The slopes κ of the first entropies."""
+        return self.terms[0].w * self.terms[0].alpha
+
+    def exponent(self, cost: Vectors) -> Vectors:
+        """Returns z, which is affine in the costs."""
+        z = cost / -self.kappa
+        return z - 1.0 if len(self.terms) == 1 else z
+
+    def sigma(self, z: Vectors) -> list[Vectors]:
         """Returns σ of each entropy."""
-        first = self.terms[0]
-        kappa = first.w * first.alpha
+        first, growth = self.terms[0], np.exp(z)
         if len(self.terms) == 1:
-            return [first.gamma * np.exp(-cost / kappa - 1.0)]
+            return [first.gamma * growth]
         second = self.terms[1]
-        R = first.gamma / second.gamma * np.exp(-cost / kappa)
+        R = first.gamma / second.gamma * growth
         total = first.alpha * second.beta - second.alpha * first.beta
         return [total / (first.alpha / R - second.alpha), total / (first.alpha - R * second.alpha)]
+
+    def logs(self, z: Vectors, sigma: Sequence[Vectors]) -> list[Vectors]:
+        """Returns log(σ/γ) of each entropy."""
+        if len(self.terms) == 1:
+            return [z]
+        return [np.log(value / term.gamma) for value, term in zip(sigma, self.terms, strict=True)]
 
     def x(self, sigma: Sequence[Vectors]) -> Vectors:
         """Returns x from the smallest of its σ, which says most."""
         x = [(value - term.beta) / term.alpha for value, term in zip(sigma, self.terms, strict=True)]
         return x[0] if len(x) == 1 else np.where(sigma[0] <= sigma[1], x[0], x[1])
 
-    def curvature(self, sigma: Sequence[Vectors]) -> Vectors:
-        """Returns the second derivative of the entropies in x."""
-        parts = [term.w * term.alpha**2 / value for value, term in zip(sigma, self.terms, strict=True)]
-        return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    def flexibility(self, sigma: Sequence[Vectors]) -> Vectors:
+        """Returns one over the second derivative of the entropies in x."""
+        if len(self.terms) == 1:
+            return sigma[0] * (1.0 / (self.terms[0].w * self.terms[0].alpha ** 2))
+        first, second = (term.w * term.alpha**2 / value for value, term in zip(sigma, self.terms, strict=True))
+        return 1.0 / (first + second)
 
     def item(self, items: Int[np.ndarray, " k"]) -> Response:
         """Returns the functions of some items."""
