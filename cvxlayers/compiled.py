@@ -147,10 +147,14 @@ class VariableMap:
         """Returns the derivative of `adjoint` as (x, y) moves and the cotangents of the variables stay."""
         rows = zip(self._parts(*motion), cotangents, self.exps, strict=True)
         moved = [part * cotangent if exp and cotangent is not None else None for part, cotangent, exp in rows]
-        return self.adjoint(*at, moved)
+        x, y = self.adjoint(*at, moved)
+        return x, np.broadcast_to(y, (len(x), y.shape[1]))
 
     def adjoint(self, x: Vectors, y: Vectors, cotangents: Sequence[Array | None]) -> tuple[Vectors, Vectors]:
-        """Returns the cotangents of x and y for cotangents of the variables, of shape (batch, *shape); None is zero."""
+        """Returns the cotangents of x and y for cotangents of the variables, of shape (batch, *shape); None is zero.
+
+        Where no variable is a dual one, that of y is zero, and has a batch axis of one.
+        """
         batch = len(x)
         outputs = self.recover(x, y) if any(self.exps) else [None] * len(self.exps)
         rows = []
@@ -161,7 +165,7 @@ class VariableMap:
                 scaled = cotangent * output if exp else cotangent
                 rows.append(scaled.reshape((batch, int(np.prod(shape)))))
         stacked = np.concatenate(rows, axis=1) if rows else np.zeros((batch, 0))
-        return self.x.adjoint(stacked), self.y.adjoint(stacked)
+        return self.x.adjoint(stacked), self.y.adjoint(stacked if self.y.matrix.nnz else stacked[:1])
 
     def _parts(self, x: Vectors, y: Vectors) -> list[Array]:
         stacked = self.x.apply(x)

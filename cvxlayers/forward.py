@@ -46,6 +46,11 @@ class Forward:
         """The relative KKT residuals of the returned points."""
         return residuals(self.program, self.point)
 
+    def item(self, index: slice | Items) -> tuple[ConeProgram, Point, Reduced | None]:
+        """Returns the programs of some items, their solutions, and the reduced programs."""
+        reduced = None if self.reduced is None else self.reduced.item(index)
+        return self.program.item(index), self.point.item(index), reduced
+
     def fold(self, array: Array) -> Array:
         """Makes one axis of the axes of the call's batch."""
         return array.reshape((self.program.batch, *array.shape[len(self.batch_shape) :]))
@@ -91,9 +96,12 @@ def spread(arrays: Sequence[Array], solved: Items, forward: Forward) -> list[Arr
 
 def spread_info(info: DerivativeInfo, solved: Items, forward: Forward) -> DerivativeInfo:
     """Spreads over the batch, in its shape; items without a solution have no residual and no condition: NaN."""
-    columns = []
+    columns, everything = [], len(solved) == forward.program.batch
     for field in fields(DerivativeInfo):
         found = getattr(info, field.name)
+        if everything:
+            columns.append(found.reshape(forward.batch_shape))
+            continue
         column = np.full(forward.program.batch, np.nan if found.dtype == np.float64 else False, found.dtype)
         column[solved] = found
         columns.append(column.reshape(forward.batch_shape))

@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Int
 
+from cvxlayers.blas import one_thread_each
 from cvxlayers.closed import ClosedForm
 from cvxlayers.derivative import (
     Factorisation,
@@ -139,7 +140,8 @@ class Kernel:
             return outcome, point
         left = np.flatnonzero(~sure)
         rest = None if reduced is None else reduced.item(left)
-        solved, polished = self._solve_cold(program.item(left), rest, options)
+        with one_thread_each(len(left)):
+            solved, polished = self._solve_cold(program.item(left), rest, options)
         return _put(outcome, left, solved), point.put(left, polished.compact())
 
     def _solve_cold(self, program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> tuple[Outcome, Point]:

@@ -98,7 +98,7 @@ class Layer:
             SolverError: if items are not solved and `options.on_failure` is "raise".
         """
         theta, batch_shape = self.compiled.parameters.flatten(values)
-        with one_thread_each(theta.batch):
+        with one_thread_each(theta.batch if self.kernel.closed is None else 1):
             return self._forward(values, theta, batch_shape, options, warm_start, outputs)
 
     def _forward(
@@ -155,7 +155,7 @@ class Layer:
         pulled = [(spread_rows(x, batch), spread_rows(y, batch)) for x, y in pulled]
         needs = Needs(*self.compiled.depends)
 
-        def pull(lin: Local, items: Items, out: Sequence[Array]) -> DerivativeInfo:
+        def pull(lin: Local, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
             infos = []
             for k, (x, y) in enumerate(pulled):
                 if isinstance(lin, Differences):
@@ -196,7 +196,7 @@ class Layer:
         forward = self.on_path(forward)
         point = forward.point
 
-        def push(lin: Local, items: Items, out: Sequence[Array]) -> DerivativeInfo:
+        def push(lin: Local, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
             infos = []
             for dtheta, dx, dy in zip(dthetas, out[::2], out[1::2], strict=True):
                 tangent = Data(*self.compiled.tangent(dtheta[items]))
@@ -262,7 +262,7 @@ class Layer:
     def over_solved(
         self,
         forward: Forward,
-        differentiate: Callable[[Any, Items, Sequence[Array]], DerivativeInfo],
+        differentiate: Callable[[Any, Items | slice, Sequence[Array]], DerivativeInfo],
         widths: Sequence[int],
     ) -> tuple[list[Array], DerivativeInfo]:
         """Differentiates the solution maps of the solved items, in pieces that fit the processor's cache.
@@ -286,16 +286,14 @@ class Layer:
 
         def piece_of(piece: slice) -> DerivativeInfo:
             index = piece if everything else solved[piece]
-            program, point = forward.program.item(index), forward.point.item(index)
-            reduced = None if forward.reduced is None else forward.reduced.item(index)
+            whole = everything and piece.stop - piece.start == len(solved)
+            program, point, reduced = (forward.program, forward.point, forward.reduced) if whole else forward.item(index)
             lin = self._local(program, point, reduced, forward)
-            return differentiate(lin, solved[piece], [array[piece] for array in arrays])
+            return differentiate(lin, index, [array[piece] for array in arrays])
 
-        with one_thread_each(len(solved)):
+        with one_thread_each(len(solved) if self.kernel.closed is None else 1):
             infos = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)
-        info = DerivativeInfo(
-            *(np.concatenate([getattr(i, column.name) for i in infos]) for column in fields(DerivativeInfo))
-        )
+        info = infos[0] if len(infos) == 1 else _joined(infos)
         self._check(info, solved)
         return spread(arrays, solved, forward), spread_info(info, solved, forward)
 
@@ -316,7 +314,8 @@ class Layer:
             return linearise(program, point, factoriser, smoothed, outputs, redundant)
 
         def whole(items: Items) -> Linearisation:
-            return linearise(program.item(items), point.item(items), factoriser, None, outputs, redundant)
+            with one_thread_each(len(items)):
+                return linearise(program.item(items), point.item(items), factoriser, None, outputs, redundant)
 
         return closed.linearise(program, point, whole)
 
@@ -368,6 +367,11 @@ class Layer:
             if self.strict:
                 raise DerivativeError(message)
             warnings.warn(message, DerivativeWarning, stacklevel=4)
+
+
+def _joined(infos: Sequence[DerivativeInfo]) -> DerivativeInfo:
+    names = [column.name for column in fields(DerivativeInfo)]
+    return DerivativeInfo(*(np.concatenate([getattr(info, name) for info in infos]) for name in names))
 
 
 def _final_status(status: Int[np.ndarray, " batch"], accuracy: Sizes, eps: float) -> Int[np.ndarray, " batch"]:

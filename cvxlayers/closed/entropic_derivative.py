@@ -29,7 +29,8 @@ from cvxlayers.derivative import (
     vjp,
 )
 from cvxlayers.program import ConeProgram, Vectors, largest
-from cvxlayers.separable import Places, Separable
+from cvxlayers.separable import Separable
+from cvxlayers.solvers import Response, Weights, read_weights
 
 Sizes = Float[np.ndarray, " batch"]
 Terms = Float[np.ndarray, "#batch terms"]
@@ -41,15 +42,16 @@ _EXACT, _DOUBTFUL, _BLURRED = 1e-12, 1e9, 1e-3
 
 
 class _Pair(NamedTuple):
-    """The pairs of one entropy of each variable: their coordinates, and the coefficients of t and x (−A's entries)."""
+    """The pairs of one entropy of each variable: its numbers, σ, and ρ − 1."""
 
-    places: Places
+    term: Weights
     sigma: Terms
-    w: Terms
-    rho: Terms
-    decay: Terms
-    head: Terms
-    alpha: Terms
+    tilt: Terms
+
+    @property
+    def decay(self) -> Terms:
+        """e^−ρ."""
+        return self.sigma / self.term.gamma
 
 
 @final
@@ -98,75 +100,87 @@ class EntropicDerivative(ClosedDerivative):
             dx, dy, residual = self._tangent(tangent)
         info = self._info(residual)
         if self.whole is not None:
-            dx[self.rest], dy[self.rest], _, found = jvp(self.whole, Data(*(part[self.rest] for part in tangent)))
+            part = Data(*(values if len(values) == 1 else values[self.rest] for values in tangent))
+            dx[self.rest], dy[self.rest], _, found = jvp(self.whole, part)
             _put(info, self.rest, found)
         return dx, dy, info
 
     def _adjoint(self, x: Vectors, y: Vectors, needs: Needs) -> tuple[Vectors, Vectors, Sizes]:
-        force = x[:, self.parts.main_run]
-        for pair in self.pairs:
-            top = x[:, pair.places.bounded] / -pair.head
-            _, second, third = pair.places.rows
-            turn = y[:, second] - pair.decay * y[:, third]
-            force = force + pair.alpha * ((1.0 - pair.rho) * top - pair.w / pair.sigma * turn)
-        lam, mu = np.empty(self.point.x.shape), np.zeros(self.point.y.shape)
-        side = y[:, self.parts.coupling[0]] if len(self.parts.coupling) else np.zeros(len(y))
+        force, side, moving = x[:, self.parts.main_run], np.zeros(len(x)), y.any()
+        for term, sigma, tilt in self.pairs:
+            top = x[:, term.places.bounded]
+            if top.any():
+                force = force + tilt * top * (term.alpha / term.head)
+        for pair in self.pairs if moving else ():
+            _, second, third = pair.term.places.rows
+            force = force - pair.term.alpha * pair.term.w / pair.sigma * (y[:, second] - pair.decay * y[:, third])
+        if moving and len(self.parts.coupling):
+            side = y[:, self.parts.coupling[0]]
         inside, price, residual = self._solve(force, side)
+        lam, mu = np.empty(self.point.x.shape), np.zeros(self.point.y.shape if needs.dual or len(self.rest) else (1, 1))
         lam[:, self.parts.main_run] = inside
-        if len(self.parts.coupling):
-            mu[:, self.parts.coupling[0]] = price
         for pair in self.pairs:
-            first, second, third = pair.places.rows
-            one, two, three = y[:, first], y[:, second], y[:, third]
-            moved, tilt = pair.alpha * inside, pair.rho - 1.0
-            lam[:, pair.places.bounded] = (tilt * (moved + two) - one + pair.decay * three) / pair.head
-            if needs.dual:
-                top = x[:, pair.places.bounded] / -pair.head
-                bent = pair.w / pair.sigma * (two - pair.decay * three + moved)
-                mu[:, first], mu[:, second], mu[:, third] = top, -tilt * top - bent, pair.decay * (bent - top)
+            lam[:, pair.term.places.bounded] = _height(pair, inside, y, moving)
+        if needs.dual:
+            self._multipliers(x, y, inside, mu)
+            mu[:, self.parts.coupling] = price[:, None]
         return lam, mu, residual
+
+    def _multipliers(self, x: Vectors, y: Vectors, inside: Vectors, mu: Vectors) -> None:
+        for pair in self.pairs:
+            first, second, third = pair.term.places.rows
+            top, decay = x[:, pair.term.places.bounded] / -pair.term.head, pair.decay
+            bent = pair.term.w / pair.sigma * (y[:, second] - decay * y[:, third] + pair.term.alpha * inside)
+            mu[:, first], mu[:, second], mu[:, third] = top, -pair.tilt * top - bent, decay * (bent - top)
 
     def _tangent(self, tangent: Data) -> tuple[Vectors, Vectors, Sizes]:
         A, (x, y) = self.program.structure.A, (self.point.x, self.point.y)
         dual, primal = -(A.rmatvec(tangent.A, y) + tangent.q), tangent.b - A.matvec(tangent.A, x)
         force, rises = dual[:, self.parts.main_run], []
         for pair in self.pairs:
-            _, second, third = pair.places.rows
-            rise = dual[:, pair.places.bounded] / pair.head
+            _, second, third = pair.term.places.rows
+            rise = dual[:, pair.term.places.bounded] / pair.term.head
             turn = pair.decay * primal[:, third] - primal[:, second]
-            force = force + pair.alpha * ((pair.rho - 1.0) * rise + pair.w / pair.sigma * turn)
+            force = force + pair.term.alpha * (pair.tilt * rise + pair.term.w / pair.sigma * turn)
             rises.append(rise)
         side = primal[:, self.parts.coupling[0]] if len(self.parts.coupling) else np.zeros(len(primal))
         inside, price, residual = self._solve(force, side)
         dx, dy = np.empty(x.shape), np.zeros(y.shape)
-        dx[:, self.parts.main_run] = inside
-        if len(self.parts.coupling):
-            dy[:, self.parts.coupling[0]] = price
+        dx[:, self.parts.main_run], dy[:, self.parts.coupling] = inside, price[:, None]
         for pair, rise in zip(self.pairs, rises, strict=True):
-            first, second, third = pair.places.rows
-            grown = primal[:, second] + pair.alpha * inside
-            turned = (pair.decay * primal[:, third] - grown) / pair.sigma
-            dx[:, pair.places.bounded] = (pair.rho * grown + pair.sigma * turned - primal[:, first]) / pair.head
-            dy[:, first], dy[:, second] = -rise, (pair.rho - 1.0) * rise + pair.w * turned
-            dy[:, third] = pair.decay * (rise - pair.w * turned)
+            (first, second, third), (term, sigma, tilt) = pair.term.places.rows, pair
+            grown = primal[:, second] + term.alpha * inside
+            turned = (pair.decay * primal[:, third] - grown) / sigma
+            dx[:, term.places.bounded] = ((tilt + 1.0) * grown + sigma * turned - primal[:, first]) / term.head
+            dy[:, first], dy[:, second] = -rise, tilt * rise + term.w * turned
+            dy[:, third] = pair.decay * (rise - term.w * turned)
         return dx, dy, residual
 
     def _solve(self, force: Vectors, side: Sizes) -> tuple[Vectors, Sizes, Sizes]:
-        """Solves D λ + a μ₀ = f, aᵀλ = g; returns λ, μ₀ and the relative residual."""
-        loaded = self.h * self.row
+        """Solves D λ + a μ₀ = f, aᵀλ = g; returns λ, μ₀ and the relative residual: that of the row, the rest is exact."""
         active = self.schur > 0
         side = np.where(active, side, 0.0)
-        price = np.where(active, (np.sum(loaded * force, axis=1) - side) / np.where(active, self.schur, 1.0), 0.0)
-        inside = self.h * force - loaded * price[:, None]
-        gap = largest(force - inside / self.h - self.row * price[:, None])
-        gap = np.maximum(gap, np.abs(np.sum(self.row * inside, axis=1) - side))
+        known = np.sum(self.h * self.row * force, axis=1) - side
+        price = np.divide(known, self.schur, out=np.zeros_like(known), where=active)
+        inside = self.h * (force - self.row * price[:, None])
+        gap = np.abs(np.sum(self.row * inside, axis=1) - side)
         scale = np.maximum(largest(force), np.abs(side))
         residual = np.divide(gap, scale, out=np.zeros_like(gap), where=scale > 0)
-        return inside, price, np.where(np.isfinite(residual), residual, np.inf)
+        residual[~np.isfinite(inside).all(axis=1)] = np.inf
+        return inside, price, residual
 
     def _info(self, residual: Sizes) -> DerivativeInfo:
         no = np.zeros((3, len(residual)), dtype=bool)
         return DerivativeInfo(residual, self.condition.copy(), *no)
+
+
+def _height(pair: _Pair, inside: Vectors, y: Vectors, moving: bool | np.bool_) -> Vectors:
+    """Returns the adjoint of the costs of t."""
+    term = pair.term
+    if not moving:
+        return pair.tilt * inside * (term.alpha / term.head)
+    one, two, three = (y[:, rows] for rows in term.places.rows)
+    return (pair.tilt * (term.alpha * inside + two) - one + pair.decay * three) / term.head
 
 
 def _put(info: DerivativeInfo, items: Items, part: DerivativeInfo) -> None:
@@ -184,11 +198,11 @@ def linearise_entropies(program: ConeProgram, point: Point, parts: Separable, wh
         whole: linearises some items as any program: those next to a kink, or badly conditioned.
     """
     with np.errstate(all="ignore"):
-        pairs = [_pair(program, point, places) for places in parts.places]
-        curvature = sum(pair.w * pair.alpha**2 / pair.sigma for pair in pairs)
-        h, row = 1.0 / curvature, _active_row(program, point, parts)
-        schur = np.sum(row**2 * h, axis=1)
-        condition = _condition(curvature, schur, pairs)
+        response = Response([read_weights(program, places) for places in parts.places])
+        pairs = [_pair(point, term) for term in response.terms]
+        h, row = response.flexibility([pair.sigma for pair in pairs]), _active_row(program, point, parts)
+        schur = np.einsum("bn,bn->b", row**2, h)
+        condition = _condition(h, schur, pairs)
         clear = (condition <= _DOUBTFUL) & (point.merit <= _EXACT) & (condition * point.merit <= _BLURRED)
         clear &= _smooth(program, point, parts, pairs, condition)
     rest = np.flatnonzero(~clear)
@@ -197,11 +211,12 @@ def linearise_entropies(program: ConeProgram, point: Point, parts: Separable, wh
     )
 
 
-def _pair(program: ConeProgram, point: Point, places: Places) -> _Pair:
-    first, second, third = places.rows
-    sigma, gamma = point.s[:, second], point.s[:, third]
-    head, alpha = -program.A[:, places.bounded_entries], -program.A[:, places.entries]
-    return _Pair(places, sigma, -point.y[:, first], point.s[:, first] / sigma, sigma / gamma, head, alpha)
+def _pair(point: Point, term: Weights) -> _Pair:
+    first, second, _ = term.places.rows
+    sigma = np.array(point.s[:, second])
+    tilt = point.s[:, first] / sigma
+    tilt -= 1.0
+    return _Pair(term, sigma, tilt)
 
 
 def _active_row(program: ConeProgram, point: Point, parts: Separable) -> Vectors:
@@ -212,11 +227,12 @@ def _active_row(program: ConeProgram, point: Point, parts: Separable) -> Vectors
     return row if position < program.structure.cone.zero else row * (point.y[:, position] > 0)[:, None]
 
 
-def _condition(curvature: Vectors, schur: Sizes, pairs: Sequence[_Pair]) -> Sizes:
+def _condition(h: Vectors, schur: Sizes, pairs: Sequence[_Pair]) -> Sizes:
     row = np.where(schur > 0, schur, np.nan)
-    heads = [pair.head for pair in pairs]
-    top = np.fmax.reduce([curvature.max(axis=1), row, *(head.max(axis=1) + 0.0 * schur for head in heads)])
-    bottom = np.fmin.reduce([curvature.min(axis=1), row, *(head.min(axis=1) + 0.0 * schur for head in heads)])
+    heads = [term.head for term, _, _ in pairs]
+    top, bottom = 1.0 / h.min(axis=1), 1.0 / h.max(axis=1)
+    top = np.fmax.reduce(np.broadcast_arrays(top, row, *(head.max(axis=1) for head in heads)))
+    bottom = np.fmin.reduce(np.broadcast_arrays(bottom, row, *(head.min(axis=1) for head in heads)))
     return top / bottom
 
 
@@ -224,16 +240,17 @@ def _smooth(
     program: ConeProgram, point: Point, parts: Separable, pairs: Sequence[_Pair], condition: Sizes
 ) -> Bool[np.ndarray, " batch"]:
     """Returns which points have no active bound, and are clearly away from every kink."""
-    close, smallest, s = reach(program, point, condition), np.inf, point.s
-    for pair in pairs:
-        coordinates = pair.sigma, s[:, pair.places.rows[2]], pair.w, point.y[:, pair.places.rows[2]]
-        smallest = np.minimum(smallest, np.minimum.reduce([part.min(axis=1) for part in coordinates]))
-    clear = close.is_smooth(np.asarray(smallest))
-    for group in parts.bounds:
-        clear &= ~point.y[:, group.rows].any(axis=1)
+    close, smallest = reach(program, point, condition), np.full(program.batch, np.inf)
+    for term, sigma, _ in pairs:
+        # All coordinates of a pair but those that are zero where nothing bends: σ, γ, w and wσ/γ.
+        thin, others = sigma.min(axis=1), np.minimum(term.gamma.min(axis=1), term.w.min(axis=1))
+        smallest = np.minimum(smallest, np.minimum(others, thin * np.minimum((term.w / term.gamma).min(axis=1), 1.0)))
+    clear = close.is_smooth(smallest)
     inequalities = [group.rows for group in parts.bounds]
+    for rows in inequalities:
+        clear &= ~point.y[:, rows].any(axis=1)
     if len(parts.coupling) and parts.coupling[0] >= program.structure.cone.zero:
         inequalities.append(parts.coupling)
     for rows in inequalities:
-        clear &= ~close.both_zero(point.y[:, rows], s[:, rows]).any(axis=1)
+        clear &= ~close.both_zero(point.y[:, rows], point.s[:, rows]).any(axis=1)
     return clear

@@ -52,7 +52,7 @@ def polish(
     """
     cone = program.structure.cone if cone is None else cone
     best = evaluate(program, x, v, cone, near)
-    merit = best.merit
+    merit = best.merit.copy()
     pending = np.flatnonzero((merit > EXACT) & np.isfinite(merit))
     for _ in range(max_steps):
         if not len(pending):

@@ -13,7 +13,7 @@ eliminated; Healey, Nobel, Boyd, "Differentiating through a quadratic cone progr
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from functools import reduce
+from functools import cached_property, reduce
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -41,9 +41,9 @@ class Point:
     dual_scale: Sizes
     primal_scale: Sizes
 
-    @property
+    @cached_property
     def merit(self) -> Sizes:
-        """The larger of the two relative residuals, per item; infinite where the point is not finite."""
+        """The larger of the two relative residuals, per item; infinite where the point is not finite. Not to be written to."""
         return relative(self.dual, self.primal, self.dual_scale, self.primal_scale)
 
     def accuracy(self, program: ConeProgram) -> Sizes:
@@ -51,13 +51,12 @@ class Point:
 
         Of points beyond doubt it is the merit itself, which is no smaller.
         """
-        merit = self.merit
-        items = np.flatnonzero(~(merit <= _BEYOND_DOUBT))
-        if len(items) == len(merit):
-            return self.measured(program)
-        if len(items):
-            merit[items] = self.item(items).measured(program.item(items))
-        return merit
+        items = np.flatnonzero(~(self.merit <= _BEYOND_DOUBT))
+        if not len(items):
+            return self.merit
+        accuracy = self.merit.copy()
+        accuracy[items] = self.item(items).measured(program.item(items))
+        return accuracy
 
     def measured(self, program: ConeProgram) -> Sizes:
         """Returns the accuracy also of points beyond doubt."""

@@ -11,5 +11,8 @@ from cvxlayers.solvers.registry import Plan as Plan
 from cvxlayers.solvers.registry import select as select
 from cvxlayers.solvers.registry import solver_named as solver_named
 from cvxlayers.solvers.registry import suitable as suitable
+from cvxlayers.solvers.response import Response as Response
+from cvxlayers.solvers.response import Weights as Weights
+from cvxlayers.solvers.response import read_weights as read_weights
 from cvxlayers.solvers.solver import Options as Options
 from cvxlayers.solvers.solver import Solver as Solver
