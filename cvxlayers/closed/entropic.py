@@ -61,9 +61,10 @@ class EntropicForm(ClosedForm):
 
 
 def _scales(program: ConeProgram, optimum: Optimum) -> tuple[Sizes, Sizes]:
-    dual, primal = largest(program.q), largest(program.b)
-    for sigma in optimum.sigma:
-        primal = np.maximum(primal, sigma.max(axis=1))
+    """Returns sizes of terms that cancel: of costs, and of right-hand sides and points."""
+    dual, primal = largest(program.q[:, optimum.parts.main_run]), largest(program.b)
+    for sigma, term in zip(optimum.sigma, optimum.response.terms, strict=True):
+        dual, primal = np.maximum(dual, largest(term.w * term.head)), np.maximum(primal, sigma.max(axis=1))
     return np.broadcast_to(dual, (program.batch,)), np.broadcast_to(primal, (program.batch,))
 
 
@@ -71,13 +72,17 @@ def _residuals(
     program: ConeProgram, optimum: Optimum, y: Vectors, s: Vectors, dual_scale: Sizes, primal_scale: Sizes
 ) -> tuple[Sizes, Sizes]:
     """Returns bounds of the residuals of both optimality conditions, per item."""
-    force = program.q[:, optimum.parts.main_run] + optimum.row * optimum.nu[:, None]
+    force = optimum.row * optimum.nu[:, None]
+    force += program.q[:, optimum.parts.main_run]
     dual, primal = _ROUNDING * dual_scale, _ROUNDING * primal_scale
     for sigma, log, term in zip(optimum.sigma, optimum.logs, optimum.response.terms, strict=True):
         _, second, third = term.places.rows
         force -= term.alpha * y[:, second]
-        off = np.abs(sigma / (term.gamma * np.exp(log)) - 1.0).max(axis=1)
-        off = off * (2.0 * term.gamma.max(axis=1) + y[:, third].max(axis=1))
+        share = np.exp(log)
+        share *= term.gamma
+        np.divide(sigma, share, out=share)
+        share -= 1.0
+        off = np.abs(share, out=share).max(axis=1) * (2.0 * term.gamma.max(axis=1) + y[:, third].max(axis=1))
         dual = dual + off * (np.abs(term.alpha) + np.abs(term.head)).max(axis=1)
         primal = primal + off
         if len(optimum.sigma) == 2:

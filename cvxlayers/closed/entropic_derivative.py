@@ -160,9 +160,13 @@ class EntropicDerivative(ClosedDerivative):
         """Solves D λ + a μ₀ = f, aᵀλ = g; returns λ, μ₀ and the relative residual: that of the row, the rest is exact."""
         active = self.schur > 0
         side = np.where(active, side, 0.0)
-        known = np.sum(self.h * self.row * force, axis=1) - side
-        price = np.divide(known, self.schur, out=np.zeros_like(known), where=active)
-        inside = self.h * (force - self.row * price[:, None])
+        known = self.h * force
+        known *= self.row
+        price = np.sum(known, axis=1) - side
+        price = np.divide(price, self.schur, out=np.zeros_like(price), where=active)
+        inside = self.row * price[:, None]
+        np.subtract(force, inside, out=inside)
+        inside *= self.h
         gap = np.abs(np.sum(self.row * inside, axis=1) - side)
         scale = np.maximum(largest(force), np.abs(side))
         residual = np.divide(gap, scale, out=np.zeros_like(gap), where=scale > 0)

@@ -94,9 +94,11 @@ class Optimum:
         x[:, parts.main_run] = self.x
         for sigma, log, term in zip(self.sigma, self.logs, self.response.terms, strict=True):
             first, second, third = term.places.rows
-            height = -sigma * log
-            x[:, term.places.bounded] = (height - term.offset) / term.head
+            height = sigma * log
+            np.negative(height, out=height)
             s[:, first], s[:, second], s[:, third] = height, sigma, term.gamma
+            height -= term.offset
+            x[:, term.places.bounded] = height / term.head
             y[:, first], y[:, second], y[:, third] = -term.w, (log + 1.0) * -term.w, sigma * (term.w / term.gamma)
         for group in parts.bounds:
             y[:, group.rows] = 0.0
@@ -117,13 +119,13 @@ def find_optimum(program: ConeProgram, parts: Separable) -> Optimum:
     response = Response([read_weights(program, places) for places in parts.places])
     q, batch = program.q[:, parts.main_run], program.batch
     z = response.exponent(np.broadcast_to(q, (batch, q.shape[1])))
-    nu, count, row, sigma = np.zeros(batch), np.zeros(batch, dtype=np.int64), np.zeros((1, q.shape[1])), None
+    nu, count, row = np.zeros(batch), np.zeros(batch, dtype=np.int64), np.zeros((1, q.shape[1]))
     if len(parts.coupling):
         row = parts.coupling_matrix(program.A)[:, 0, parts.main_run]
         b, strict = program.b[:, int(parts.coupling[0])], int(parts.coupling[0]) < program.structure.cone.zero
-        nu, z, sigma, count = _multiplier(response, z, row, np.broadcast_to(b, (batch,)), strict)
-    sigma = response.sigma(z) if sigma is None else sigma
-    x = response.x(sigma)
+        nu, z, (sigma, x), count = _multiplier(response, z, row, np.broadcast_to(b, (batch,)), strict)
+    else:
+        sigma, x = _respond(response, z)
     fine = response.valid() & np.isfinite(x).all(axis=1)
     for group in parts.bounds:
         where = np.searchsorted(parts.main, group.columns)
@@ -135,9 +137,15 @@ def _slack(program: ConeProgram, rows: Items, entries: Items, x: Vectors) -> Vec
     return program.b[:, rows] - program.A[:, entries] * x
 
 
+def _respond(response: Response, z: Vectors) -> tuple[list[Vectors], Vectors]:
+    """Returns σ and x."""
+    sigma = response.sigma(z)
+    return sigma, response.x(sigma)
+
+
 def _multiplier(
     response: Response, z: Vectors, a: Float[np.ndarray, "leading main"], b: Scalars, strict: bool
-) -> tuple[Scalars, Vectors, list[Vectors] | None, Items]:
+) -> tuple[Scalars, Vectors, tuple[list[Vectors], Vectors], Items]:
     """Finds the multiplier ν of the row.
 
     Args:
@@ -148,41 +156,47 @@ def _multiplier(
         strict: whether it is an equation.
 
     Returns:
-        ν, the exponents there, σ where these are known already, and how often the row was evaluated.
+        ν, the exponents there, σ and x, and how often the row was evaluated.
     """
-    tilt, square, batch = a / response.kappa, a**2, len(z)
+    tilt, batch = a / response.kappa, len(z)
 
-    def excess(z: Vectors, items: Items) -> tuple[list[Vectors], Scalars, Scalars, Scalars]:
-        whole = len(items) == batch
-        one, side = (response, b) if whole else (response.item(items), b[items])
-        row, weights = (part if whole or len(part) == 1 else part[items] for part in (a, square))
-        sigma = one.sigma(z)
-        terms, size = row * one.x(sigma), np.abs(side)
-        rounding = _ROUNDING * (size + np.abs(terms).sum(axis=1))
+    def at(nu: Scalars) -> Vectors:
+        shift = tilt * nu[:, None]
+        return np.subtract(z, shift, out=shift)
+
+    def excess(nu: Scalars, items: Items) -> tuple[Scalars, Scalars, Scalars]:
+        one, row = response.item(items), a if len(a) == 1 else a[items]
+        sigma, x = _respond(one, z[items] - (tilt if len(tilt) == 1 else tilt[items]) * nu[:, None])
         # A matrix product would be rounded in another way for other neighbours.
-        slope = np.einsum("bn,bn->b", weights, one.flexibility(sigma))
-        return sigma, side - terms.sum(axis=1), slope, rounding
+        slope = np.einsum("bn,bn->b", row**2, one.flexibility(sigma))
+        value, rounding = _balance(row, x, b[items])
+        return value, slope, rounding
 
-    def moved(nu: Scalars, items: Items) -> Vectors:
-        return z[items] - (tilt if len(tilt) == 1 else tilt[items]) * nu[:, None]
-
-    items, count, nu = np.arange(batch), np.ones(batch, dtype=np.int64), _start(response, z, tilt, a, b)
-    held = np.ones(batch, dtype=bool) if strict else excess(z, items)[1] < 0
-    nu = nu if strict else np.where(held, np.maximum(nu, 0.0), 0.0)
-    at = z - tilt * nu[:, None]
-    sigma, value, slope, rounding = excess(at, items)
+    count, nu = np.ones(batch, dtype=np.int64), _start(response, z, tilt, b)
+    held = np.ones(batch, dtype=bool)
+    if not strict:
+        held = _balance(a, _respond(response, z)[1], b)[0] < 0
+        nu = np.where(held, np.maximum(nu, 0.0), 0.0)
+    exponent = at(nu)
+    found = _respond(response, exponent)
+    value, rounding = _balance(a, found[1], b)
     left = np.flatnonzero(held & ~(np.abs(value) <= rounding))
     if not len(left):
-        return nu, at, sigma, count
-    step = nu[left] - value[left] / slope[left]
-    begin = np.where(np.isfinite(step), step, nu[left])
-    found, more = find_root(lambda nu, k: excess(moved(nu, left[k]), left[k])[1:], begin, 0.1 + 0.1 * np.abs(begin))
-    nu[left] = found
+        return nu, exponent, found, count
+    nu[left], more = find_root(lambda nu, k: excess(nu, left[k]), nu[left], 0.1 + 0.1 * np.abs(nu[left]))
     count[left] += more
-    return nu, z - tilt * nu[:, None], None, count
+    exponent = at(nu)
+    return nu, exponent, _respond(response, exponent), count
 
 
-def _start(response: Response, z: Vectors, tilt: Vectors, a: Vectors, b: Scalars) -> Scalars:
+def _balance(row: Float[np.ndarray, "leading main"], x: Vectors, b: Scalars) -> tuple[Scalars, Scalars]:
+    """Returns what is left of the row, and how large the rounding of that is."""
+    terms = row * x
+    value = b - terms.sum(axis=1)
+    return value, _ROUNDING * (np.abs(b) + np.abs(terms, out=terms).sum(axis=1))
+
+
+def _start(response: Response, z: Vectors, tilt: Vectors, b: Scalars) -> Scalars:
     """Returns the multiplier of softmax, where the row is a sum and the terms are equal, or about it."""
     term = response.terms[0]
     exponent = z + np.log(term.gamma / np.abs(term.alpha))

@@ -69,13 +69,16 @@ class Response:
     def exponent(self, cost: Vectors) -> Vectors:
         """Returns z, which is affine in the costs."""
         z = cost / -self.kappa
-        return z - 1.0 if len(self.terms) == 1 else z
+        if len(self.terms) == 1:
+            z -= 1.0
+        return z
 
     def sigma(self, z: Vectors) -> list[Vectors]:
         """Returns σ of each entropy."""
         first, growth = self.terms[0], np.exp(z)
         if len(self.terms) == 1:
-            return [first.gamma * growth]
+            growth *= first.gamma
+            return [growth]
         second = self.terms[1]
         R = first.gamma / second.gamma * growth
         total = first.alpha * second.beta - second.alpha * first.beta
@@ -89,7 +92,9 @@ class Response:
 
     def x(self, sigma: Sequence[Vectors]) -> Vectors:
         """Returns x from the smallest of its σ, which says most."""
-        x = [(value - term.beta) / term.alpha for value, term in zip(sigma, self.terms, strict=True)]
+        x = [value - term.beta for value, term in zip(sigma, self.terms, strict=True)]
+        for one, term in zip(x, self.terms, strict=True):
+            one /= term.alpha
         return x[0] if len(x) == 1 else np.where(sigma[0] <= sigma[1], x[0], x[1])
 
     def flexibility(self, sigma: Sequence[Vectors]) -> Vectors:
