@@ -1,15 +1,15 @@
 """Entropies and linear costs over at most one linear constraint: the certificate of their solutions.
 
 The pair (s, y) of an entropy is right where s = Π(s − y) for the projection Π on the exponential cone. That needs no
-projection. With ρ = s₁/s₂ and w = −y₁, the pair
+projection. For any σ > 0, w > 0 and z the pair
 
-    s′ = (s₁, s₂, s₂ e^ρ),     y′ = w (−1, ρ − 1, e^−ρ)
+    s′ = (−σz, σ, σ e^−z),     y′ = w (−1, −z − 1, e^z)
 
 lies in the cone and its dual, and is orthogonal; and as Π is non-expansive, ‖Π(s − y) − s‖ ≤ 2‖s − s′‖ + ‖y − y′‖. What
 the residual map would find at v = y − s is thus no more than the residual of (x, y, s) and that, or that times A.
 
-A solution is made of σ and z = log(σ/γ) so that s₁ = −σz, y₂ = −w(z + 1), t and w are right but for the rounding of one
-operation or two; whether z and σ agree, the row holds and the costs of x balance has to be seen.
+A solution is made of σ = γ e^z and z in just this way, but for the rounding of a few operations, and so are its t and w.
+Whether the row holds, the costs of x balance, and both entropies of a variable mean the same x has to be seen.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class EntropicForm(ClosedForm):
             optimum = find_optimum(program, self.parts)
             x, y, s = optimum.point(program)
             scales = _scales(program, optimum)
-            dual, primal = _residuals(program, optimum, y, s, *scales)
+            dual, primal = _residuals(program, optimum, y, *scales)
             point = Point(x, y - s, y, s, dual[:, None], primal[:, None], *scales)
             return point, optimum.iterations, optimum.fine & (point.merit <= EXACT)
 
@@ -69,25 +69,23 @@ def _scales(program: ConeProgram, optimum: Optimum) -> tuple[Sizes, Sizes]:
 
 
 def _residuals(
-    program: ConeProgram, optimum: Optimum, y: Vectors, s: Vectors, dual_scale: Sizes, primal_scale: Sizes
+    program: ConeProgram, optimum: Optimum, y: Vectors, dual_scale: Sizes, primal_scale: Sizes
 ) -> tuple[Sizes, Sizes]:
     """Returns bounds of the residuals of both optimality conditions, per item."""
     force = optimum.row * optimum.nu[:, None]
     force += program.q[:, optimum.parts.main_run]
     dual, primal = _ROUNDING * dual_scale, _ROUNDING * primal_scale
-    for sigma, log, term in zip(optimum.sigma, optimum.logs, optimum.response.terms, strict=True):
-        _, second, third = term.places.rows
-        force -= term.alpha * y[:, second]
-        share = np.exp(log)
-        share *= term.gamma
-        np.divide(sigma, share, out=share)
-        share -= 1.0
-        off = np.abs(share, out=share).max(axis=1) * (2.0 * term.gamma.max(axis=1) + y[:, third].max(axis=1))
-        dual = dual + off * (np.abs(term.alpha) + np.abs(term.head)).max(axis=1)
-        primal = primal + off
+    price = dual_scale + np.abs(optimum.nu) * largest(optimum.row)
+    for sigma, term in zip(optimum.sigma, optimum.response.terms, strict=True):
+        slope = np.abs(term.alpha)
+        force -= term.alpha * y[:, term.places.rows[1]]
+        multiplier = price / slope.min(axis=1) + (term.w / term.gamma).max(axis=1) * primal_scale
+        off = _ROUNDING * (primal_scale + multiplier)
+        dual, primal = dual + off * (slope + np.abs(term.head)).max(axis=1), primal + off
         if len(optimum.sigma) == 2:
             primal = primal + largest(term.alpha * optimum.x + term.beta - sigma)
     if len(optimum.parts.coupling):
-        row = int(optimum.parts.coupling[0])
-        primal = primal + np.abs(optimum.left(program) - s[:, row])
-    return largest(force) + dual, primal
+        left = optimum.left(program)
+        strict = optimum.parts.coupling[0] < program.structure.cone.zero
+        primal = primal + np.abs(left if strict else np.minimum(left, 0.0))
+    return np.abs(force, out=force).max(axis=1) + dual, primal

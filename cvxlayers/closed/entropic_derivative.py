@@ -34,6 +34,7 @@ from cvxlayers.solvers import Response, Weights, read_weights
 
 Sizes = Float[np.ndarray, " batch"]
 Terms = Float[np.ndarray, "#batch terms"]
+Sides = Float[np.ndarray, "batch 1"]
 Items = Int[np.ndarray, " rest"]
 
 # Residuals up to which points count as exact, condition numbers above which systems are for methods that pivot, and how
@@ -170,7 +171,7 @@ class EntropicDerivative(ClosedDerivative):
         gap = np.abs(np.sum(self.row * inside, axis=1) - side)
         scale = np.maximum(largest(force), np.abs(side))
         residual = np.divide(gap, scale, out=np.zeros_like(gap), where=scale > 0)
-        residual[~np.isfinite(inside).all(axis=1)] = np.inf
+        residual[~np.isfinite(gap)] = np.inf
         return inside, price, residual
 
     def _info(self, residual: Sizes) -> DerivativeInfo:
@@ -244,7 +245,7 @@ def _smooth(
     program: ConeProgram, point: Point, parts: Separable, pairs: Sequence[_Pair], condition: Sizes
 ) -> Bool[np.ndarray, " batch"]:
     """Returns which points have no active bound, and are clearly away from every kink."""
-    close, smallest = reach(program, point, condition), np.full(program.batch, np.inf)
+    close, smallest = reach(point, condition, _sizes(point, parts, pairs)), np.full(program.batch, np.inf)
     for term, sigma, _ in pairs:
         # All coordinates of a pair but those that are zero where nothing bends: σ, γ, w and wσ/γ.
         thin, others = sigma.min(axis=1), np.minimum(term.gamma.min(axis=1), term.w.min(axis=1))
@@ -258,3 +259,15 @@ def _smooth(
     for rows in inequalities:
         clear &= ~close.both_zero(point.y[:, rows], point.s[:, rows]).any(axis=1)
     return clear
+
+
+def _sizes(point: Point, parts: Separable, pairs: Sequence[_Pair]) -> tuple[Sides, Sides]:
+    """Returns bounds of the sizes of y, and of s and b."""
+    y, s = point.dual_scale, point.primal_scale
+    if len(parts.coupling):
+        y = np.maximum(y, np.abs(point.y[:, parts.coupling[0]]))
+    for term, _, _ in pairs:
+        steep = np.maximum((term.w / term.gamma).max(axis=1) * s, term.w.max(axis=1))
+        y = np.maximum(y / np.minimum(np.abs(term.alpha).min(axis=1), 1.0), steep)
+        s = s * (1.0 + np.maximum(np.log(s / term.gamma.min(axis=1)), 0.0))
+    return y[:, None], s[:, None]

@@ -232,12 +232,16 @@ class Reach(NamedTuple):
         return smallest > _SMOOTH * self.distance[:, 0]
 
 
-def reach(program: ConeProgram, point: Point, condition: Float[np.ndarray, " batch"]) -> Reach:
+def reach(
+    point: Point,
+    condition: Float[np.ndarray, " batch"],
+    sizes: tuple[Float[np.ndarray, "batch 1"], Float[np.ndarray, "batch 1"]],
+) -> Reach:
     """Returns how near that is: it follows from the residual of the point, which the conditioning amplifies."""
     with np.errstate(invalid="ignore"):
-        near = np.nan_to_num(condition * np.maximum(point.merit, _ROUNDING), nan=0.0)
-    sizes = _size(point.y), np.maximum(_size(point.s), _size(program.b))
-    return Reach(np.clip(near, _WEAKLY_ACTIVE, _FARTHEST)[:, None], sizes)
+        near = condition * np.maximum(point.merit, _ROUNDING)
+    near = np.minimum(np.fmax(near, _WEAKLY_ACTIVE), _FARTHEST)
+    return Reach(near[:, None], sizes)
 
 
 def _near_kinks(
@@ -250,7 +254,8 @@ def _near_kinks(
         return found
     mine = point if len(items) == len(found) else point.item(items)
     y, s, v = mine.y, mine.s, mine.v
-    close = reach(program if len(items) == len(found) else program.item(items), mine, condition[items])
+    b = np.broadcast_to(program.b, point.v.shape)[items]
+    close = reach(mine, condition[items], (_size(y), np.maximum(_size(s), _size(b))))
     rows = slice(cone.zero, cone.zero + cone.nonnegative)
     found[items] = np.any(close.both_zero(y[:, rows], s[:, rows]) & telling[rows], axis=1)
     if not cone.polyhedral:

@@ -57,7 +57,7 @@ class Entropic(Solver):
             optimum = find_optimum(program, require(program.structure))
             solution.x[:], solution.y[:], solution.s[:] = optimum.point(program)
         solution.iterations[:] = optimum.iterations
-        solution.status[optimum.fine] = Status.SOLVED
+        solution.status[optimum.fine & np.isfinite(optimum.x).all(axis=1)] = Status.SOLVED
         return solution
 
 
@@ -126,7 +126,7 @@ def find_optimum(program: ConeProgram, parts: Separable) -> Optimum:
         nu, z, (sigma, x), count = _multiplier(response, z, row, np.broadcast_to(b, (batch,)), strict)
     else:
         sigma, x = _respond(response, z)
-    fine = response.valid() & np.isfinite(x).all(axis=1)
+    fine = np.broadcast_to(response.valid(), (batch,))
     for group in parts.bounds:
         where = np.searchsorted(parts.main, group.columns)
         fine = fine & (_slack(program, group.rows, group.entries, x[:, where]) >= 0).all(axis=1)
