@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -108,8 +109,8 @@ class ParameterMap:
             np.concatenate([block, _log(name, block)], axis=1) if log else block
             for name, block, log in zip(self.names, blocks, self.logs, strict=True)
         ]
-        shared = tuple(int(np.prod(lead)) == 1 for lead in leads)
-        return Theta(tuple(blocks), shared, int(np.prod(batch_shape))), batch_shape
+        shared = tuple(math.prod(lead) == 1 for lead in leads)
+        return Theta(tuple(blocks), shared, math.prod(batch_shape)), batch_shape
 
     def check(self, values: Sequence[Array], definite: Collection[int] = ()) -> None:
         """Checks the values of a call, whose shapes fit, against the attributes of the parameters.
@@ -236,7 +237,9 @@ def user_shapes(shapes: Sequence[tuple[int, ...]], complexes: Sequence[bool]) ->
 
 def _fold(value: Array, lead: tuple[int, ...], batch_shape: tuple[int, ...]) -> Vectors:
     """Broadcasts the leading axes to the batch, makes them one, and ravels the rest."""
-    size = int(np.prod(value.shape[len(lead) :]))
+    size = math.prod(value.shape[len(lead) :])
+    if lead == batch_shape:
+        return value.reshape((math.prod(lead), size))
     flat = value.reshape((*lead, size))
     return np.broadcast_to(flat, (*batch_shape, size)).reshape((int(np.prod(batch_shape)), size))
 

@@ -25,6 +25,7 @@ from cvxlayers.cones import Product
 # A leading axis of one stands for what all items of a batch share.
 Values = Float[np.ndarray, "#batch _nnz"]
 Vectors = Float[np.ndarray, "#batch _size"]
+Run = slice | Int[np.ndarray, " _count"]
 
 # Entries from which on an array is large.
 _LARGE = 2**15
@@ -293,6 +294,15 @@ class Sizes(NamedTuple):
     q: Float[np.ndarray, "#batch"]
     A: Float[np.ndarray, "#batch"]
     b: Float[np.ndarray, "#batch"]
+
+
+def run(index: Int[np.ndarray, " _count"]) -> Run:
+    """Returns the indices as a slice where they rise by equal steps, else as they are."""
+    steps = np.unique(np.diff(index))
+    if not len(index) or len(steps) > 1 or (steps < 1).any():
+        return index
+    step = int(steps[0]) if len(steps) else 1
+    return slice(int(index[0]), int(index[-1]) + 1, step)
 
 
 def largest(values: Float[np.ndarray, "leading size"]) -> Float[np.ndarray, " leading"]:

@@ -18,11 +18,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.program import Pattern, Structure, Values
+from cvxlayers.program import Pattern, Run, Structure, Values, run
 
 Index = Int[np.ndarray, " _count"]
-Run = slice | Index
-
 # More coupling rows than these are no longer few: their Schur complement is a dense matrix.
 _FEW, _SHARE = 40, 0.25
 
@@ -176,15 +174,6 @@ def _places(group: Entropies) -> Places:
     first, second, third = (run(rows) for rows in group.rows.T)
     others = (group.bounded, group.bounded_entries, group.columns, group.entries)
     return Places((first, second, third), *(run(index) for index in others))
-
-
-def run(index: Index) -> Run:
-    """Returns the indices as a slice where they rise by equal steps, else as they are."""
-    steps = np.unique(np.diff(index))
-    if not len(index) or len(steps) > 1 or (steps < 1).any():
-        return index
-    step = int(steps[0]) if len(steps) else 1
-    return slice(int(index[0]), int(index[-1]) + 1, step)
 
 
 def _distinct(items: Index, keys: Index) -> list[Index]:
