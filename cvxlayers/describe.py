@@ -18,12 +18,14 @@ _METHODS = {
     Method.BANDED: "banded factorisation of the KKT system (LAPACK)",
     Method.ARROW: "arrow factorisation: elimination of all but the few rows that couple the variables",
     Method.ISOTROPIC: "isotropic: in the eigenbasis of the projection on the cone, where the KKT system is diagonal",
+    Method.BALL: "in the eigenbasis of the projection on the ball, where the KKT system is nearly diagonal",
     Method.SPARSE: "sparse factorisation of the KKT system (QDLDL)",
 }
 # What programs are that have a solver of their own.
 _FORMS = {
     "BOUNDED": "a diagonal quadratic cost over bounds and at most one constraint: as projections onto boxes, simplices",
     "ENTROPIC": "entropies and linear costs over at most one constraint: as softmax, soft top-k",
+    "BALL": "a diagonal quadratic cost over a bounded norm: a projection on a ball",
     "PROJECTION": "a diagonal quadratic cost over cones with one variable in each row: a projection on a cone",
 }
 

@@ -10,11 +10,12 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from cvxlayers.blas import one_thread_each
 from cvxlayers.closed import ClosedForm
 from cvxlayers.derivative import (
+    EXACT,
     Factorisation,
     Factorise,
     Lifted,
@@ -131,9 +132,12 @@ class Kernel:
 
     def _solve_new(self, program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> tuple[Outcome, Point]:
         """Solves every item by formulas where there are any, and what they do not certify as any program."""
-        if self.closed is None or options.plan.primary.name != self.closed.solver:
+        if not options.plan.primary.is_formula:
             return self._solve_cold(program, reduced, options)
-        point, count, sure = self.closed.solve(program)
+        if self.closed is not None:
+            point, count, sure = self.closed.solve(program)
+        else:
+            point, count, sure = _formula(program, reduced, options)
         names, none = tuple(solver.name for solver in options.plan.solvers), np.zeros(program.batch, dtype=np.int64)
         outcome = Outcome(Solution(point.x, point.y, point.s, none, count), names, none)
         if sure.all():
@@ -142,7 +146,7 @@ class Kernel:
         rest = None if reduced is None else reduced.item(left)
         with one_thread_each(len(left)):
             solved, polished = self._solve_cold(program.item(left), rest, options)
-        return _put(outcome, left, solved), point.put(left, polished.compact())
+        return _put(outcome, left, solved), point.compact().put(left, polished.compact())
 
     def _solve_cold(self, program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> tuple[Outcome, Point]:
         """Solves and polishes every item, without a point to start from."""
@@ -256,6 +260,19 @@ def _solve(program: ConeProgram, reduced: Reduced | None, options: CallOptions) 
     small = outcome.solution
     x, y, s = reduced.recover(small.x, small.y, small.s)
     return replace(outcome, solution=replace(small, x=x, y=y, s=s))
+
+
+def _formula(
+    program: ConeProgram, reduced: Reduced | None, options: CallOptions
+) -> tuple[Point, Int[np.ndarray, " batch"], Bool[np.ndarray, " batch"]]:
+    """Returns the points of a formula, and which of them the residual map certifies."""
+    with np.errstate(all="ignore"):
+        solution = options.plan.primary.solve(program if reduced is None else reduced.program, options.solver)
+        x, y, s = solution.x, solution.y, solution.s
+        if reduced is not None:
+            x, y, s = reduced.recover(x, y, s)
+        point = evaluate(program, x, y - s, near=s)
+    return point, solution.iterations, (solution.status == Status.SOLVED) & (point.merit <= EXACT)
 
 
 def _judged_by_points(outcome: Outcome) -> Outcome:

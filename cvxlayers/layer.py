@@ -287,7 +287,9 @@ class Layer:
         def piece_of(piece: slice) -> DerivativeInfo:
             index = piece if everything else solved[piece]
             whole = everything and piece.stop - piece.start == len(solved)
-            program, point, reduced = (forward.program, forward.point, forward.reduced) if whole else forward.item(index)
+            program, point, reduced = (
+                (forward.program, forward.point, forward.reduced) if whole else forward.item(index)
+            )
             lin = self._local(program, point, reduced, forward)
             return differentiate(lin, index, [array[piece] for array in arrays])
 

@@ -22,7 +22,7 @@ FLOORS = (
     {"errors"},
     {"arrays", "blas", "cones", "differentiation", "domain", "memory", "parallel"},
     {"program"},
-    {"isotropic", "kkt", "linear_map", "parameter_map", "report", "separable"},
+    {"ball", "isotropic", "kkt", "linear_map", "parameter_map", "report", "separable"},
     {"compiled", "directions"},
     {"canonical", "derivative", "result", "ridge", "solvers"},
     {"closed", "reduction"},

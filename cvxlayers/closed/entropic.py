@@ -49,15 +49,21 @@ class EntropicForm(ClosedForm):
         """Returns points, how many evaluations they took, and which of them are certified solutions, to rounding."""
         with np.errstate(all="ignore"):
             optimum = find_optimum(program, self.parts)
-            x, y, s = optimum.point(program)
-            scales = _scales(program, optimum)
-            dual, primal = _residuals(program, optimum, y, *scales)
-            point = Point(x, y - s, y, s, dual[:, None], primal[:, None], *scales)
-            return point, optimum.iterations, optimum.fine & (point.merit <= EXACT)
+            point, sure = certified(program, optimum)
+        return point, optimum.iterations, sure
 
     def linearise(self, program: ConeProgram, point: Point, whole: Whole) -> EntropicDerivative:
         """Returns the derivative at solutions; `whole` is for those next to a kink."""
         return linearise_entropies(program, point, self.parts, whole)
+
+
+def certified(program: ConeProgram, optimum: Optimum) -> tuple[Point, Bool[np.ndarray, " batch"]]:
+    """Returns the points, and which of them are solutions to rounding."""
+    x, y, s = optimum.point(program)
+    scales = _scales(program, optimum)
+    dual, primal = _residuals(program, optimum, y, *scales)
+    point = Point(x, y - s, y, s, dual[:, None], primal[:, None], *scales)
+    return point, optimum.fine & (point.merit <= EXACT)
 
 
 def _scales(program: ConeProgram, optimum: Optimum) -> tuple[Sizes, Sizes]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from enum import Enum
 
+from cvxlayers.ball import find_ball, require_ball
 from cvxlayers.derivative.arrow import factorise_arrow
+from cvxlayers.derivative.ball import factorise_ball
 from cvxlayers.derivative.banded import factorise_banded
 from cvxlayers.derivative.dense import factorise_dense
 from cvxlayers.derivative.isotropic import factorise_isotropic
@@ -27,11 +29,12 @@ class Method(Enum):
     SPARSE = "sparse"
     ARROW = "arrow"
     ISOTROPIC = "isotropic"
+    BALL = "ball"
 
     @property
     def is_structured(self) -> bool:
         """Whether it uses more of the structure than its sparsity, and takes a whole batch at once."""
-        return self in (Method.ARROW, Method.ISOTROPIC)
+        return self in (Method.ARROW, Method.ISOTROPIC, Method.BALL)
 
 
 def choose_method(structure: Structure, recognise: bool = False) -> Method:
@@ -43,6 +46,8 @@ def choose_method(structure: Structure, recognise: bool = False) -> Method:
     """
     if recognise and find_isotropic(structure) is not None:
         return Method.ISOTROPIC
+    if recognise and find_ball(structure) is not None:
+        return Method.BALL
     if recognise and separate(structure) is not None:
         return Method.ARROW
     order = structure.n + structure.m
@@ -58,11 +63,12 @@ def factorise(system: System, method: Method, threads: int) -> Factorisation:
     """Factorises the matrices K of a batch of systems."""
     if method.is_structured:
         structure = system.program.structure
-        general = choose_method(structure)
 
         def whole(other: System) -> Factorisation:
-            return factorise(other, general, threads)
+            return factorise(other, choose_method(structure), threads)
 
+        if method is Method.BALL:
+            return factorise_ball(system, require_ball(structure), whole)
         if method is Method.ARROW:
             return factorise_arrow(system, require(structure), whole)
         return factorise_isotropic(system, require_isotropic(structure), whole)

@@ -50,6 +50,11 @@ class Entropic(Solver):
         """It has none."""
         return {}
 
+    @property
+    def is_formula(self) -> bool:
+        """It is one."""
+        return True
+
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Solves all items at once; it leaves those with an active bound unsolved."""
         solution = unsolved(program.structure, program.batch)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from cvxlayers.errors import OptionError, did_you_mean
 from cvxlayers.kkt import factor_flops, narrow_band
 from cvxlayers.program import Structure
+from cvxlayers.solvers.ball import BallProjection
 from cvxlayers.solvers.bounded import Bounded
 from cvxlayers.solvers.clarabel import Clarabel
 from cvxlayers.solvers.daqp import DAQP
@@ -22,7 +23,7 @@ from cvxlayers.solvers.scs import SCS
 from cvxlayers.solvers.solver import Solver
 
 # Solvers of recognised forms: closed forms, or one equation for each item.
-FORMS: tuple[Solver, ...] = (Bounded(), Entropic(), Projection())
+FORMS: tuple[Solver, ...] = (Bounded(), Entropic(), Projection(), BallProjection())
 SOLVERS: dict[str, Solver] = {
     solver.name: solver for solver in (Direct(), DAQP(), PIQP(), Clarabel(), SCS(), ECOS(), *FORMS)
 }
