@@ -31,6 +31,7 @@ TINY: dict[str, dict[str, Any]] = {
     "sparse_qp": {"n": 60},
     "softmax": {"n": 5},
     "sparsemax": {"n": 7},
+    "ball": {"n": 7},
     "soft_top_k": {"n": 12},
     "lqr": {"n": 3, "m": 2, "horizon": 4},
     "box_mpc": {"n": 3, "m": 2, "horizon": 4},

@@ -15,6 +15,7 @@ NAMES = (
     "softmax",
     "sparsemax",
     "soft_top_k",
+    "ball",
     "lqr",
     "box_mpc",
     "portfolio",

@@ -9,7 +9,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.cones import Derivative, Product, Smoothed, derivative_dual
+from cvxlayers.cones import (
+    Derivative,
+    Exponential,
+    Power,
+    Product,
+    SecondOrder,
+    Semidefinite,
+    Smoothed,
+    derivative_dual,
+)
 from cvxlayers.derivative.residual import Point
 from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System
 from cvxlayers.program import ConeProgram, Values, Vectors
@@ -225,9 +234,9 @@ class Reach(NamedTuple):
         return (y <= self.near * self.sizes[0]) & (s <= self.near * self.sizes[1])
 
     def is_smooth(self, smallest: Float[np.ndarray, " batch"]) -> Bool[np.ndarray, " batch"]:
-        """Returns whether the boundary of an exponential cone is smooth this near, from the size of its coordinates.
+        """Returns whether projections are smooth this near, from the distance of what bends.
 
-        It bends within distances of the size of the smallest coordinate of y and s.
+        The boundary of an exponential cone bends within distances of the size of the smallest coordinate of y and s.
         """
         return smallest > _SMOOTH * self.distance[:, 0]
 
@@ -265,11 +274,22 @@ def _near_kinks(
 
 
 def _may_be_kinked(cone: Product, y: Vectors, s: Vectors, close: Reach) -> Bool[np.ndarray, " batch"]:
-    """Returns which points are not clearly away from the kinks of curved cones; only exponential cones can say so."""
-    rows = slice(cone.zero + cone.nonnegative, cone.dim)
-    if cone.second_order or cone.semidefinite or cone.power:
-        return np.ones(len(y), dtype=bool)
-    smallest = np.minimum(np.abs(y[:, rows]).min(axis=1), np.abs(s[:, rows]).min(axis=1))
+    """Returns which points are not clearly away from the kinks of curved cones; of power cones nothing is known.
+
+    Those of second-order cones are where ‖z‖ = |t|, and those of semidefinite ones where an eigenvalue is zero.
+    """
+    smallest = np.full(len(y), np.inf)
+    for part, rows in cone.groups:
+        match part:
+            case SecondOrder():
+                t, _, norm = part.split(y[:, rows] - s[:, rows])
+                smallest = np.minimum(smallest, np.abs(norm - np.abs(t)).min(axis=1))
+            case Semidefinite():
+                smallest = np.minimum(smallest, np.abs(part.spectrum(y[:, rows] - s[:, rows])).min(axis=(1, 2)))
+            case Exponential():
+                smallest = np.minimum(smallest, np.minimum(np.abs(y[:, rows]), np.abs(s[:, rows])).min(axis=1))
+            case Power():
+                return np.ones(len(y), dtype=bool)
     return ~close.is_smooth(smallest)
 
 
