@@ -22,7 +22,7 @@ Sizes = Float[np.ndarray, " _leading"]
 
 @dataclass(frozen=True, eq=False)
 class Bound:
-    """The column of t, and the positions in A's stored entries of its coefficients in the inequality and in the cone."""
+    """The column of t, and where its coefficients in the inequality and in the cone stand in A's stored entries."""
 
     column: int
     inequality: int

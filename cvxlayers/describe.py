@@ -69,7 +69,8 @@ def _rows(layer: Layer) -> Iterator[tuple[str, str]]:
     if how.ridge:
         yield "ridge", f"{how.ridge:g} / 2 times the squares of all variables, added to the cost"
     kind = "" if how.kind == "exact" else f"{how.describe()}; "
-    yield "derivative", f"{kind}{_METHODS[kernel.method]}"
+    formula = "a formula for the whole batch; next to a kink " if kernel.closed is not None and not kind else ""
+    yield "derivative", f"{kind}{formula}{_METHODS[kernel.method]}"
     if layer.strict:
         yield "strict", "inaccurate solutions and doubtful derivatives raise"
     yield "memory", f"about {amount(memory_per_item(layer))} for each item of a batch"

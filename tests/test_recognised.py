@@ -422,7 +422,9 @@ def test_entropies_need_no_solver(form, rng):
     layer = CvxpyLayer(problem, parameters, variables).layer
     theta, _ = layer.compiled.parameters.flatten(draw(parameters, rng, 50))
     program = layer.compiled.program(theta)
-    point, _, sure = layer.kernel.closed.solve(program)
+    closed = layer.kernel.closed
+    assert closed is not None
+    point, _, sure = closed.solve(program)
     assert sure.all()
     again = evaluate(program, point.x, point.v)
     np.testing.assert_allclose(again.s, point.s, rtol=0, atol=1e-13)

@@ -108,7 +108,7 @@ class EntropicDerivative(ClosedDerivative):
 
     def _adjoint(self, x: Vectors, y: Vectors, needs: Needs) -> tuple[Vectors, Vectors, Sizes]:
         force, side, moving = x[:, self.parts.main_run], np.zeros(len(x)), y.any()
-        for term, sigma, tilt in self.pairs:
+        for term, _, tilt in self.pairs:
             top = x[:, term.places.bounded]
             if top.any():
                 force = force + tilt * top * (term.alpha / term.head)
@@ -158,7 +158,7 @@ class EntropicDerivative(ClosedDerivative):
         return dx, dy, residual
 
     def _solve(self, force: Vectors, side: Sizes) -> tuple[Vectors, Sizes, Sizes]:
-        """Solves D λ + a μ₀ = f, aᵀλ = g; returns λ, μ₀ and the relative residual: that of the row, the rest is exact."""
+        """Solves D λ + a μ₀ = f, aᵀλ = g; returns λ, μ₀ and the relative residual, which is that of the row."""
         active = self.schur > 0
         side = np.where(active, side, 0.0)
         known = self.h * force

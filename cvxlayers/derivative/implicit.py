@@ -269,7 +269,8 @@ def _near_kinks(
     found[items] = np.any(close.both_zero(y[:, rows], s[:, rows]) & telling[rows], axis=1)
     if not cone.polyhedral:
         curved = _may_be_kinked(cone, y, s, close)
-        found[items[curved]] |= _kinked(cone, v[curved], close.distance[curved])
+        if curved.any():
+            found[items[curved]] |= _kinked(cone, v[curved], close.distance[curved])
     return found
 
 

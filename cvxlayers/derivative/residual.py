@@ -43,7 +43,7 @@ class Point:
 
     @cached_property
     def merit(self) -> Sizes:
-        """The larger of the two relative residuals, per item; infinite where the point is not finite. Not to be written to."""
+        """The larger of the two relative residuals, per item; infinite where the point is not finite."""
         return relative(self.dual, self.primal, self.dual_scale, self.primal_scale)
 
     def accuracy(self, program: ConeProgram) -> Sizes:
