@@ -123,7 +123,8 @@ class Layer:
             self.compiled.parameters.check(values)
         accuracy = point.accuracy(program)
         status = _final_status(outcome.solution.status, accuracy, options.solver.eps)
-        self._report(values, status, accuracy, outcome, options)
+        if status.any():
+            self._report(values, status, accuracy, outcome, options)
         chosen = self.compiled.variables if outputs is None else outputs
         found = chosen.recover(point.x, point.y)
         failed = status > Status.INACCURATE
@@ -378,6 +379,8 @@ def _joined(infos: Sequence[DerivativeInfo]) -> DerivativeInfo:
 
 def _final_status(status: Int[np.ndarray, " batch"], accuracy: Sizes, eps: float) -> Int[np.ndarray, " batch"]:
     """The solver's word on failures; for the rest, what the residual of the returned point says."""
+    if not status.any() and (accuracy <= _SOLVED).all():
+        return status
     judged = np.where(accuracy <= max(eps, _SOLVED), Status.SOLVED, Status.INACCURATE)
     judged = np.where(accuracy <= max(eps, _USABLE), judged, Status.NUMERICAL_ERROR)
     return np.where(status <= Status.INACCURATE, judged, status)

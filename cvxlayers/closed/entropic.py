@@ -8,7 +8,7 @@ projection. For any σ > 0, w > 0 and z the pair
 lies in the cone and its dual, and is orthogonal; as Π is non-expansive, ‖Π(s − y) − s‖ ≤ 2‖s − s′‖ + ‖y − y′‖. What the
 residual map would find at v = y − s is thus no more than the residual of (x, y, s) and that, or that times A.
 
-A solution is made of σ = γ e^z and z in just this way, but for the rounding of a few operations, and so are its t and w.
+A solution is made of σ = γ e^z and z in just this way, but for the rounding of a few operations, as are t and w.
 Whether the row holds, the costs of x balance, and both entropies of a variable mean the same x has to be seen.
 """
 
