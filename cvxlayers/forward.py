@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.compiled import VariableMap
-from cvxlayers.derivative import DerivativeInfo, Point, residuals
+from cvxlayers.derivative import DerivativeInfo, Known, Point, residuals
 from cvxlayers.kernel import CallOptions
-from cvxlayers.program import ConeProgram, Residuals, Status, Vectors
+from cvxlayers.program import ConeProgram, Residuals, Status
 from cvxlayers.reduction import Reduced
 from cvxlayers.solvers import Outcome
 
@@ -29,6 +29,7 @@ class Forward:
     offset: Float[np.ndarray, "#batch"]
     program: ConeProgram
     reduced: Reduced | None
+    known: Known | None
     point: Point
     outcome: Outcome
     status: Int[np.ndarray, " batch"]
@@ -75,11 +76,6 @@ def join(rows: Sequence[Sequence[Array]], lead: tuple[int, ...]) -> list[Array]:
     if not lead:
         return list(rows[0])
     return [np.stack(column).reshape(lead + column[0].shape) for column in zip(*rows, strict=True)]
-
-
-def spread_rows(array: Vectors, batch: int) -> Vectors:
-    """Broadcasts what all items share."""
-    return np.broadcast_to(array, (batch, array.shape[1]))
 
 
 def spread(arrays: Sequence[Array], solved: Items, forward: Forward) -> list[Array]:

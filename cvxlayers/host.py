@@ -72,7 +72,9 @@ class Host:
         outcome = Outcome(Solution(x, y, s, status, iterations), (), iterations - 1)
         program, offset = layer.compiled.program(theta), layer.compiled.offset.apply(theta)[:, 0]
         variables = layer.compiled.variables
-        return Forward(values, batch_shape, offset, program, None, point, outcome, status, [], variables, self.options)
+        return Forward(
+            values, batch_shape, offset, program, None, None, point, outcome, status, [], variables, self.options
+        )
 
     def derive(
         self,

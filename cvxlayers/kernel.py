@@ -6,18 +6,23 @@ factorised. Programs and points outside it are always the full ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from cvxlayers.blas import one_thread_each
 from cvxlayers.closed import ClosedForm
+from cvxlayers.cones import Derivative, IdentityBasis
 from cvxlayers.derivative import (
     EXACT,
     Factorisation,
     Factorise,
+    Keeper,
+    Known,
     Lifted,
     Method,
     Point,
@@ -31,7 +36,7 @@ from cvxlayers.derivative import (
 )
 from cvxlayers.errors import ShapeError
 from cvxlayers.kkt import band_of, dense_microseconds, stored
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
+from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors, spread_rows
 from cvxlayers.reduction import Reduced, Reduction
 from cvxlayers.result import WarmStart
 from cvxlayers.solvers import Options, Outcome, Plan, solve_batch
@@ -43,6 +48,9 @@ _START = 1e-7
 # Accuracy of a polished point beyond which its program is solved again, and how accurately then.
 _ROUGH, _TIGHT = 1e-8, 1e-13
 _DOUBLE, _INDEX = 8, 4
+# Bytes of an item's factors up to which programs without inequalities are solved by a Newton step, and of a batch's
+# factors up to which they are kept for its derivatives.
+_STEP, _KEPT = 2**19, 2**25
 # How many numbers a structured factorisation keeps for each unknown.
 _VECTORS = 12
 # And how many a formula does.
@@ -57,6 +65,14 @@ class CallOptions:
     plan: Plan
     on_failure: str
     threads: int
+
+
+class Solved(NamedTuple):
+    """What a solve returns: how it ended, the polished points, and the factors that polished them, if they are kept."""
+
+    outcome: Outcome
+    point: Point
+    known: Known | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,27 +129,32 @@ class Kernel:
 
     def solve(
         self, program: ConeProgram, reduced: Reduced | None, options: CallOptions, warm_start: WarmStart | None
-    ) -> tuple[Outcome, Point]:
-        """Solves and polishes every item; where Newton's method succeeds from the warm start, without a solver."""
-        if warm_start is None:
-            return self._solve_new(program, reduced, options)
-        sizes = self.full.n, self.full.m
-        x, v = (_started(*pair, program.batch) for pair in zip((warm_start.x, warm_start.v), sizes, strict=True))
-        point = polish(program, x, v, self.factoriser(options.threads, reduced))
-        cold = np.flatnonzero(~(point.accuracy(program) <= _EXACT))
-        names = tuple(solver.name for solver in options.plan.solvers)
-        zeros = np.zeros(program.batch, dtype=np.int64)
-        outcome = Outcome(Solution(point.x, point.y, point.s, zeros, zeros), names, zeros - 1)
-        if not len(cold):
-            return outcome, point
-        left = None if reduced is None else reduced.item(cold)
-        solved, polished = self._solve_cold(program.item(cold), left, options)
-        return _put(outcome, cold, solved), point.put(cold, polished)
+    ) -> Solved:
+        """Solves and polishes every item; where Newton's method succeeds from the warm start, without a solver.
 
-    def _solve_new(self, program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> tuple[Outcome, Point]:
-        """Solves every item by formulas where there are any, and what they do not certify as any program."""
-        if not options.plan.primary.is_formula:
-            return self._solve_cold(program, reduced, options)
+        A program that only has equalities is solved by one step from anywhere.
+        """
+        if warm_start is None and options.plan.primary.is_formula:
+            return Solved(*self._by_formula(program, reduced, options), None)
+        direct = options.plan.primary.name == "DIRECT" and self.factor_bytes <= _STEP
+        keeps = self.structure.cone.polyhedral and program.batch * self.factor_bytes <= _KEPT
+        keeper = Keeper(program.batch if keeps else -1)
+        if warm_start is None and not direct:
+            return Solved(*self._solve_cold(program, reduced, options, keeper), keeper.known)
+        with np.errstate(invalid="ignore", over="ignore"):  # items of invalid data, which the solver will refuse
+            point = self._newton(program, reduced, warm_start, options.threads, keeper)
+            cold = np.flatnonzero(~(point.accuracy(program) <= _EXACT))
+        names, zeros = tuple(solver.name for solver in options.plan.solvers), np.zeros(program.batch, dtype=np.int64)
+        served, iterations = (zeros - 1, zeros) if warm_start is not None else (zeros, zeros + 1)
+        outcome = Outcome(Solution(point.x, point.y, point.s, zeros, iterations), names, served)
+        if not len(cold):
+            return Solved(outcome, point, keeper.known)
+        left = None if reduced is None else reduced.item(cold)
+        solved, polished = self._solve_cold(program.item(cold), left, options, Keeper(-1))
+        return Solved(_put(outcome, cold, solved), point.put(cold, polished), keeper.known)
+
+    def _by_formula(self, program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> tuple[Outcome, Point]:
+        """Solves every item by formulas, and what they do not certify as any program."""
         if self.closed is not None:
             point, count, sure = self.closed.solve(program)
         else:
@@ -145,13 +166,41 @@ class Kernel:
         left = np.flatnonzero(~sure)
         rest = None if reduced is None else reduced.item(left)
         with one_thread_each(len(left)):
-            solved, polished = self._solve_cold(program.item(left), rest, options)
+            solved, polished = self._solve_cold(program.item(left), rest, options, Keeper(-1))
         return _put(outcome, left, solved), point.compact().put(left, polished.compact())
 
-    def _solve_cold(self, program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> tuple[Outcome, Point]:
+    def _newton(
+        self,
+        program: ConeProgram,
+        reduced: Reduced | None,
+        warm_start: WarmStart | None,
+        threads: int,
+        keeper: Keeper,
+    ) -> Point:
+        """Returns where Newton's method comes from a warm start, or without inequalities, from anywhere.
+
+        That is done in the reduced programs; a point of the full ones is only checked, and moved where that helps.
+        """
+        small, plain = program if reduced is None else reduced.program, self._plain(threads, keeper)
+        if warm_start is None:
+            x, v = _stationary(small, plain)
+        else:
+            pairs = zip((warm_start.x, warm_start.v), (self.full.n, self.full.m), strict=True)
+            x, v = (_started(*pair, program.batch) for pair in pairs)
+            if self.reduction is not None:
+                x, v = x[:, self.reduction.kept_variables], v[:, self.reduction.kept_rows]
+        point = polish(small, x, v, plain)
+        if reduced is None:
+            return point
+        x, y, s = reduced.recover(point.x, point.y, point.s)
+        return polish(program, x, y - s, self.factoriser(threads, reduced))
+
+    def _solve_cold(
+        self, program: ConeProgram, reduced: Reduced | None, options: CallOptions, keeper: Keeper
+    ) -> tuple[Outcome, Point]:
         """Solves and polishes every item, without a point to start from."""
-        outcome = _solve(program, reduced, self._at_first(options))
-        point = self._polish(program, reduced, outcome, options.threads)
+        outcome = self._solve(program, reduced, self._at_first(options), keeper)
+        point = self._polish(program, reduced, outcome, options.threads, keeper if reduced is None else Keeper(-1))
         return self._again(program, reduced, options, outcome, point)
 
     def _at_first(self, options: CallOptions) -> CallOptions:
@@ -178,8 +227,8 @@ class Kernel:
             part = replace(options, plan=Plan(solver), solver=tight)
             lower = None if reduced is None else reduced.item(items)
             rest = program.item(items)
-            solved = _judged_by_points(_solve(rest, lower, part))
-            polished = self._polish(rest, lower, solved, options.threads)
+            solved = _judged_by_points(self._solve(rest, lower, part, Keeper(-1)))
+            polished = self._polish(rest, lower, solved, options.threads, Keeper(-1))
             usable = solved.solution.status <= Status.INACCURATE
             better = np.flatnonzero(usable & (polished.accuracy(rest) < point.item(items).accuracy(rest)))
             served = np.full(len(items), position)
@@ -187,16 +236,20 @@ class Kernel:
             point = point.put(items[better], polished.item(better))
         return outcome, point
 
-    def factoriser(self, threads: int, reduced: Reduced | None = None) -> Factorise:
+    def factoriser(self, threads: int, reduced: Reduced | None = None, known: Known | None = None) -> Factorise:
         """Returns how the systems of the full programs are factorised: by way of the reduced ones.
 
         Args:
             threads: threads over the items.
             reduced: the same programs, reduced; otherwise each system's programs are reduced anew.
+            known: factorised systems of the solver's programs, at other points.
         """
         reduction = self.reduction
+        plain = self._plain(threads)
+        if known is not None:
+            plain = partial(known.factorise, factorise=plain)
         if reduction is None:
-            return self._plain(threads)
+            return plain
         dropped = np.ones(self.full.m, dtype=bool)
         dropped[reduction.kept_rows] = False
 
@@ -207,7 +260,7 @@ class Kernel:
                 lower = reduced if items is None or len(items) == reduced.full.batch else reduced.item(items)
             small = System(lower.program, without_rows(system.derivative, dropped))
             fold, expand = partial(lower.fold, system), partial(lower.expand, system)
-            return Lifted(factorise(small, self.method, threads), fold, expand, lower.carry)
+            return Lifted(plain(small), fold, expand, lower.carry)
 
         return lift
 
@@ -231,35 +284,61 @@ class Kernel:
         x, y, s = lower.recover(small.x, small.y, small.s)
         return Point(x, y - s, y, s, small.dual, small.primal, small.dual_scale, small.primal_scale)
 
-    def _plain(self, threads: int) -> Factorise:
+    def _plain(self, threads: int, keeper: Keeper | None = None) -> Factorise:
         """Returns how systems of the solver's own programs are factorised."""
-        return lambda system, items=None: factorise(system, self.method, threads)
 
-    def _polish(self, program: ConeProgram, reduced: Reduced | None, outcome: Outcome, threads: int) -> Point:
+        def plain(system: System, items: Int[np.ndarray, " k"] | None = None) -> Factorisation:
+            factors = factorise(system, self.method, threads)
+            return factors if keeper is None else keeper.keep(system, factors)
+
+        return plain
+
+    def _solve(self, program: ConeProgram, reduced: Reduced | None, options: CallOptions, keeper: Keeper) -> Outcome:
+        """Solves the programs: where they are reduced, polishes these first, and returns the full ones' solutions."""
+        if reduced is None:
+            return solve_batch(program, options.plan, options.solver, options.threads)
+        outcome = solve_batch(reduced.program, options.plan, options.solver, options.threads)
+        small = _polished(reduced.program, outcome, lambda _: self._plain(options.threads, keeper))
+        x, y, s = reduced.recover(small.x, small.y, small.s)
+        return replace(outcome, solution=replace(outcome.solution, x=x, y=y, s=s))
+
+    def _polish(
+        self, program: ConeProgram, reduced: Reduced | None, outcome: Outcome, threads: int, keeper: Keeper
+    ) -> Point:
         """Polishes the items that have a solution; the others keep the solver's last point."""
-        solution = outcome.solution
-        promising = np.flatnonzero(solution.status <= Status.INACCURATE)
-        x, v = solution.x, start(self.full.cone, solution.y, solution.s)
-        factoriser = self.factoriser(threads, reduced)
-        if len(promising) == program.batch:
-            return polish(program, x, v, factoriser, near=solution.s)
-        point = evaluate(program, x, v)
-        if not len(promising):
-            return point
-        factoriser = self.factoriser(threads, None if reduced is None else reduced.item(promising))
-        near = solution.s[promising]
-        polished = polish(program.item(promising), x[promising], v[promising], factoriser, near=near)
-        return point.put(promising, polished)
+
+        def factoriser(items: Int[np.ndarray, " k"] | None) -> Factorise:
+            if reduced is None:
+                return self._plain(threads, keeper)
+            return self.factoriser(threads, reduced if items is None else reduced.item(items))
+
+        return _polished(program, outcome, factoriser)
 
 
-def _solve(program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> Outcome:
-    """Solves the reduced programs, and returns the solutions of the full ones."""
-    if reduced is None:
-        return solve_batch(program, options.plan, options.solver, options.threads)
-    outcome = solve_batch(reduced.program, options.plan, options.solver, options.threads)
-    small = outcome.solution
-    x, y, s = reduced.recover(small.x, small.y, small.s)
-    return replace(outcome, solution=replace(small, x=x, y=y, s=s))
+def _polished(
+    program: ConeProgram, outcome: Outcome, factoriser: Callable[[Int[np.ndarray, " k"] | None], Factorise]
+) -> Point:
+    """Polishes the items that have a solution, given how those of an index are factorised; None means all."""
+    solution = outcome.solution
+    promising = np.flatnonzero(solution.status <= Status.INACCURATE)
+    x, v = solution.x, start(program.structure.cone, solution.y, solution.s)
+    if len(promising) == program.batch:
+        return polish(program, x, v, factoriser(None), near=solution.s)
+    point = evaluate(program, x, v)
+    if not len(promising):
+        return point
+    near = solution.s[promising]
+    polished = polish(program.item(promising), x[promising], v[promising], factoriser(promising), near=near)
+    return point.put(promising, polished)
+
+
+def _stationary(program: ConeProgram, factorise: Factorise) -> tuple[Vectors, Vectors]:
+    """Returns x and y where the Lagrangian of programs without inequalities is stationary."""
+    structure, batch = program.structure, program.batch
+    system = System(program, Derivative(np.ones((batch, structure.m)), IdentityBasis(structure.m)))
+    q, b = (spread_rows(part, batch) for part in (program.q, program.b))
+    solve = factorise(system).solve(-q, b)
+    return solve.first, solve.second
 
 
 def _formula(

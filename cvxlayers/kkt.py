@@ -252,7 +252,7 @@ class Turn:
         """Returns the stored entries of UᵀA, of batches or of what all items share."""
         if not len(self.starts):
             return np.zeros((len(A), 0))
-        terms = np.take(U, self.factors[0], axis=1) * np.take(A, self.factors[1], axis=1)
+        terms = U.take(self.factors[0], axis=1) * A.take(self.factors[1], axis=1)
         return np.add.reduceat(terms, self.starts, axis=1)
 
 

@@ -24,6 +24,7 @@ from cvxlayers.derivative import (
     TRUSTED,
     Data,
     DerivativeInfo,
+    Known,
     Linearisation,
     Needs,
     Point,
@@ -34,12 +35,12 @@ from cvxlayers.derivative import (
 )
 from cvxlayers.differentiation import Differentiation
 from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, SolverError
-from cvxlayers.forward import Array, Forward, Items, join, put_on_path, split, spread, spread_info, spread_rows
+from cvxlayers.forward import Array, Forward, Items, join, put_on_path, split, spread, spread_info
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.lpgd import Differences
 from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
 from cvxlayers.parameter_map import Theta
-from cvxlayers.program import ConeProgram, Status, Vectors
+from cvxlayers.program import ConeProgram, Status, Vectors, spread_rows
 from cvxlayers.reduction import Reduced
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
 from cvxlayers.solvers import Outcome
@@ -51,6 +52,8 @@ Sizes = Float[np.ndarray, " batch"]
 _SOLVED, _USABLE = 1e-8, 1e-5
 # Bytes of matrices that one piece of a batch may fill.
 _CACHE = 2**22
+# The same with threads: each piece is a hundred short calls of NumPy, between which they queue for the interpreter.
+_SHARED = 2**26
 # The linear programs of which it has been said that their solutions do not move with their costs.
 _WARNED: weakref.WeakSet[CompiledProblem] = weakref.WeakSet()
 
@@ -118,7 +121,7 @@ class Layer:
             values = [value.copy() for value in values]
         program, offset = self.compiled.program(theta), self.compiled.offset.apply(theta)[:, 0]
         reduced = self.kernel.reduce(program)
-        outcome, point = self.kernel.solve(program, reduced, options, warm_start)
+        outcome, point, known = self.kernel.solve(program, reduced, options, warm_start)
         if self.check and left_to_solver and not outcome.is_first_choice:
             self.compiled.parameters.check(values)
         accuracy = point.accuracy(program)
@@ -131,7 +134,9 @@ class Layer:
         if failed.any():
             found = [_replace_failed(output, failed, options.on_failure) for output in found]
         found = [output.reshape(batch_shape + output.shape[1:]) for output in found]
-        return Forward(values, batch_shape, offset, program, reduced, point, outcome, status, found, chosen, options)
+        return Forward(
+            values, batch_shape, offset, program, reduced, known, point, outcome, status, found, chosen, options
+        )
 
     def vjp(
         self, forward: Forward, cotangents: Sequence[Array | None], objective: Array | None = None, directions: int = 0
@@ -280,9 +285,11 @@ class Layer:
         everything = len(solved) == forward.program.batch
         threads = len(worthwhile_chunks(len(solved), forward.options.threads, self.kernel.free_microseconds))
         footprint = self.kernel.factor_bytes + 8 * self.compiled.parameters.width
-        count = max(threads, len(solved) * footprint // _CACHE)
-        if self.differentiation.kind == "lpgd":  # the solver has threads of its own
+        count = max(threads, len(solved) * footprint // (_CACHE if threads == 1 else _SHARED))
+        known = forward.known if everything and self.differentiation.kind == "exact" else None
+        if known is not None or self.differentiation.kind == "lpgd":  # lpgd's solver has threads of its own
             threads = count = 1
+        within = 1 if threads > 1 else forward.options.threads
         arrays = [np.zeros((len(solved), width)) for width in widths]
 
         def piece_of(piece: slice) -> DerivativeInfo:
@@ -291,7 +298,7 @@ class Layer:
             program, point, reduced = (
                 (forward.program, forward.point, forward.reduced) if whole else forward.item(index)
             )
-            lin = self._local(program, point, reduced, forward)
+            lin = self._local(program, point, reduced, forward, within, known)
             return differentiate(lin, index, [array[piece] for array in arrays])
 
         with one_thread_each(len(solved) if self.kernel.closed is None else 1):
@@ -305,13 +312,21 @@ class Layer:
         proves = self.kernel.reduction is None and options.plan.primary.proves_convexity(options.solver)
         return self.compiled.blocks_of_P if proves else ()
 
-    def _local(self, program: ConeProgram, point: Point, reduced: Reduced | None, forward: Forward) -> Local:
+    def _local(
+        self,
+        program: ConeProgram,
+        point: Point,
+        reduced: Reduced | None,
+        forward: Forward,
+        threads: int = 1,
+        known: Known | None = None,
+    ) -> Local:
         """Returns what derivatives at the solutions of some programs of a call are computed from."""
         how = self.differentiation
         if how.kind == "lpgd":
             return Differences(self.kernel, program, point, forward.options, how.mu)
         smoothed = Smoothed(program.structure.cone, how.mu) if how.kind == "smoothed" else None
-        factoriser, outputs = self.kernel.factoriser(1, reduced), forward.map.x.apply
+        factoriser, outputs = self.kernel.factoriser(threads, reduced, known), forward.map.x.apply
         redundant, closed = self.kernel.redundant, self.kernel.closed
         if closed is None or smoothed is not None:
             return linearise(program, point, factoriser, smoothed, outputs, redundant)

@@ -71,7 +71,7 @@ class Differences:
         """Returns the solutions on both sides, one over the distance between them, and how many there are."""
         points, sides = [], np.zeros((self.program.batch, 1))
         for program in programs:
-            outcome, point = self.kernel.solve(program, self.kernel.reduce(program), self.options, None)
+            outcome, point, _ = self.kernel.solve(program, self.kernel.reduce(program), self.options, None)
             ok = outcome.solution.status <= Status.INACCURATE
             missing = np.flatnonzero(~ok)
             known = self.point.item(missing).compact()

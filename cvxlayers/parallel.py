@@ -39,15 +39,16 @@ def chunks(batch: int, count: int, smallest: int = 1) -> list[slice]:
     return [slice(low, high) for low, high in pairwise(edges)]
 
 
-def worthwhile_chunks(batch: int, threads: int, call: float) -> list[slice]:
+def worthwhile_chunks(batch: int, threads: int, call: float, least: float = _CALL) -> list[slice]:
     """Returns chunks for at most `threads` threads, one where threads do not pay.
 
     Args:
         batch: the number of items.
         threads: the number of threads.
         call: microseconds, roughly, for which an item's work leaves the interpreter to others.
+        least: microseconds below which that does not pay.
     """
-    return chunks(batch, threads, math.ceil(_CHUNK / call)) if call >= _CALL else chunks(batch, 1)
+    return chunks(batch, threads, math.ceil(_CHUNK / call)) if call >= least else chunks(batch, 1)
 
 
 def map_chunks(function: Callable[[slice], T], pieces: list[slice], threads: int) -> list[T]:

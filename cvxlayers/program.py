@@ -255,7 +255,7 @@ class Pattern:
             return self._block.view(values)
         if self._is_scattered:
             padded = np.concatenate([values, np.zeros((len(values), 1))], axis=1)
-            return np.take(padded, self._positions, axis=1).reshape(len(values), self.shape[1], self.shape[0])
+            return padded.take(self._positions, axis=1).reshape(len(values), self.shape[1], self.shape[0])
         out = np.zeros((len(values), self.shape[1], self.shape[0]))
         if self._block.size:
             out[:, self._block.columns, self._block.rows] = self._block.view(values)
@@ -275,7 +275,7 @@ class Pattern:
         if self._is_thick:
             return np.matmul(x[:, None, :], self._columns_of(values))[:, 0, :]
         segments, block = self._by_row, self._block
-        product = segments.sum(np.take(values, segments.order, axis=1) * np.take(x, self.cols[segments.order], axis=1))
+        product = segments.sum(values.take(segments.order, axis=1) * x.take(self.cols[segments.order], axis=1))
         if block.size:
             product[:, block.rows] += np.matmul(x[:, None, block.columns], block.view(values))[:, 0, :]
         return product
@@ -283,7 +283,7 @@ class Pattern:
     def rmatvec(self, values: Values, y: Vectors) -> Vectors:
         """Returns Mᵀ y for each item, the adjoint of `matvec`; a batch of one broadcasts."""
         segments, block = self._by_column, self._block
-        product = segments.sum(np.take(values, segments.order, axis=1) * np.take(y, self.rows[segments.order], axis=1))
+        product = segments.sum(values.take(segments.order, axis=1) * y.take(self.rows[segments.order], axis=1))
         if block.size:
             product[:, block.columns] += np.matmul(block.view(values), y[:, block.rows, None])[:, :, 0]
         return product
@@ -292,7 +292,7 @@ class Pattern:
         """Returns the stored entries of u vᵀ: the derivative of uᵀ M v with respect to M."""
         rest, block = self._rest, self._block
         if len(rest) == self.nnz:
-            return np.take(u, self.rows, axis=1) * np.take(v, self.cols, axis=1)
+            return u.take(self.rows, axis=1) * v.take(self.cols, axis=1)
         out = np.empty((len(u), self.nnz))
         np.multiply(v[:, block.columns, None], u[:, None, block.rows], out=block.view(out))
         if len(rest):
@@ -323,6 +323,12 @@ class Structure:
         """Whether every diagonal entry of P is stored, as it is in every positive definite matrix."""
         return bool(np.count_nonzero(self.P.rows == self.P.cols) == self.n)
 
+    @cached_property
+    def single_entries(self) -> Int[np.ndarray, " _count"]:
+        """Which of A's stored entries stand alone in a row that is not an equality."""
+        alone = np.bincount(self.A.rows, minlength=self.m)[self.A.rows] == 1
+        return np.flatnonzero(alone & (self.A.rows >= self.cone.zero))
+
 
 class Sizes(NamedTuple):
     """The largest absolute value in P, q, A and b, per item; NaN or infinite where an entry is."""
@@ -336,9 +342,14 @@ class Sizes(NamedTuple):
 def largest(values: Float[np.ndarray, "leading size"]) -> Float[np.ndarray, " leading"]:
     """Returns the largest absolute value per item."""
     if values.size < _LARGE:
-        return np.max(np.abs(values), axis=1, initial=0.0)
+        return np.maximum.reduce(np.abs(values), axis=1, initial=0.0)
     # Without an array of all absolute values, which memory would have to be found for.
     return np.maximum(np.max(values, axis=1, initial=0.0), -np.min(values, axis=1, initial=0.0))
+
+
+def spread_rows(array: Vectors, batch: int) -> Vectors:
+    """Broadcasts what all items share."""
+    return array if len(array) == batch else np.broadcast_to(array, (batch, array.shape[1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -355,6 +366,8 @@ class ConeProgram:
     def item(self, index: slice | Int[np.ndarray, " k"]) -> ConeProgram:
         """Returns the programs of some items; shared arrays stay shared."""
         count = len(range(*index.indices(self.batch))) if isinstance(index, slice) else len(index)
+        if count == self.batch and isinstance(index, slice):
+            return self  # with what is known of it
         arrays = (array if len(array) == 1 else array[index] for array in (self.P, self.q, self.A, self.b))
         return ConeProgram(self.structure, count, *arrays)
 

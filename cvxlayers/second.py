@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from cvxlayers.derivative import Data, DerivativeInfo, Linearisation, move, vjp_tangent, worst_of
 from cvxlayers.derivative import second_jvp as program_second_jvp
-from cvxlayers.forward import Array, Forward, Items, join, split, spread_rows
+from cvxlayers.forward import Array, Forward, Items, join, split
 from cvxlayers.layer import Layer
+from cvxlayers.program import spread_rows
 
 
 def hvp(

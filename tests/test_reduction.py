@@ -66,9 +66,28 @@ def initial_state():
     return problem, [A, x0], [x, u, rows[0].dual_variables[0]], [(2, 2), (2,)]
 
 
+def stages():
+    """CVXPY copies what stands in a quadratic form: states, scaled ones, and ones less a reference; one is fixed."""
+    x, Q, A, start = cp.Variable((2, 4)), cp.Parameter((2, 2), PSD=True), cp.Parameter((2, 2)), cp.Parameter(2)
+    reference = np.array([0.1, -0.2])
+    cost = sum(cp.quad_form(x[:, k] - reference, Q) + cp.quad_form(2 * x[:, k], np.eye(2) + 0.3) for k in range(4))
+    rows = [x[:, 0] == start, *(x[:, k + 1] == A @ x[:, k] for k in range(2)), x[:, 3] <= 0.02]
+    problem = cp.Problem(cp.Minimize(cost + cp.sum_squares(x[:, 3])), rows)
+    return problem, [Q, A, start], [x, rows[1].dual_variables[0]], [(2, 2), (2, 2), (2,)]
+
+
+def renamed():
+    """A user's own copies: of each other, in an inequality too, and with an offset that is a parameter."""
+    x, t, w, Q, c = cp.Variable(3), cp.Variable(3), cp.Variable(3), cp.Parameter((3, 3), PSD=True), cp.Parameter(3)
+    rows = [t == 2 * x + c, w == -x, cp.sum(x) == 1, w <= 0.5]
+    problem = cp.Problem(cp.Minimize(cp.quad_form(t, Q) + c @ w + cp.sum_squares(x)), rows)
+    duals = [row.dual_variables[0] for row in rows]
+    return problem, [Q, c], [x, t, w, *duals], [(3, 3), (3,)]
+
+
 BUILDS = pytest.mark.parametrize(
     "build",
-    [square_root, least_squares, second_order, defined_not_squared, fixed_variables, initial_state],
+    [square_root, least_squares, second_order, defined_not_squared, fixed_variables, initial_state, stages, renamed],
     ids=lambda build: build.__name__,
 )
 
@@ -84,10 +103,15 @@ def both(build) -> tuple[Layer, Layer]:
 
 
 def values_for(build, rng, batch=4):
-    return [
-        0.3 + 0.05 * rng.random((batch, *shape)) if not shape else rng.normal(size=(batch, *shape))
-        for shape in build()[3]
-    ]
+    _, parameters, _, shapes = build()
+    return [_values(parameter, (batch, *shape), rng) for parameter, shape in zip(parameters, shapes, strict=True)]
+
+
+def _values(parameter, shape, rng):
+    if len(shape) == 1:
+        return 0.3 + 0.05 * rng.random(shape)
+    values = rng.normal(size=shape)
+    return values @ values.mT + np.eye(shape[-1]) if parameter.attributes["PSD"] else values
 
 
 @BUILDS
@@ -105,7 +129,7 @@ def test_solutions_and_duals_are_those_of_the_full_program(build, rng):
 def test_derivatives_are_those_of_the_full_program(build, rng):
     reduced, plain = both(build)
     values = values_for(build, rng)
-    forward = plain.forward(values, plain.options)
+    forward = replace(plain.forward(values, plain.options), known=None)
     cotangents = [rng.normal(size=output.shape) for output in forward.outputs]
     tangents = [rng.normal(size=value.shape) for value in values]
     for small, large in (
@@ -114,6 +138,12 @@ def test_derivatives_are_those_of_the_full_program(build, rng):
     ):
         for got, want in zip(small, large, strict=True):
             np.testing.assert_allclose(got, want, atol=1e-9 * np.abs(want).max())
+
+
+def test_copies_are_eliminated():
+    for build, left in ((stages, 6), (renamed, 6)):
+        problem, parameters, variables, _ = build()
+        assert build_layer(problem, parameters, variables).kernel.structure.n == left
 
 
 def redundant(twice: bool):

@@ -44,6 +44,10 @@ class Product(Cone):
     @property
     def dim(self) -> int:
         """The dimension of the space."""
+        return self._dim
+
+    @cached_property
+    def _dim(self) -> int:
         return sum(rows.stop - rows.start for _, rows in self.blocks())
 
     @property

@@ -10,6 +10,8 @@ from cvxlayers.derivative.implicit import jvp as jvp
 from cvxlayers.derivative.implicit import linearise as linearise
 from cvxlayers.derivative.implicit import reach as reach
 from cvxlayers.derivative.implicit import vjp as vjp
+from cvxlayers.derivative.known import Keeper as Keeper
+from cvxlayers.derivative.known import Known as Known
 from cvxlayers.derivative.linear_solve import Method as Method
 from cvxlayers.derivative.linear_solve import choose_method as choose_method
 from cvxlayers.derivative.linear_solve import factorise as factorise

@@ -334,4 +334,4 @@ def vjp(
 
 
 def _size(w: Vectors) -> Float[np.ndarray, "batch 1"]:
-    return np.max(np.abs(w), axis=1, initial=0.0, keepdims=True)
+    return np.maximum.reduce(np.abs(w), axis=1, initial=0.0, keepdims=True)

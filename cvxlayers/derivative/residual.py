@@ -49,14 +49,16 @@ class Point:
     def accuracy(self, program: ConeProgram) -> Sizes:
         """As `merit`, but absolute where q or b sets no scale, since it is zero or b rounding: so may a solution be.
 
-        Of points beyond doubt it is the merit itself, which is no smaller.
+        It is never larger, and where the merit is beyond doubt, it is the merit.
         """
-        items = np.flatnonzero(~(self.merit <= _BEYOND_DOUBT))
-        if not len(items):
-            return self.merit
-        accuracy = self.merit.copy()
-        accuracy[items] = self.item(items).measured(program.item(items))
-        return accuracy
+        merit, doubtful = self.merit, np.flatnonzero(~(self.merit <= _BEYOND_DOUBT))
+        if not len(doubtful):
+            return merit
+        if len(doubtful) == len(merit):
+            return self.measured(program)
+        merit = merit.copy()
+        merit[doubtful] = self.item(doubtful).measured(program.item(doubtful))
+        return merit
 
     def measured(self, program: ConeProgram) -> Sizes:
         """Returns the accuracy also of points beyond doubt."""
@@ -67,6 +69,8 @@ class Point:
 
     def item(self, index: slice | Int[np.ndarray, " k"]) -> Point:
         """Returns the points of some items."""
+        if isinstance(index, slice) and index.indices(len(self.x)) == (0, len(self.x), 1):
+            return self
         return Point(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def compact(self) -> Point:

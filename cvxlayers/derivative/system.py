@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.cones import Derivative, IdentityBasis, ProductBasis
-from cvxlayers.program import ConeProgram, Vectors
+from cvxlayers.program import ConeProgram, Vectors, largest
 
 # A relative residual above the first is refined, at most so often.
 _REFINE_ABOVE, _REFINEMENTS = 1e-13, 3
@@ -176,7 +176,7 @@ def without_rows(derivative: Derivative, dropped: Bool[np.ndarray, " m"]) -> Der
 
 def relative_residual(residual: Vectors, rhs: Vectors) -> Float[np.ndarray, " batch"]:
     """Returns ‖residual‖∞ / ‖rhs‖∞ per item: 0 where the right-hand side is zero, infinite where it is not finite."""
-    size, scale = np.max(np.abs(residual), axis=1, initial=0.0), np.max(np.abs(rhs), axis=1, initial=0.0)
+    size, scale = largest(residual), largest(rhs)
     ratio = np.divide(size, scale, out=np.zeros_like(size), where=scale > 0)
     return np.where(np.isfinite(ratio), ratio, np.inf)
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.program import Pattern, Structure
-from cvxlayers.reduction.reduced import Fixed, Index, Reduction, Stack
+from cvxlayers.reduction.reduced import Copies, Fixed, Index, Reduction, Stack
 
 
 def find_reduction(compiled: CompiledProblem) -> Reduction | None:
@@ -20,22 +20,27 @@ def find_reduction(compiled: CompiledProblem) -> Reduction | None:
     structure = compiled.structure
     redundant = _redundant(compiled)
     fixed = _fixed(compiled, redundant)
-    stacks = _stacked([group for group in _groups(compiled, fixed, redundant) if _pays(group)])
-    if not (stacks or len(fixed.rows) or len(redundant)):
+    copies = _copies(compiled, fixed, redundant)
+    stacks = _stacked([group for group in _groups(compiled, fixed, copies, redundant) if _pays(group)])
+    if not (stacks or len(copies.rows) or len(fixed.rows) or len(redundant)):
         return None
     variables, rows = np.ones(structure.n, dtype=bool), np.ones(structure.m, dtype=bool)
-    variables[fixed.columns], rows[fixed.rows], rows[redundant] = False, False, False
+    for known in (fixed, copies):
+        variables[known.columns], rows[known.rows] = False, False
+    rows[redundant] = False
     for stack in stacks:
         variables[stack.columns], rows[stack.rows] = False, False
-    kept_P = np.flatnonzero(variables[structure.P.rows] & variables[structure.P.cols])
+    stays = variables.copy()
+    stays[copies.columns] = np.diff(copies.scaled.matrix.indptr) > 0
+    kept_P = np.flatnonzero(stays[structure.P.rows] & stays[structure.P.cols])
     kept_A = np.flatnonzero(variables[structure.A.cols] & rows[structure.A.rows])
-    P, gather = _reduced_P(structure, stacks, variables, kept_P)
+    P, gather = _reduced_P(structure, copies, stacks, variables, kept_P)
     A = _submatrix(structure.A, kept_A, variables, rows)
     zero, linear = structure.cone.zero, structure.cone.zero + structure.cone.nonnegative
     equalities, inequalities = (int(np.count_nonzero(part)) for part in (rows[:zero], rows[zero:linear]))
     cone = replace(structure.cone, zero=equalities, nonnegative=inequalities)
     kept = np.flatnonzero(variables), np.flatnonzero(rows)
-    return Reduction(Structure(P, A, cone), fixed, redundant, stacks, *kept, kept_P, kept_A, gather)
+    return Reduction(Structure(P, A, cone), fixed, copies, redundant, stacks, *kept, kept_P, kept_A, gather)
 
 
 def _fixed(compiled: CompiledProblem, redundant: Index) -> Fixed:
@@ -48,6 +53,24 @@ def _fixed(compiled: CompiledProblem, redundant: Index) -> Fixed:
     if len(pivots) == structure.n:
         pivots = pivots[:0]
     return Fixed(A.rows[pivots], A.cols[pivots], pivots)
+
+
+def _copies(compiled: CompiledProblem, fixed: Fixed, redundant: Index) -> Copies:
+    """Finds equalities with constant coefficients that give a variable, in no other row, as at most one other one."""
+    structure, A = compiled.structure, compiled.structure.A
+    free = ~np.isin(A.cols, fixed.columns)
+    fits = free & _constant_entries(compiled) & (A.rows < structure.cone.zero)
+    fits &= ~np.isin(A.rows, np.concatenate([fixed.rows, redundant]))
+    counts, fitting = (np.bincount(A.rows[part], minlength=structure.m) for part in (free, fits))
+    whole = fits & ((counts == fitting) & (counts <= 2))[A.rows]
+    pivots = np.flatnonzero(whole & (np.diff(A.indptr)[A.cols] == 1))
+    pivots = pivots[np.unique(A.rows[pivots], return_index=True)[1]]
+    copy = np.full(structure.m, -1)
+    copy[A.rows[pivots]] = np.arange(len(pivots))
+    others = np.setdiff1d(np.flatnonzero(whole & (copy[A.rows] >= 0)), pivots)
+    factors = -compiled.A.constant[others] / compiled.A.constant[pivots][copy[A.rows[others]]]
+    places, shape = (copy[A.rows[others]], A.cols[others]), (len(pivots), structure.n)
+    return Copies(A.rows[pivots], A.cols[pivots], pivots, LinearMap(sp.csr_array((factors, places), shape=shape)))
 
 
 def _constant_entries(compiled: CompiledProblem) -> Bool[np.ndarray, " _nnz"]:
@@ -95,7 +118,7 @@ def _equal_rows(compiled: CompiledProblem, one: tuple[int, Index], other: tuple[
     return True
 
 
-def _groups(compiled: CompiledProblem, fixed: Fixed, redundant: Index) -> list[Stack]:
+def _groups(compiled: CompiledProblem, fixed: Fixed, copies: Copies, redundant: Index) -> list[Stack]:
     """Pairs each equality with a variable that it alone names, and groups equalities by their other variables."""
     structure = compiled.structure
     A, P = structure.A, structure.P
@@ -103,7 +126,9 @@ def _groups(compiled: CompiledProblem, fixed: Fixed, redundant: Index) -> list[S
     free[fixed.columns] = False
     lone = np.diff(A.indptr)[A.cols] == 1
     candidate = _constant_entries(compiled) & lone & (A.rows < structure.cone.zero) & _only_squared(P, free)[A.cols]
-    candidate &= ~np.isin(A.rows, np.concatenate([fixed.rows, redundant]))
+    candidate &= ~np.isin(A.rows, np.concatenate([fixed.rows, copies.rows, redundant]))
+    # What is copied stays in the program.
+    candidate &= ~copies.scaled.inputs[A.cols]
     by_row = np.argsort(A.rows, kind="stable")
     starts = np.searchsorted(A.rows[by_row], np.arange(structure.m + 1))
     diagonal = np.full(structure.n, -1)
@@ -165,19 +190,25 @@ def _pays(group: Stack) -> bool:
 
 
 def _reduced_P(
-    structure: Structure, stacks: Sequence[Stack], kept: Bool[np.ndarray, " _n"], kept_P: Index
+    structure: Structure, copies: Copies, stacks: Sequence[Stack], kept: Bool[np.ndarray, " _n"], kept_P: Index
 ) -> tuple[Pattern, LinearMap]:
-    rows, cols = [structure.P.rows[kept_P]], [structure.P.cols[kept_P]]
+    source, factor, scaled = np.arange(structure.n), np.ones(structure.n), copies.scaled.matrix
+    moving = copies.columns[np.diff(scaled.indptr) > 0]
+    source[moving], factor[moving] = scaled.indices, scaled.data
+    P_rows, P_cols = structure.P.rows[kept_P], structure.P.cols[kept_P]
+    rows, cols, weights = [source[P_rows]], [source[P_cols]], [factor[P_rows] * factor[P_cols]]
     for stack in stacks:
         for support in stack.support if stack.squared else ():
             rows.append(np.tile(support, len(support)))
             cols.append(np.repeat(support, len(support)))
+            weights.append(np.ones(len(support) ** 2))
     position = np.cumsum(kept) - 1
     all_rows, all_cols = position[np.concatenate(rows)], position[np.concatenate(cols)]
     n = int(np.count_nonzero(kept))
     keys, place = np.unique(all_cols * n + all_rows, return_inverse=True)
     indptr = np.concatenate([[0], np.cumsum(np.bincount(keys // n, minlength=n))])
-    gather = sp.csr_array((np.ones(len(place)), (place, np.arange(len(place)))), shape=(len(keys), len(place)))
+    shape = len(keys), len(place)
+    gather = sp.csr_array((np.concatenate(weights), (place, np.arange(len(place)))), shape=shape)
     return Pattern((n, n), keys % n, indptr), LinearMap(gather)
 
 

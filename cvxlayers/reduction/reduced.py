@@ -1,4 +1,4 @@
-"""Eliminates what a solver need not see: named expressions, fixed variables, and redundant rows.
+"""Eliminates what a solver need not see: named expressions, copies, fixed variables, and redundant rows.
 
 Named expressions. CVXPY writes `sum_squares(L @ x)` as ½·2 tᵀt with t = Lx. Such a t stands in one equality only,
 a·t + A_RX x = b_R, and in the objective only by its own square, ½ d t² + q_T t. With F = −A_RX/a and c = b_R/a,
@@ -11,6 +11,10 @@ of the derivative is eliminated alike (`fold`, `expand`): it is the same block e
 
 Equalities are eliminated in groups that share their variables, so that Fᵀ diag(d) F is a dense product, and only where
 P' gains fewer entries than the equalities had.
+
+Copies. CVXPY writes `quad_form(x[:, k], Q)` with a copy t of x[:, k]. Such a t stands in one equality only,
+a·t + a′ x_j = b_R with constants a and a′, and anywhere in P. With t = c + f x_j, f = −a′/a, the entries of P move to
+those of the variables that are copied, q' = Zᵀ(q + P_·T c) with Z the matrix of f, and y_R = −(P_T z + q_T)/a.
 
 Fixed variables. An equality a·t = b_R in one variable fixes it, whatever else it stands in: t moves to the right-hand
 sides, q' = q_X + P_XT t and b' = b_S − A_ST t, and y_R = −(P_T x + q_T + A_STᵀ y_S)/a. This is done first.
@@ -31,7 +35,7 @@ from jaxtyping import Float, Int
 
 from cvxlayers.derivative import System
 from cvxlayers.linear_map import LinearMap
-from cvxlayers.program import ConeProgram, Structure, Values, Vectors
+from cvxlayers.program import ConeProgram, Structure, Values, Vectors, spread_rows
 
 Index = Int[np.ndarray, " _count"]
 _NEXT = (1, 0), (0, 1)
@@ -81,7 +85,7 @@ class Stack:
     def coefficients(self, values: Values) -> Float[np.ndarray, "#batch _g _k _p"]:
         """Returns the coefficients out of A's stored entries: not to be written to, for they may lie where A does."""
         if self._strides is None:
-            return np.take(values, self.entries, axis=1)
+            return values.take(self.entries, axis=1)
         start, down, across = self._strides
         values = np.ascontiguousarray(values)
         item, entry = values.strides
@@ -100,23 +104,42 @@ class Fixed:
 
 
 @dataclass(frozen=True, eq=False)
+class Copies:
+    """The variables `columns` that are others, up to constants, by the equalities `rows`: t = c + f x, or t = c.
+
+    Attributes:
+        rows: the equalities.
+        columns: the variables t.
+        pivots: positions in A's stored entries of t's coefficients.
+        scaled: all variables → f x, with constants f.
+    """
+
+    rows: Index
+    columns: Index
+    pivots: Index
+    scaled: LinearMap
+
+
+@dataclass(frozen=True, eq=False)
 class Reduction:
-    """The elimination of fixed variables, groups and redundant rows.
+    """The elimination of fixed variables, copies, groups and redundant rows.
 
     Attributes:
         structure: that of the reduced programs.
         fixed: the variables that are fixed.
+        copies: the variables that are others, up to constants.
         redundant: the rows that say nothing new.
         stacks: what is eliminated.
         kept_variables: the variables X that stay.
         kept_rows: the rows S that stay.
-        kept_P: positions in P's stored entries of P_XX.
+        kept_P: positions in P's stored entries of P_XX, and of those in which X is copied.
         kept_A: positions in A's stored entries of A_SX.
-        gather_P: P_XX's entries and all groups' Fᵀ diag(d) F, side by side → the stored entries of P'.
+        gather_P: the entries `kept_P` and all groups' Fᵀ diag(d) F, side by side → the stored entries of P'.
     """
 
     structure: Structure
     fixed: Fixed
+    copies: Copies
     redundant: Index
     stacks: Sequence[Stack]
     kept_variables: Index
@@ -127,16 +150,19 @@ class Reduction:
 
     def eliminate(self, program: ConeProgram) -> Reduced:
         """Reduces a batch of programs."""
-        full, coefficients = program, np.take(program.A, self.fixed.pivots, axis=1)
-        constants = np.take(program.b, self.fixed.rows, axis=1) / coefficients
-        if len(self.fixed.rows):
-            structure, x = program.structure, self.place(constants)
-            q, b = program.q + structure.P.matvec(program.P, x), program.b - structure.A.matvec(program.A, x)
-            program = replace(program, q=q, b=b)
+        full, structure, fixed, copies = program, program.structure, self.fixed, self.copies
+        x = np.zeros((_common_length(program.A, program.b), structure.n))
+        if len(fixed.rows):
+            x[:, fixed.columns] = program.b.take(fixed.rows, axis=1) / program.A.take(fixed.pivots, axis=1)
+            program = replace(program, b=program.b - structure.A.matvec(program.A, x))
+        if len(copies.rows):
+            x[:, copies.columns] = program.b.take(copies.rows, axis=1) / program.A.take(copies.pivots, axis=1)
+        if x.any():
+            program = replace(program, q=program.q + structure.P.matvec(program.P, x))
         affine = [_affine(stack, program) for stack in self.stacks]
-        parts = [np.take(program.P, self.kept_P, axis=1)]
+        parts = [program.P.take(self.kept_P, axis=1)]
         batch = _common_length(program.P, program.q, program.A, program.b)
-        q = np.array(np.broadcast_to(program.q, (batch, program.q.shape[1])))
+        q = spread_rows(program.q, batch).copy()
         for stack, (F, c, d, _) in zip(self.stacks, affine, strict=True):
             if stack.squared:
                 root = F * np.sqrt(d)[..., None]
@@ -144,26 +170,18 @@ class Reduction:
                 product = _product(np.swapaxes(root, -1, -2), root)
                 parts.append(product.reshape((len(product), math.prod(product.shape[1:]))))
             q[:, stack.support] += _adjoint(F, program.q[:, stack.columns] + d * c)
+        if len(copies.rows):
+            copies.scaled.add_adjoint(q.take(copies.columns, axis=1), q)
         stacked = _side_by_side([part for part in parts if part.shape[1]] or parts[:1])
         small = ConeProgram(
             self.structure,
             program.batch,
             self.gather_P.apply(stacked),
-            np.take(q, self.kept_variables, axis=1),
-            np.take(program.A, self.kept_A, axis=1),
-            np.take(program.b, self.kept_rows, axis=1),
+            q.take(self.kept_variables, axis=1),
+            program.A.take(self.kept_A, axis=1),
+            program.b.take(self.kept_rows, axis=1),
         )
-        return Reduced(self, full, program, small, constants, affine)
-
-    def place(self, constants: Vectors) -> Vectors:
-        """Returns x with values for the fixed variables, and zero for the others."""
-        x = np.zeros((len(constants), len(self.kept_variables) + len(self.fixed.columns) + self._named))
-        x[:, self.fixed.columns] = constants
-        return x
-
-    @property
-    def _named(self) -> int:
-        return sum(stack.columns.size for stack in self.stacks)
+        return Reduced(self, full, program, small, x, affine)
 
 
 class _Affine(NamedTuple):
@@ -184,7 +202,7 @@ class Reduced:
         full: the programs.
         moved: the programs with fixed variables on the right-hand sides.
         program: the reduced programs.
-        constants: the values of the fixed variables.
+        constants: the values of the fixed variables, and what the copies add to theirs; zero for the others.
         affine: the numbers of each stack.
     """
 
@@ -204,19 +222,24 @@ class Reduced:
     def recover(self, x: Vectors, y: Vectors, s: Vectors) -> tuple[Vectors, Vectors, Vectors]:
         """Returns the solution (x, y, s) of the full programs from that of the reduced ones."""
         full, reduction = self.full, self.reduction
-        P, A, (rows, columns, pivots) = full.structure.P, full.structure.A, self._fixed
+        P, A, fixed, copies = full.structure.P, full.structure.A, reduction.fixed, reduction.copies
         batch, n, m = full.batch, full.structure.n, full.structure.m
         full_x, full_y, full_s = np.zeros((batch, n)), np.zeros((batch, m)), np.zeros((batch, m))
+        full_x += self.constants
         full_x[:, reduction.kept_variables] = x
         full_y[:, reduction.kept_rows], full_s[:, reduction.kept_rows] = y, s
         for stack, (F, c, d, a) in zip(reduction.stacks, self.affine, strict=True):
             t = c + _apply(F, full_x[:, stack.support])
             full_x[:, stack.columns] = t
             full_y[:, stack.rows] = -(d * t + self.moved.q[:, stack.columns]) / a
-        if len(rows):
-            full_x[:, columns] = self.constants
-            slope = P.matvec(full.P, full_x) + A.rmatvec(full.A, full_y) + full.q
-            full_y[:, rows] = -slope[:, columns] / full.A[:, pivots]
+        if len(copies.rows):
+            full_x[:, copies.columns] += copies.scaled.apply(full_x)
+        if len(copies.rows) or len(fixed.rows):
+            slope = P.matvec(full.P, full_x) + full.q
+            full_y[:, copies.rows] = -slope[:, copies.columns] / full.A[:, copies.pivots]
+            if len(fixed.rows):
+                slope += A.rmatvec(full.A, full_y)
+                full_y[:, fixed.rows] = -slope[:, fixed.columns] / full.A[:, fixed.pivots]
         if len(reduction.redundant):
             slack = full.b - A.matvec(full.A, full_x)
             unequal = reduction.redundant[reduction.redundant >= full.structure.cone.zero]
@@ -229,25 +252,33 @@ class Reduced:
         folded = first.copy()
         for stack, (F, _, d, a) in zip(self.reduction.stacks, self.affine, strict=True):
             folded[:, stack.support] += _adjoint(F, first[:, stack.columns] - d * second[:, stack.rows] / a)
+        copies = self.reduction.copies
+        if len(copies.rows):
+            copies.scaled.add_adjoint(folded.take(copies.columns, axis=1), folded)
         kept = self.reduction.kept_variables, self.reduction.kept_rows
-        return np.take(folded, kept[0], axis=1), np.take(second, kept[1], axis=1)
+        return folded.take(kept[0], axis=1), second.take(kept[1], axis=1)
 
     def expand(
         self, system: System, u: tuple[Vectors, Vectors], rhs: tuple[Vectors, Vectors]
     ) -> tuple[Vectors, Vectors]:
         """Returns the solution of the full system from that of the reduced one, u, and the full right-hand side."""
-        rhs_first, rhs_second, moved = self._move(system, *rhs)
-        first, second = np.zeros(rhs_first.shape), np.zeros(rhs_second.shape)
+        rhs_first, rhs_second, first = self._move(system, *rhs)
+        second = np.zeros(rhs_second.shape)
         first[:, self.reduction.kept_variables], second[:, self.reduction.kept_rows] = u
         for stack, (F, _, d, a) in zip(self.reduction.stacks, self.affine, strict=True):
             t = rhs_second[:, stack.rows] / a + _apply(F, first[:, stack.support])
             first[:, stack.columns] = t
             second[:, stack.rows] = (rhs_first[:, stack.columns] - d * t) / a
-        rows, columns, pivots = self._fixed
-        if len(rows):
-            first[:, columns] = moved
-            slope = system.matvec(first, second)[0]
-            second[:, rows] = (rhs[0] - slope)[:, columns] / self.full.A[:, pivots]
+        full, fixed, copies = self.full, self.reduction.fixed, self.reduction.copies
+        P, A = full.structure.P, full.structure.A
+        if len(copies.rows):
+            first[:, copies.columns] += copies.scaled.apply(first)
+        if len(copies.rows) or len(fixed.rows):
+            slope = rhs[0] - P.matvec(full.P, first)
+            second[:, copies.rows] = slope[:, copies.columns] / full.A[:, copies.pivots]
+            if len(fixed.rows):
+                slope -= A.rmatvec(full.A, system.from_eigen(second))
+                second[:, fixed.rows] = slope[:, fixed.columns] / full.A[:, fixed.pivots]
         return first, second
 
     def carry(self, x: Vectors) -> Vectors:
@@ -256,28 +287,28 @@ class Reduced:
         moved[:, self.reduction.kept_variables] = x
         for stack, (F, _, _, _) in zip(self.reduction.stacks, self.affine, strict=True):
             moved[:, stack.columns] = _apply(F, moved[:, stack.support])
+        copies = self.reduction.copies
+        if len(copies.rows):
+            moved[:, copies.columns] = copies.scaled.apply(moved)
         return moved
 
-    @property
-    def _fixed(self) -> tuple[Index, Index, Index]:
-        fixed = self.reduction.fixed
-        return fixed.rows, fixed.columns, fixed.pivots
-
     def _move(self, system: System, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors, Vectors]:
-        """Moves what is known of the fixed variables to the right-hand sides, and returns it too."""
-        rows, _, pivots = self._fixed
-        if not len(rows):
-            return first, second, second[:, :0]
-        full = self.full
-        known = second[:, rows] / full.A[:, pivots]
-        x = self.reduction.place(known)
-        first = first - full.structure.P.matvec(full.P, x)
-        second = second - system.to_eigen(full.structure.A.matvec(full.A, x))
-        return first, second, known
+        """Moves what is known of fixed variables and copies to the right-hand sides, and returns it too."""
+        full, fixed, copies = self.full, self.reduction.fixed, self.reduction.copies
+        x = np.zeros(first.shape)
+        if len(fixed.rows):
+            x[:, fixed.columns] = second[:, fixed.rows] / full.A[:, fixed.pivots]
+            if x.any():
+                second = second - system.to_eigen(full.structure.A.matvec(full.A, x))
+        if len(copies.rows):
+            x[:, copies.columns] = second[:, copies.rows] / full.A[:, copies.pivots]
+        if x.any():
+            first = first - full.structure.P.matvec(full.P, x)
+        return first, second, x
 
 
 def _affine(stack: Stack, program: ConeProgram) -> _Affine:
-    a = np.take(program.A, stack.pivots, axis=1)
+    a = program.A.take(stack.pivots, axis=1)
     F = stack.coefficients(program.A)
     if (a != -1.0).any():
         F = F / -a[..., None]
@@ -290,7 +321,7 @@ def _side_by_side(parts: Sequence[Values]) -> Values:
     if len(parts) == 1:
         return parts[0]
     length = _common_length(*parts)
-    return np.concatenate([np.broadcast_to(part, (length, part.shape[1])) for part in parts], axis=1)
+    return np.concatenate([spread_rows(part, length) for part in parts], axis=1)
 
 
 def _items(array: Float[np.ndarray, "#batch ..."], index: slice | Index) -> Float[np.ndarray, "..."]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.program import ConeProgram, Vectors
+from cvxlayers.program import ConeProgram, Vectors, spread_rows
 
 Index = Int[np.ndarray, " _count"]
 
@@ -66,13 +66,11 @@ def find_boxes(program: ConeProgram) -> list[Boxes]:
     Of several upper bounds on a variable the first counts, and the others stay rows; so do rows with a coefficient of
     zero, and all rows of items whose bounds cross.
     """
-    A, zero = program.structure.A, program.structure.cone.zero
-    counts = np.bincount(A.rows, minlength=program.structure.m)
-    entries = np.flatnonzero((counts[A.rows] == 1) & (A.rows >= zero))
+    entries = program.structure.single_entries
     everything = np.arange(program.batch)
     if not len(entries):
         return [_boxes(program, everything, entries, np.zeros(0))]
-    signs = np.broadcast_to(np.sign(program.A[:, entries]), (program.batch, len(entries)))
+    signs = spread_rows(np.sign(program.A[:, entries]), program.batch)
     groups = [everything]
     if not (signs == signs[:1]).all():
         patterns, which = np.unique(signs, axis=0, return_inverse=True)
@@ -100,5 +98,6 @@ def _boxes(program: ConeProgram, items: Index, entries: Index, signs: Float[np.n
 
 def _side(program: ConeProgram, entries: Index) -> Side:
     A = program.structure.A
-    first = entries[np.unique(A.cols[entries], return_index=True)[1]]
+    columns = A.cols[entries]  # in order, as entries are stored by columns
+    first = entries[np.diff(columns, prepend=-1) > 0]
     return Side(A.rows[first], A.cols[first], np.abs(program.A[:, first]))

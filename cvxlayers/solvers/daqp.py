@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
+from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors, spread_rows
 from cvxlayers.solvers.boxes import Boxes, find_boxes
 from cvxlayers.solvers.items import each, unsolved
 from cvxlayers.solvers.solver import Options, Solver
@@ -125,8 +125,8 @@ def _data(boxes: Boxes) -> _Data:
 
 
 def _beside(bounds: Vectors, rows: Vectors) -> Vectors:
-    length = np.broadcast_shapes(bounds.shape[:1], rows.shape[:1])[0]
-    return np.concatenate([np.broadcast_to(part, (length, part.shape[1])) for part in (bounds, rows)], axis=1)
+    length = max(len(bounds), len(rows)) if len(bounds) and len(rows) else 0
+    return np.concatenate([spread_rows(part, length) for part in (bounds, rows)], axis=1)
 
 
 def _unit(size: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:

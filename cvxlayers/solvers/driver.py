@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -66,12 +67,13 @@ def solve_batch(program: ConeProgram, plan: Plan, options: Options, threads: int
     plan's fallbacks try once each. INFEASIBLE and UNBOUNDED are only said with a certificate that holds.
     """
     names = tuple(solver.name for solver in plan.solvers)
-    finite = np.flatnonzero(np.broadcast_to(_finite(program), (program.batch,)))
-    if len(finite) == program.batch:
+    finite = _finite(program)
+    if finite.all():
         solution, served = _solve(program, plan, options, threads)
         return Outcome(solution, names, served)
     solution, served = unsolved(program.structure, program.batch), np.full(program.batch, -1)
     solution.status[:] = Status.INVALID_INPUT
+    finite = np.flatnonzero(np.broadcast_to(finite, (program.batch,)))
     if len(finite):
         part, who = _solve(program.item(finite), plan, options, threads)
         solution, served[finite] = _put(solution, finite, part), who
@@ -79,7 +81,7 @@ def solve_batch(program: ConeProgram, plan: Plan, options: Options, threads: int
 
 
 def _finite(program: ConeProgram) -> Bool[np.ndarray, "#batch"]:
-    return np.logical_and.reduce(np.broadcast_arrays(*(np.isfinite(size) for size in program.sizes)))
+    return np.isfinite(reduce(np.maximum, program.sizes))
 
 
 def _solve(
@@ -158,13 +160,17 @@ def _guarded(program: ConeProgram, solver: Solver, options: Options) -> Solution
 
 def _settled(status: Int[np.ndarray, "#batch"]) -> Bool[np.ndarray, "#batch"]:
     """Which items no other solver is worth asking about."""
-    return np.isin(status, (Status.SOLVED, Status.INFEASIBLE, Status.UNBOUNDED, Status.TIME_LIMIT))
+    return _is_one_of(status, Status.SOLVED, Status.INFEASIBLE, Status.UNBOUNDED, Status.TIME_LIMIT)
 
 
 def _rank(status: Int[np.ndarray, "#batch"]) -> Int[np.ndarray, "#batch"]:
     """Orders outcomes: solved, proven to have no solution, inaccurate, and all others."""
-    proven = np.isin(status, (Status.INFEASIBLE, Status.UNBOUNDED))
+    proven = _is_one_of(status, Status.INFEASIBLE, Status.UNBOUNDED)
     return np.select([status == Status.SOLVED, proven, status == Status.INACCURATE], [0, 1, 2], 3)
+
+
+def _is_one_of(status: Int[np.ndarray, "#batch"], *some: Status) -> Bool[np.ndarray, "#batch"]:
+    return reduce(np.logical_or, (status == int(one) for one in some))
 
 
 def _item(solution: Solution, index: Int[np.ndarray, " k"]) -> Solution:
