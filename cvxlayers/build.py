@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from cvxlayers.affine import find_affine
 from cvxlayers.closed import find_form
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.derivative import choose_method
@@ -65,7 +66,9 @@ def assemble(compiled: CompiledProblem, solver: str | Plan | None = None, *, rec
     kernel = Kernel(compiled.structure, reduction, choose_method(structure, recognise), closed)
     P_values = compiled.P.constant_values if reduction is None else None
     plan = solver if isinstance(solver, Plan) else select(structure, solver, P_values=P_values, recognise=recognise)
-    return Layer(compiled, kernel, CallOptions(Options(), plan, "raise", default_threads()), strict=False)
+    options = CallOptions(Options(), plan, "raise", default_threads())
+    affine = find_affine(compiled, kernel, options) if recognise else None
+    return Layer(compiled, kernel, options, strict=False, affine=affine)
 
 
 def with_keywords(

@@ -155,25 +155,34 @@ class VariableMap:
 
         Where no variable is a dual one, that of y is zero, and has a batch axis of one.
         """
-        batch = len(x)
-        outputs = self.recover(x, y) if any(self.exps) else [None] * len(self.exps)
-        rows = []
-        for cotangent, shape, exp, output in zip(cotangents, self.shapes, self.exps, outputs, strict=True):
-            if cotangent is None:
-                rows.append(np.zeros((batch, int(np.prod(shape)))))
-            else:
-                scaled = cotangent * output if exp else cotangent
-                rows.append(scaled.reshape((batch, int(np.prod(shape)))))
-        stacked = np.concatenate(rows, axis=1) if rows else np.zeros((batch, 0))
+        if any(self.exps):
+            rows = zip(cotangents, self.recover(x, y), self.exps, strict=True)
+            cotangents = [c * output if exp and c is not None else c for c, output, exp in rows]
+        stacked = self.stacked(cotangents, len(x))
         return self.x.adjoint(stacked), self.y.adjoint(stacked if self.y.matrix.nnz else stacked[:1])
 
-    def _parts(self, x: Vectors, y: Vectors) -> list[Array]:
+    def linear(self, x: Vectors, y: Vectors) -> Vectors:
+        """Returns the rows of all variables, side by side."""
         stacked = self.x.apply(x)
-        if self.y.matrix.nnz:
-            stacked = stacked + self.y.apply(y)
-        stops = np.cumsum([int(np.prod(shape)) for shape in self.shapes]).tolist()
+        return stacked + self.y.apply(y) if self.y.matrix.nnz else stacked
+
+    def shaped(self, stacked: Vectors) -> list[Array]:
+        """Takes arrays of shape (batch, *shape), one for each variable, out of such rows."""
+        stops = np.cumsum([math.prod(shape) for shape in self.shapes]).tolist()
         parts = np.split(stacked, stops[:-1], axis=1) if stops else []
-        return [part.reshape((len(x), *shape)) for part, shape in zip(parts, self.shapes, strict=True)]
+        return [part.reshape((len(stacked), *shape)) for part, shape in zip(parts, self.shapes, strict=True)]
+
+    def stacked(self, arrays: Sequence[Array | None], batch: int) -> Vectors:
+        """Puts such arrays side by side, the inverse of `shaped`; None is zero."""
+        sizes = [math.prod(shape) for shape in self.shapes]
+        rows = [
+            np.zeros((batch, size)) if array is None else array.reshape((batch, size))
+            for array, size in zip(arrays, sizes, strict=True)
+        ]
+        return np.concatenate(rows, axis=1) if rows else np.zeros((batch, 0))
+
+    def _parts(self, x: Vectors, y: Vectors) -> list[Array]:
+        return self.shaped(self.linear(x, y))
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,8 @@ def _rows(layer: Layer) -> Iterator[tuple[str, str]]:
     form = _FORMS.get(layer.options.plan.primary.name)
     if form is not None:
         yield "recognised", form
+    if layer.affine is not None:
+        yield "recognised", "an affine function of the parameters: a call is a product with a matrix"
     names = [solver.name for solver in layer.options.plan.solvers]
     yield "solver", f"{names[0]}; for what it leaves unsolved {', '.join(names[1:])}" if names[1:] else names[0]
     how = layer.differentiation

@@ -19,7 +19,7 @@ Weights = Float[np.ndarray, " batch"]
 
 def value(compiled: CompiledProblem, forward: Forward) -> Float[np.ndarray, "*batch"]:
     """Returns the optimal value of each item; NaN where an item has no solution."""
-    found = forward.program.objective(forward.point.x) + forward.offset
+    found = forward.program.objective(forward.point.x) + forward.found.offset
     found = -found if compiled.maximise else found
     found = np.exp(found) if compiled.gp else found
     return np.where(forward.ok, found, np.nan).reshape(forward.batch_shape)

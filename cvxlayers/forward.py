@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cvxlayers.affine import Affine
 from cvxlayers.compiled import VariableMap
 from cvxlayers.derivative import DerivativeInfo, Known, Point, residuals
 from cvxlayers.kernel import CallOptions
@@ -21,21 +22,68 @@ Items = Int[np.ndarray, " items"]
 
 
 @dataclass(frozen=True, eq=False)
-class Forward:
-    """What one call computed: all that its derivatives need."""
+class Found:
+    """The programs of a call, and their solutions.
 
-    values: Sequence[Array]
-    batch_shape: tuple[int, ...]
-    offset: Float[np.ndarray, "#batch"]
+    Attributes:
+        program: the programs.
+        offset: the constants in their objectives.
+        reduced: the programs, reduced.
+        known: factors that polished the points, where they are kept.
+        point: the polished points.
+        outcome: how the solves ended.
+    """
+
     program: ConeProgram
+    offset: Float[np.ndarray, "#batch"]
     reduced: Reduced | None
     known: Known | None
     point: Point
     outcome: Outcome
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """What one call computed: all that its derivatives need.
+
+    Attributes:
+        values: the values of the parameters.
+        batch_shape: the axes of the call's batch.
+        status: of each item.
+        outputs: what the call returned.
+        map: which variables these are.
+        options: what the call asked for.
+        find: returns the programs and their solutions; where outputs are a product, they are found only if asked for.
+        affine: the map of which the outputs are such a product.
+    """
+
+    values: Sequence[Array]
+    batch_shape: tuple[int, ...]
     status: Int[np.ndarray, " batch"]
     outputs: Sequence[Array]
     map: VariableMap
     options: CallOptions
+    find: Callable[[], Found]
+    affine: Affine | None = None
+
+    @cached_property
+    def found(self) -> Found:
+        """The programs and their solutions."""
+        return self.find()
+
+    @property
+    def program(self) -> ConeProgram:
+        """The programs."""
+        return self.found.program
+
+    @property
+    def point(self) -> Point:
+        """Their solutions."""
+        return self.found.point
+
+    def at(self, point: Point) -> Forward:
+        """Returns the call as if it had ended at other points."""
+        return replace(self, find=lambda: replace(self.found, point=point))
 
     @property
     def ok(self) -> Bool[np.ndarray, " batch"]:
@@ -47,14 +95,19 @@ class Forward:
         """The relative KKT residuals of the returned points."""
         return residuals(self.program, self.point)
 
+    @property
+    def everything(self) -> tuple[ConeProgram, Point, Reduced | None]:
+        """The programs, their solutions, and the reduced programs."""
+        return self.program, self.point, self.found.reduced
+
     def item(self, index: slice | Items) -> tuple[ConeProgram, Point, Reduced | None]:
-        """Returns the programs of some items, their solutions, and the reduced programs."""
-        reduced = None if self.reduced is None else self.reduced.item(index)
-        return self.program.item(index), self.point.item(index), reduced
+        """Returns those of some items."""
+        program, point, reduced = self.everything
+        return program.item(index), point.item(index), None if reduced is None else reduced.item(index)
 
     def fold(self, array: Array) -> Array:
         """Makes one axis of the axes of the call's batch."""
-        return array.reshape((self.program.batch, *array.shape[len(self.batch_shape) :]))
+        return array.reshape((len(self.status), *array.shape[len(self.batch_shape) :]))
 
     def unfold(self, arrays: Sequence[Array]) -> list[Array]:
         """Gives arrays of one batch axis the axes of the call's batch."""
@@ -80,7 +133,7 @@ def join(rows: Sequence[Sequence[Array]], lead: tuple[int, ...]) -> list[Array]:
 
 def spread(arrays: Sequence[Array], solved: Items, forward: Forward) -> list[Array]:
     """Spreads what the solved items have over the batch: the rest is zero, or NaN where the call asked for NaN."""
-    batch = forward.program.batch
+    batch = len(forward.status)
     if len(solved) == batch:
         return list(arrays)
     fill = np.nan if forward.options.on_failure == "nan" else 0.0
@@ -92,13 +145,13 @@ def spread(arrays: Sequence[Array], solved: Items, forward: Forward) -> list[Arr
 
 def spread_info(info: DerivativeInfo, solved: Items, forward: Forward) -> DerivativeInfo:
     """Spreads over the batch, in its shape; items without a solution have no residual and no condition: NaN."""
-    columns, everything = [], len(solved) == forward.program.batch
+    columns, everything = [], len(solved) == len(forward.status)
     for field in fields(DerivativeInfo):
         found = getattr(info, field.name)
         if everything:
             columns.append(found.reshape(forward.batch_shape))
             continue
-        column = np.full(forward.program.batch, np.nan if found.dtype == np.float64 else False, found.dtype)
+        column = np.full(len(forward.status), np.nan if found.dtype == np.float64 else False, found.dtype)
         column[solved] = found
         columns.append(column.reshape(forward.batch_shape))
     return DerivativeInfo(*columns)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxlayers.derivative import Point
-from cvxlayers.forward import Array, Forward
+from cvxlayers.forward import Array, Forward, Found
 from cvxlayers.kernel import CallOptions
 from cvxlayers.layer import Layer
 from cvxlayers.program import Solution
@@ -70,11 +70,14 @@ class Host:
         point = Point(x, v, y, s, none, none, scale, scale)
         iterations = np.zeros(len(rows), dtype=np.int64)
         outcome = Outcome(Solution(x, y, s, status, iterations), (), iterations - 1)
-        program, offset = layer.compiled.program(theta), layer.compiled.offset.apply(theta)[:, 0]
         variables = layer.compiled.variables
-        return Forward(
-            values, batch_shape, offset, program, None, None, point, outcome, status, [], variables, self.options
-        )
+
+        def find() -> Found:
+            program, offset = layer.compiled.program(theta), layer.compiled.offset.apply(theta)[:, 0]
+            return Found(program, offset, None, None, point, outcome)
+
+        affine = layer.affine_for(variables, self.options)
+        return Forward(values, batch_shape, status, [], variables, self.options, find, affine)
 
     def derive(
         self,

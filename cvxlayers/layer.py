@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers import envelope, report
+from cvxlayers.affine import Affine
 from cvxlayers.blas import one_thread_each
 from cvxlayers.closed import ClosedDerivative
 from cvxlayers.compiled import CompiledProblem, VariableMap
@@ -35,7 +36,7 @@ from cvxlayers.derivative import (
 )
 from cvxlayers.differentiation import Differentiation
 from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, SolverError
-from cvxlayers.forward import Array, Forward, Items, join, put_on_path, split, spread, spread_info
+from cvxlayers.forward import Array, Forward, Found, Items, join, put_on_path, split, spread, spread_info
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.lpgd import Differences
 from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
@@ -72,6 +73,7 @@ class Layer:
         strict: whether doubtful results raise instead of warning.
         check: whether values are checked against the attributes of their parameters.
         differentiation: how it is differentiated, and the ridge that the compiled problem has been given.
+        affine: the map from theta to the solution, where that is an affine function.
     """
 
     compiled: CompiledProblem
@@ -80,6 +82,7 @@ class Layer:
     strict: bool
     check: bool = True
     differentiation: Differentiation = field(default_factory=Differentiation)
+    affine: Affine | None = None
 
     def forward(
         self,
@@ -119,6 +122,10 @@ class Layer:
         if any(self.compiled.parameters.logs):
             # The derivative of a logarithm needs the value of this call, whatever the caller writes to it later.
             values = [value.copy() for value in values]
+        chosen = self.compiled.variables if outputs is None else outputs
+        affine = self.affine_for(chosen, options)
+        if affine is not None and warm_start is None:
+            return self._product(values, theta, batch_shape, options, chosen, affine)
         program, offset = self.compiled.program(theta), self.compiled.offset.apply(theta)[:, 0]
         reduced = self.kernel.reduce(program)
         outcome, point, known = self.kernel.solve(program, reduced, options, warm_start)
@@ -128,15 +135,51 @@ class Layer:
         status = _final_status(outcome.solution.status, accuracy, options.solver.eps)
         if status.any():
             self._report(values, status, accuracy, outcome, options)
-        chosen = self.compiled.variables if outputs is None else outputs
-        found = chosen.recover(point.x, point.y)
+        found = Found(program, offset, reduced, known, point, outcome)
+        arrays = self._masked(chosen.recover(point.x, point.y), status, batch_shape, options)
+        return Forward(values, batch_shape, status, arrays, chosen, options, lambda: found)
+
+    def affine_for(self, outputs: VariableMap, options: CallOptions) -> Affine | None:
+        """Returns the map by which outputs are one product; None where programs are solved one by one."""
+        affine, exact = self.affine, self.differentiation.kind == "exact"
+        serves = exact and options.plan.primary.name == "DIRECT" and affine is not None and affine.serves(outputs)
+        return affine if serves else None
+
+    def _product(
+        self,
+        values: Sequence[Array],
+        theta: Theta,
+        batch_shape: tuple[int, ...],
+        options: CallOptions,
+        outputs: VariableMap,
+        affine: Affine,
+    ) -> Forward:
+        """Solves every item by the map that compilation found."""
+        compiled, rows = self.compiled, theta.values
+        arrays, status = affine.outputs(outputs, rows)
+        outcome = affine.outcome(status, options.plan)
+
+        def find() -> Found:
+            kept = replace(theta, blocks=tuple(compiled.parameters.split(rows)))
+            program, offset = compiled.program(kept), compiled.offset.apply(kept)[:, 0]
+            return Found(program, offset, self.kernel.reduce(program), None, affine.point(program, rows), outcome)
+
+        self._report(values, status, np.full(len(rows), affine.accuracy), outcome, options)
+        masked = self._masked(arrays, status, batch_shape, options)
+        return Forward(values, batch_shape, status, masked, outputs, options, find, affine)
+
+    def _masked(
+        self,
+        outputs: Sequence[Array],
+        status: Int[np.ndarray, " batch"],
+        batch_shape: tuple[int, ...],
+        options: CallOptions,
+    ) -> list[Array]:
+        """Gives outputs the axes of the call's batch, and failed items what the call asked for."""
         failed = status > Status.INACCURATE
         if failed.any():
-            found = [_replace_failed(output, failed, options.on_failure) for output in found]
-        found = [output.reshape(batch_shape + output.shape[1:]) for output in found]
-        return Forward(
-            values, batch_shape, offset, program, reduced, known, point, outcome, status, found, chosen, options
-        )
+            outputs = [_replace_failed(output, failed, options.on_failure) for output in outputs]
+        return [output.reshape(batch_shape + output.shape[1:]) for output in outputs]
 
     def vjp(
         self, forward: Forward, cotangents: Sequence[Array | None], objective: Array | None = None, directions: int = 0
@@ -154,10 +197,34 @@ class Layer:
         """
         lead, rows = split([*cotangents, objective], directions, forward.fold)
         self._warn_of_zeros(cotangents)
-        call, forward = forward, self.on_path(forward)
+        call, parameters = forward, self.compiled.parameters
+        if forward.affine is None:
+            found, info = self._pulled(self.on_path(forward), [row[:-1] for row in rows])
+        else:
+            found, info = self._product_pulled(forward, forward.affine, [row[:-1] for row in rows])
+        gradients, count = [], len(parameters.names)
+        for k, row in enumerate(rows):
+            total = found[k * count : (k + 1) * count]
+            if row[-1] is not None:
+                direct = parameters.split(envelope.adjoint(self.compiled, call, row[-1]))
+                total = [one + other for one, other in zip(total, direct, strict=True)]
+            gradients.append(parameters.adjoint(forward.values, total, forward.batch_shape))
+        return join(gradients, lead), info
+
+    def _product_pulled(
+        self, forward: Forward, affine: Affine, rows: Sequence[Sequence[Array | None]]
+    ) -> tuple[list[Array], DerivativeInfo]:
+        """As `_pulled`, where the solution is an affine function of theta."""
+        solved, batch = np.flatnonzero(forward.ok), len(forward.status)
+        pulled = [affine.pull(forward.map, row, batch)[solved] for row in rows]
+        found = [part for dtheta in pulled for part in self.compiled.parameters.split(dtheta)]
+        return spread(found, solved, forward), spread_info(affine.info(len(solved)), solved, forward)
+
+    def _pulled(self, forward: Forward, rows: Sequence[Sequence[Array | None]]) -> tuple[list[Array], DerivativeInfo]:
+        """Returns the cotangents of theta's blocks for each row of cotangents of the variables, one after another."""
         batch, point, parameters = forward.program.batch, forward.point, self.compiled.parameters
         count, widths = len(parameters.names), [block.stop - block.start for block in parameters.blocks]
-        pulled = [forward.map.adjoint(point.x, point.y, row[:-1]) for row in rows]
+        pulled = [forward.map.adjoint(point.x, point.y, row) for row in rows]
         pulled = [(spread_rows(x, batch), spread_rows(y, batch)) for x, y in pulled]
         needs = Needs(*self.compiled.depends)
 
@@ -174,15 +241,7 @@ class Layer:
                 infos.append(info)
             return worst_of(infos)
 
-        found, info = self.over_solved(forward, pull, widths * len(pulled))
-        gradients = []
-        for k, row in enumerate(rows):
-            total = found[k * count : (k + 1) * count]
-            if row[-1] is not None:
-                direct = parameters.split(envelope.adjoint(self.compiled, call, row[-1]))
-                total = [one + other for one, other in zip(total, direct, strict=True)]
-            gradients.append(parameters.adjoint(forward.values, total, forward.batch_shape))
-        return join(gradients, lead), info
+        return self.over_solved(forward, pull, widths * len(pulled))
 
     def jvp(
         self, forward: Forward, tangents: Sequence[Array | None], directions: int = 0
@@ -199,6 +258,11 @@ class Layer:
         """
         lead, dthetas = self.theta_tangents(forward, tangents, directions)
         self._warn_of_zeros(tangents)
+        if forward.affine is not None:
+            solved = np.flatnonzero(forward.ok)
+            pushed = [spread(forward.affine.push(forward.map, row[solved]), solved, forward) for row in dthetas]
+            info = spread_info(forward.affine.info(len(solved)), solved, forward)
+            return join([forward.unfold(outputs) for outputs in pushed], lead), info
         forward = self.on_path(forward)
         point = forward.point
 
@@ -242,7 +306,7 @@ class Layer:
             objective: the optimal value, likewise.
             convert: makes such an array of a numpy array.
         """
-        kept, shape, outcome = self.compiled.leaves, forward.batch_shape, forward.outcome
+        kept, shape, outcome = self.compiled.leaves, forward.batch_shape, forward.found.outcome
         pairs = list(zip(kept.owners, leaves, strict=True))
         primal, dual = ([pair for pair in pairs if pair[0].dual == wanted] for wanted in (False, True))
         gaps = forward.residuals
@@ -286,7 +350,7 @@ class Layer:
         threads = len(worthwhile_chunks(len(solved), forward.options.threads, self.kernel.free_microseconds))
         footprint = self.kernel.factor_bytes + 8 * self.compiled.parameters.width
         count = max(threads, len(solved) * footprint // (_CACHE if threads == 1 else _SHARED))
-        known = forward.known if everything and self.differentiation.kind == "exact" else None
+        known = forward.found.known if everything and self.differentiation.kind == "exact" else None
         if known is not None or self.differentiation.kind == "lpgd":  # lpgd's solver has threads of its own
             threads = count = 1
         within = 1 if threads > 1 else forward.options.threads
@@ -295,9 +359,7 @@ class Layer:
         def piece_of(piece: slice) -> DerivativeInfo:
             index = piece if everything else solved[piece]
             whole = everything and piece.stop - piece.start == len(solved)
-            program, point, reduced = (
-                (forward.program, forward.point, forward.reduced) if whole else forward.item(index)
-            )
+            program, point, reduced = forward.everything if whole else forward.item(index)
             lin = self._local(program, point, reduced, forward, within, known)
             return differentiate(lin, index, [array[piece] for array in arrays])
 
@@ -343,9 +405,9 @@ class Layer:
             return forward
         solved = np.flatnonzero(forward.ok)
         program, point = forward.program.item(solved), forward.point.item(solved)
-        reduced = None if forward.reduced is None else forward.reduced.item(solved)
+        reduced = None if forward.found.reduced is None else forward.found.reduced.item(solved)
         found = self.kernel.central_point(program, reduced, point, self.differentiation.mu)
-        return replace(forward, point=put_on_path(forward.point, solved, found))
+        return forward.at(put_on_path(forward.point, solved, found))
 
     def _warn_of_zeros(self, directions: Sequence[Array | None]) -> None:
         """Warns, once for each problem, that a linear program's solution does not move with its costs."""

@@ -27,6 +27,7 @@ FLOORS = (
     {"canonical", "derivative", "result", "ridge", "solvers"},
     {"closed", "reduction"},
     {"kernel"},
+    {"affine"},
     {"forward", "lpgd"},
     {"envelope"},
     {"layer"},

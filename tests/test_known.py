@@ -53,11 +53,11 @@ def test_kept_factors_give_the_same_gradients_without_another_factorisation(kind
     layer = build_layer(*BUILDS[kind](), solver="PIQP" if kind == "bounded" else None)
     call = layer.forward(data(kind, rng), layer.options)
     cotangents = [rng.normal(size=output.shape) for output in call.outputs]
-    assert call.known is not None
+    assert call.found.known is not None
     forward = sum(counts)
     kept, _ = layer.vjp(call, cotangents)
     again = sum(counts) - forward
-    anew, _ = layer.vjp(replace(call, known=None), cotangents)
+    anew, _ = layer.vjp(without(call), cotangents)
     assert again <= 2 < 6 == sum(counts) - forward - again
     for one, other in zip(kept, anew, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -67,13 +67,13 @@ def test_items_whose_active_rows_are_others_are_factorised_again(rng):
     layer = build_layer(*regulator(0.3), solver="PIQP")
     call = layer.forward(data("bounded", rng), layer.options)
     cotangents = [rng.normal(size=output.shape) for output in call.outputs]
-    eigenvalues = call.known.eigenvalues.copy()
+    eigenvalues = call.found.known.eigenvalues.copy()
     eigenvalues[2, -5:] = 1.0 - eigenvalues[2, -5:]
     wrong = layer.kernel._plain(1)
-    small = call.reduced.program
+    small = call.found.reduced.program
     stale = Known(eigenvalues, wrong(kernel.System(small, replace(_derivative(call, layer), eigenvalues=eigenvalues))))
-    got, _ = layer.vjp(replace(call, known=stale), cotangents)
-    want, _ = layer.vjp(replace(call, known=None), cotangents)
+    got, _ = layer.vjp(replace(call, find=lambda: replace(call.found, known=stale)), cotangents)
+    want, _ = layer.vjp(without(call), cotangents)
     for one, other in zip(got, want, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -94,11 +94,16 @@ def test_programs_without_inequalities_need_no_solver(rng, monkeypatch):
     monkeypatch.setattr(kernel, "solve_batch", refuse)
     call = layer.forward(values, layer.options)
     np.testing.assert_array_equal(call.outputs[0], want)
-    assert call.outcome.solvers == ["DIRECT"] * 6
+    assert call.found.outcome.solvers == ["DIRECT"] * 6
     assert call.point.merit.max() < 1e-13
 
 
 def test_factors_of_large_batches_are_not_kept(rng, monkeypatch):
     monkeypatch.setattr(kernel, "_KEPT", 1000)
     layer = build_layer(*regulator(0.3), solver="PIQP")
-    assert layer.forward(data("bounded", rng), layer.options).known is None
+    assert layer.forward(data("bounded", rng), layer.options).found.known is None
+
+
+def without(call):
+    """The call without the factors that it kept."""
+    return replace(call, find=lambda: replace(call.found, known=None))

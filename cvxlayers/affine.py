@@ -1,0 +1,129 @@
+"""Layers whose solution is an affine function of their parameters, found when they are compiled.
+
+Without inequalities, and with parameters in q and b alone, the KKT matrix is a constant: (x, y) = z₀ + Sθ, where z₀ and
+the columns of S solve the same system for the constant part of (−q, b) and for the derivative by each parameter. A call
+is then one product with the part of S that is asked for, and so is a derivative. The linear-quadratic regulator as a
+function of its first state is of this kind.
+
+Each column is polished and certified by the residual map at compile time; the residual of a sum is at most their sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from cvxlayers.compiled import CompiledProblem, VariableMap
+from cvxlayers.derivative import DerivativeInfo, Point, evaluate, linearise
+from cvxlayers.kernel import CallOptions, Kernel
+from cvxlayers.program import ConeProgram, Solution, Status, Vectors
+from cvxlayers.solvers import Outcome, Plan
+
+Array = Float[np.ndarray, "..."]
+Matrix = Float[np.ndarray, "_rows _columns"]
+
+# Residual of the columns, and condition of the system, above which calls are solved one by one.
+_EXACT, _WELL = 1e-12, 1e10
+# Numbers in the matrix of a call's outputs above which factors are cheaper, and columns that are solved for at all.
+_LARGEST, _WIDEST = 2**16, 2**12
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """The map from theta to the solution.
+
+    Attributes:
+        n: the number of variables x.
+        constant: z₀, a row.
+        columns: Sᵀ, a row for each column of theta.
+        accuracy: the largest relative residual of the columns.
+        condition: of the KKT matrix.
+    """
+
+    n: int
+    constant: Matrix
+    columns: Matrix
+    accuracy: float
+    condition: float
+    _outputs: WeakKeyDictionary[VariableMap, tuple[Matrix, Matrix]] = field(default_factory=WeakKeyDictionary)
+
+    def serves(self, map: VariableMap) -> bool:
+        """Whether the product is the cheaper way to these outputs."""
+        return (map.x.matrix.indptr.size - 1) * len(self.columns) <= _LARGEST
+
+    def outputs(self, map: VariableMap, theta: Vectors) -> tuple[list[Array], Int[np.ndarray, " batch"]]:
+        """Returns the outputs of each item, and its status."""
+        constant, matrix = self._of(map)
+        with np.errstate(invalid="ignore", over="ignore"):  # of invalid data
+            found = constant + _each(theta, matrix)
+        failed = np.where(np.isfinite(theta).all(axis=1), int(Status.NUMERICAL_ERROR), int(Status.INVALID_INPUT))
+        return map.shaped(found), np.where(np.isfinite(found).all(axis=1), int(Status.SOLVED), failed)
+
+    def outcome(self, status: Int[np.ndarray, " batch"], plan: Plan) -> Outcome:
+        """Returns how the items of a call ended."""
+        served = np.where(status == Status.INVALID_INPUT, -1, 0)
+        nothing = np.zeros((len(status), 0))
+        solution = Solution(nothing, nothing, nothing, status, served + 1)
+        return Outcome(solution, tuple(solver.name for solver in plan.solvers), served)
+
+    def push(self, map: VariableMap, dtheta: Vectors) -> list[Array]:
+        """Returns the tangents of the outputs for a tangent of theta."""
+        return map.shaped(_each(dtheta, self._of(map)[1]))
+
+    def pull(self, map: VariableMap, cotangents: Sequence[Array | None], batch: int) -> Matrix:
+        """Returns the cotangent of theta for cotangents of the outputs: the adjoint of `push`."""
+        return _each(map.stacked(cotangents, batch), self._of(map)[1].T)
+
+    def point(self, program: ConeProgram, theta: Vectors) -> Point:
+        """Returns the solutions, with their residuals."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            z = self.constant + _each(theta, self.columns)
+            return evaluate(program, z[:, : self.n].copy(), z[:, self.n :].copy())
+
+    def info(self, batch: int) -> DerivativeInfo:
+        """Returns how far derivatives can be trusted."""
+        no = np.zeros(batch, dtype=bool)
+        return DerivativeInfo(np.full(batch, self.accuracy), np.full(batch, self.condition), no, no, no)
+
+    def _of(self, map: VariableMap) -> tuple[Matrix, Matrix]:
+        """Returns the constant part of the outputs, and a row for each column of theta."""
+        known = self._outputs.get(map)
+        if known is None:
+            constant, matrix = (map.linear(z[:, : self.n], z[:, self.n :]) for z in (self.constant, self.columns))
+            known = self._outputs[map] = constant, matrix
+        return known
+
+
+def find_affine(compiled: CompiledProblem, kernel: Kernel, options: CallOptions) -> Affine | None:
+    """Returns the map of a problem whose solution is an affine function of its parameters; None for others."""
+    fixed = compiled.P.constant_values is not None and compiled.A.constant_values is not None
+    width = compiled.parameters.width
+    if not fixed or compiled.gp or options.plan.primary.name != "DIRECT" or not 0 < width <= _WIDEST:
+        return None
+    programs = _programs(compiled)
+    outcome, point, _ = kernel.solve(programs, kernel.reduce(programs), options, None)
+    accuracy = float(np.max(point.accuracy(programs)))
+    if (outcome.solution.status != Status.SOLVED).any() or not accuracy <= _EXACT:
+        return None
+    first = np.arange(1)
+    rank = linearise(programs.item(first), point.item(first), kernel.factoriser(1)).rank
+    condition = float(rank.condition[0])
+    if rank.not_unique.any() or rank.dependent.any() or not condition <= _WELL:
+        return None
+    z = np.concatenate([point.x, point.y], axis=1)
+    return Affine(compiled.structure.n, z[:1], np.ascontiguousarray(z[1:]), accuracy, condition)
+
+
+def _programs(compiled: CompiledProblem) -> ConeProgram:
+    """Returns the program at θ = 0, and for each parameter's entry the program of its derivative."""
+    q, b = (np.concatenate([part.constant[None], part.linear.matrix.T.toarray()]) for part in (compiled.q, compiled.b))
+    return ConeProgram(compiled.structure, len(q), compiled.P.constant[None], q, compiled.A.constant[None], b)
+
+
+def _each(rows: Matrix, matrix: Matrix) -> Matrix:
+    """Returns each row's product with the matrix, one by one, so that no row's rounding depends on the others."""
+    return np.matmul(rows[:, None, :], matrix)[:, 0, :]
