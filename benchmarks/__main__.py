@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from fnmatch import fnmatch
 from pathlib import Path
 from statistics import median
+from time import monotonic
 from typing import Any
 
 from rich.console import Console
@@ -28,25 +30,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the chosen rows, prints each, and writes what is known of all rows."""
     options = _parser().parse_args(arguments)
     settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
-    rows = [row for row in all_rows() if _chosen(row, options)]
+    # What is asked of this library comes first: whoever has no time for all rows has these.
+    rows = sorted((row for row in all_rows() if _chosen(row, options)), key=lambda row: not row.bars)
     console, kept = Console(width=None if sys.stdout.isatty() else 180), options.out / "rows"
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task("rows", total=len(rows))
-        for row in rows:
-            progress.update(bar, description=row.name)
-            result = None if options.fresh else finished(kept, row)
-            if result is None:
-                result = run_row(kept, row, settings, lambda line: progress.console.print(line, markup=False))
-            if len(rows) < 10:
-                progress.console.print(detail_table(result))
-            progress.advance(bar)
-    write(options.out)
+    stop = monotonic() + 60 * options.minutes
+    try:
+        with Progress(*columns, console=console) as progress:
+            bar = progress.add_task("rows", total=len(rows))
+            for row in rows:
+                progress.update(bar, description=row.name)
+                result = None if options.fresh else finished(kept, row)
+                if result is None and monotonic() < stop:
+                    result = run_row(kept, row, settings, lambda line: progress.console.print(line, markup=False))
+                if result is not None and len(rows) < 10:
+                    progress.console.print(detail_table(result))
+                progress.advance(bar)
+    finally:
+        write(options.out)
     console.print(f"Tables: {options.out / 'results.md'}")
 
 
 def write(folder: Path) -> None:
     """Writes JSON, Markdown and the chart of all rows that are finished."""
+    folder.mkdir(parents=True, exist_ok=True)
     pairs = [(row, finished(folder / "rows", row)) for row in all_rows()]
     rows = [row for row, result in pairs if result is not None]
     results = [result for _, result in pairs if result is not None]
@@ -59,7 +66,8 @@ def write(folder: Path) -> None:
         lines += detail_lines(result)
     (folder / "results.md").write_text("\n".join(lines))
     (folder / "results.json").write_text(json.dumps([_brief(result) for result in results], indent=1) + "\n")
-    draw(results, folder / "ratios.png")
+    if results:
+        draw(results, folder / "ratios.png")
 
 
 def _about() -> list[str]:
@@ -88,7 +96,8 @@ def _brief(result: Result) -> dict[str, Any]:
 
 def _chosen(row: Row, options: argparse.Namespace) -> bool:
     named = not options.workload or row.workload in options.workload
-    return named and (options.batch is None or row.batch == options.batch) and fnmatch(row.name, options.row)
+    sized = options.batch is None or row.batch == options.batch
+    return named and sized and any(fnmatch(row.name, pattern) for pattern in options.row or ["*"])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,8 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--workload", action="append", choices=NAMES, help="only this one; may be repeated")
     parser.add_argument("--batch", type=int, help="only rows of this batch size")
-    parser.add_argument("--row", default="*", help="only rows of this name, in which * stands for anything")
+    parser.add_argument("--row", action="append", help="only rows of this name, * for anything; may be repeated")
     parser.add_argument("--fresh", action="store_true", help="run finished rows again")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no further row is started")
     parser.add_argument("--memory", action="store_true", help="measure memory in every row")
     for field in fields(Settings):
         if field.name != "memory":

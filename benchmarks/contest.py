@@ -79,7 +79,8 @@ class Score:
         gradient_error: largest relative error of an item's gradient with respect to a parameter.
         median_gradient_error: the median of these.
         failure: why it did not take part.
-        memory: bytes by which the process grew at most, while it was built and called.
+        memory: bytes by which the process had grown at most, while it was called, since before it was built.
+        building: likewise while it was built.
         rival: median seconds of our step in the same process.
     """
 
@@ -93,6 +94,7 @@ class Score:
     median_gradient_error: float = float("nan")
     failure: str = ""
     memory: int | None = None
+    building: int | None = None
     rival: float | None = None
 
     @property

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import resource
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from ctypes import CDLL
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
 from benchmarks.contest import Entry, Score, race, start
 from benchmarks.workload import Row
-from benchmarks.workloads import all_rows, load
+from benchmarks.workloads import TINY, all_rows, load
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     task = load(row.workload).prepare(batch=row.batch, seed=options.seed, **row.sizes)
     entries = [entry for entry in task.entries if not options.contender or entry.name in options.contender]
     if options.memory:
-        scores = [Score(entry.name, entry.kind, memory=grown(entry)) for entry in entries]
+        small = load(row.workload).prepare(batch=1, seed=options.seed, **TINY.get(row.workload, row.sizes))
+        pairs = zip(_with_finer(task.entries), _with_finer(small.entries), strict=True)
+        scores = [measured(entry, tiny) for entry, tiny in pairs if entry.name in options.contender]
     else:
         rounds = {"repetitions": options.repetitions, "warmup": options.warmup, "seconds": options.seconds}
         scores = race(entries, task.reference(), **rounds)
@@ -47,16 +51,38 @@ def contenders(row: Row, seed: int = 0) -> list[str]:
     return [entry.name for entry in load(row.workload).prepare(batch=row.batch, seed=seed, **row.sizes).entries]
 
 
-def grown(entry: Entry) -> int:
-    """Builds a contender, calls it twice, and returns by how many bytes the process grew meanwhile, at most."""
+def _with_finer(entries: Sequence[Entry]) -> list[Entry]:
+    return [candidate for entry in entries for candidate in (entry, *entry.finer)]
+
+
+def measured(entry: Entry, small: Entry) -> Score:
+    """Builds a contender and calls it twice, and says by how many bytes the process grew meanwhile, at most.
+
+    Args:
+        entry: the contender.
+        small: the same on a program of a few variables: it runs first, so that what libraries load and compile on
+            their first call, more than most programs need, is there before.
+    """
     for module in ("torch", *entry.imports):
         import_module(module)
-    with suppress(OSError):  # Linux only: forget the peak so far
+    start(small).contender.step()
+    before = _forget_peak()
+    contender = entry.build()
+    building = _peak() - before
+    _forget_peak()
+    contender.forward()
+    contender.step()
+    return Score(entry.name, entry.kind, memory=_peak() - before, building=building)
+
+
+def _forget_peak() -> int:
+    """Has the peak start anew from what is in use, and returns it."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # glibc only: what has been freed counts as free
+        CDLL("libc.so.6").malloc_trim(0)
+    with suppress(OSError):  # Linux only
         Path("/proc/self/clear_refs").write_text("5")
-    before = _peak()
-    runner = start(entry)
-    runner.contender.step()
-    return _peak() - before
+    return _peak()
 
 
 def _peak() -> int:

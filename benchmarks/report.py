@@ -114,8 +114,14 @@ def _cells_of(score: Score) -> tuple[str, ...]:
         f"{ratio(score):.2f}",
         f"{score.solution_error:.0e}",
         f"{score.median_gradient_error:.0e}, at most {score.gradient_error:.0e}",
-        "" if score.memory is None else f"{score.memory / 2**20:.0f} MB",
+        _memory(score),
     )
+
+
+def _memory(score: Score) -> str:
+    if score.memory is None or score.building is None:
+        return ""
+    return f"{score.memory / 2**20:.1f} MB ({score.building / 2**20:.0f})"
 
 
 def _times(seconds: Sequence[float]) -> str:

@@ -77,7 +77,7 @@ def run_row(folder: Path, row: Row, settings: Settings, say: Callable[[str], Non
     if scores is None:
         scores = _pairs(row, settings, say)
     if settings.memory or row.memory:
-        scores = [replace(score, memory=_memory(row, settings, score, say)) for score in scores]
+        scores = [_with_memory(row, settings, score, say) for score in scores]
     folder.mkdir(parents=True, exist_ok=True)
     record = {
         "row": row.name,
@@ -114,11 +114,10 @@ def _pairs(row: Row, settings: Settings, say: Callable[[str], None]) -> list[Sco
     return scores
 
 
-def _memory(row: Row, settings: Settings, score: Score, say: Callable[[str], None]) -> int | None:
-    if score.failure:
-        return None
-    alone = _attempt(row, settings, [score.name], say, "--memory")
-    return alone[0].memory if alone else None
+def _with_memory(row: Row, settings: Settings, score: Score, say: Callable[[str], None]) -> Score:
+    """Returns the score with the memory that the contender needs in a process of its own."""
+    alone = None if score.failure else _attempt(row, settings, [score.name], say, "--memory")
+    return replace(score, memory=alone[0].memory, building=alone[0].building) if alone else score
 
 
 def _attempt(

@@ -41,12 +41,13 @@ def build_layer(
     mu: float | None = None,
     ridge: float = 0.0,
     recognise: bool = True,
+    cache: object = None,
 ) -> Layer:
     """Compiles a problem and chooses the methods for it; the arguments are those of every `CvxpyLayer`."""
     from cvxlayers.canonical import compile_problem
 
     how = differentiation(derivative, mu, ridge)
-    compiled = add_ridge(compile_problem(problem, parameters, variables, gp=gp, freeze=freeze), how.ridge)
+    compiled = add_ridge(compile_problem(problem, parameters, variables, gp=gp, freeze=freeze, cache=cache), how.ridge)
     layer = replace(assemble(compiled, solver, recognise=recognise), strict=strict, check=check, differentiation=how)
     return with_keywords(layer, solver_args, on_failure, threads)
 

@@ -11,6 +11,7 @@ from cvxlayers.layer import Layer
 from cvxlayers.memory import amount
 from cvxlayers.parameter_map import ParameterMap
 from cvxlayers.program import Structure
+from cvxlayers.solvers import better_on_many_processors
 
 _DOUBLE = 8
 _METHODS = {
@@ -19,6 +20,7 @@ _METHODS = {
     Method.ARROW: "arrow factorisation: elimination of all but the few rows that couple the variables",
     Method.ISOTROPIC: "isotropic: in the eigenbasis of the projection on the cone, where the KKT system is diagonal",
     Method.BALL: "in the eigenbasis of the projection on the ball, where the KKT system is nearly diagonal",
+    Method.SCHUR: "Schur complement of the active rows (LAPACK), with a diagonal P",
     Method.SPARSE: "sparse factorisation of the KKT system (QDLDL)",
 }
 # What programs are that have a solver of their own.
@@ -67,6 +69,9 @@ def _rows(layer: Layer) -> Iterator[tuple[str, str]]:
         yield "recognised", "an affine function of the parameters: a call is a product with a matrix"
     names = [solver.name for solver in layer.options.plan.solvers]
     yield "solver", f"{names[0]}; for what it leaves unsolved {', '.join(names[1:])}" if names[1:] else names[0]
+    better = better_on_many_processors(layer.options.plan, kernel.structure)
+    if better is not None:
+        yield "threads", _threads(names[0], *better)
     how = layer.differentiation
     if how.ridge:
         yield "ridge", f"{how.ridge:g} / 2 times the squares of all variables, added to the cost"
@@ -76,6 +81,12 @@ def _rows(layer: Layer) -> Iterator[tuple[str, str]]:
     if layer.strict:
         yield "strict", "inaccurate solutions and doubtful derivatives raise"
     yield "memory", f"about {amount(memory_per_item(layer))} for each item of a batch"
+
+
+def _threads(held: str, free: str, processors: int) -> str:
+    return (
+        f"{held} uses one: for batches on more than {processors} processors solver={free!r}, which uses all, is faster"
+    )
 
 
 def _shapes(map: ParameterMap | VariableMap) -> str:

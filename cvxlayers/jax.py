@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from typing import Any, Unpack
 
 import numpy as np
@@ -60,6 +61,8 @@ class CvxpyLayer:
         ridge: weight of ½‖variables‖² that is added to the cost, in the solution and in its derivatives.
         recognise: whether programs of a form with a faster solution, such as a projection onto a simplex or a softmax,
             are solved and differentiated by it.
+        cache: folder that keeps the compiled problem for the next process; by default CVXLAYERS_CACHE, none where that
+            is unset.
 
     Raises:
         ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
@@ -89,6 +92,7 @@ class CvxpyLayer:
         mu: float | None = None,
         ridge: float = 0.0,
         recognise: bool = True,
+        cache: str | PathLike[str] | None = None,
     ) -> None:
         self.layer = build_layer(
             problem,
@@ -106,6 +110,7 @@ class CvxpyLayer:
             mu=mu,
             ridge=ridge,
             recognise=recognise,
+            cache=cache,
         )
 
     @classmethod

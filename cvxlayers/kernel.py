@@ -121,6 +121,8 @@ class Kernel:
             return 2 * order * order * _DOUBLE
         if self.method is Method.BANDED:
             return order * (3 * band_of(structure).width + 1) * _DOUBLE
+        if self.method is Method.SCHUR:
+            return structure.m**2 * _DOUBLE
         return 3 * stored(structure) * (_DOUBLE + _INDEX)
 
     def reduce(self, program: ConeProgram) -> Reduced | None:

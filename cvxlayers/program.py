@@ -324,6 +324,11 @@ class Structure:
         return bool(np.count_nonzero(self.P.rows == self.P.cols) == self.n)
 
     @cached_property
+    def is_diagonal(self) -> bool:
+        """Whether P is a diagonal with no entry missing."""
+        return self.P.nnz == self.n and self.has_full_diagonal
+
+    @cached_property
     def single_entries(self) -> Int[np.ndarray, " _count"]:
         """Which of A's stored entries stand alone in a row that is not an equality."""
         alone = np.bincount(self.A.rows, minlength=self.m)[self.A.rows] == 1

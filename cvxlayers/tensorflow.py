@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
+from os import PathLike
 from typing import Any, Unpack, no_type_check
 
 import numpy as np
@@ -62,6 +63,8 @@ class CvxpyLayer:
         ridge: weight of ½‖variables‖² that is added to the cost, in the solution and in its derivatives.
         recognise: whether programs of a form with a faster solution, such as a projection onto a simplex or a softmax,
             are solved and differentiated by it.
+        cache: folder that keeps the compiled problem for the next process; by default CVXLAYERS_CACHE, none where that
+            is unset.
 
     Raises:
         ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
@@ -91,6 +94,7 @@ class CvxpyLayer:
         mu: float | None = None,
         ridge: float = 0.0,
         recognise: bool = True,
+        cache: str | PathLike[str] | None = None,
     ) -> None:
         self.layer = build_layer(
             problem,
@@ -108,6 +112,7 @@ class CvxpyLayer:
             mu=mu,
             ridge=ridge,
             recognise=recognise,
+            cache=cache,
         )
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from typing import Any, Unpack
 
 from cvxlayers import artifact, standard
@@ -53,6 +54,8 @@ class CvxpyLayer(torch.nn.Module):
         ridge: weight of ½‖variables‖² that is added to the cost, in the solution and in its derivatives.
         recognise: whether programs of a form with a faster solution, such as a projection onto a simplex or a softmax,
             are solved and differentiated by it.
+        cache: folder that keeps the compiled problem for the next process; by default CVXLAYERS_CACHE, none where that
+            is unset.
 
     Raises:
         ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
@@ -82,6 +85,7 @@ class CvxpyLayer(torch.nn.Module):
         mu: float | None = None,
         ridge: float = 0.0,
         recognise: bool = True,
+        cache: str | PathLike[str] | None = None,
     ) -> None:
         torch.nn.Module.__init__(self)
         self.layer = build_layer(
@@ -100,6 +104,7 @@ class CvxpyLayer(torch.nn.Module):
             mu=mu,
             ridge=ridge,
             recognise=recognise,
+            cache=cache,
         )
 
     @classmethod

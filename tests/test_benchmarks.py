@@ -11,38 +11,19 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("rich")
 
+from benchmarks.__main__ import main
 from benchmarks.contest import Answer, Contender, Entry, Score, race, start
 from benchmarks.exact_quadratic import exact_answer, random_programs
+from benchmarks.one_row import measured
 from benchmarks.peers.layers import our_entry
 from benchmarks.report import detail_lines, standing, summary_lines
 from benchmarks.run import Result, Settings, finished, run_row
 from benchmarks.workload import Bar, Row
-from benchmarks.workloads import NAMES, all_rows, load
+from benchmarks.workloads import NAMES, TINY, all_rows, load
 from benchmarks.workloads.dense_qp import qp_problem
 
 # PyTorch says this of itself, when it differentiates forward.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
-
-TINY: dict[str, dict[str, Any]] = {
-    "dense_qp": {"n": 6},
-    "square_root": {"n": 6},
-    "least_squares": {"rows": 9, "columns": 2},
-    "lasso": {"rows": 30, "columns": 5},
-    "sparse_qp": {"n": 60},
-    "softmax": {"n": 5},
-    "sparsemax": {"n": 7},
-    "ball": {"n": 7},
-    "soft_top_k": {"n": 12},
-    "lqr": {"n": 3, "m": 2, "horizon": 4},
-    "box_mpc": {"n": 3, "m": 2, "horizon": 4},
-    "portfolio": {"assets": 15, "everything": 1},
-    "sum_of_norms": {"n": 10},
-    "robust_least_squares": {"n": 4},
-    "max_cut": {"order": 5},
-    "nearest_correlation": {"order": 5},
-    "geometric_program": {},
-    "isotonic": {"n": 30},
-}
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -65,7 +46,7 @@ def test_portfolio_with_a_constant_model(everything):
 
 
 def test_every_workload_has_rows_of_its_own_names():
-    assert set(NAMES) == set(TINY) | {"reductions", "cocp_box"}
+    assert set(NAMES) == set(TINY) | {"compilation", "threads", "reductions", "cocp_box"}
     names = [row.name for row in all_rows()]
     assert len(names) == len(set(names))
     assert {row.workload for row in all_rows()} == set(NAMES)
@@ -165,3 +146,41 @@ def test_chart_fills_the_best_accurate_peer():
     plot(axes, [Result("row", "dense_qp", 1, {}, scores)], peer="red")
     dots = {line.get_xdata()[0]: line.get_markerfacecolor() for line in axes.lines if line.get_marker() == "o"}
     assert dots == {3.0: "none", 2.0: "red"}
+
+
+def test_memory_is_what_a_call_adds_to_what_was_there_before():
+    """A contender that keeps 24 MB, needs 96 MB more to be built, and 48 MB more to be called."""
+    megabyte, kept = 2**17, []  # numbers
+
+    def hold(size: int) -> None:
+        np.full(size * megabyte, 1.0)
+
+    def build() -> Contender:
+        hold(96)
+        kept.append(np.full(24 * megabyte, 1.0))
+        nothing = Answer(np.zeros(1), {})
+        return Contender(lambda: hold(48), lambda: (hold(8), lambda: nothing)[1])
+
+    idle = Contender(lambda: None, lambda: lambda: Answer(np.zeros(1), {}))
+    score = measured(Entry("big", build), Entry("small", lambda: idle))
+    assert score.memory is not None
+    assert score.building is not None
+    assert score.memory / 2**20 == pytest.approx(72, abs=4)
+    assert score.building / 2**20 == pytest.approx(96, abs=4)
+
+
+def test_rows_with_a_bar_come_first_and_a_run_ends_in_time(tmp_path, monkeypatch):
+    started: list[str] = []
+
+    def record(folder: Any, row: Row, *_: Any) -> Result:
+        started.append(row.name)
+        return Result(row.name, row.workload, row.batch, dict(row.sizes), [Score("cvxlayers", "ours", failure="none")])
+
+    monkeypatch.setattr("benchmarks.__main__.run_row", record)
+    monkeypatch.setattr("benchmarks.__main__.detail_table", lambda result: result.row)
+    chosen = ["--row", "isotonic-*", "--row", "sparse_qp-*-batch1", "--out", str(tmp_path)]
+    main(chosen)
+    assert started == ["sparse_qp-n1000-batch1", "isotonic-n1000-batch1", "isotonic-n100000-batch1"]
+    assert (tmp_path / "results.md").exists()
+    main([*chosen, "--minutes", "0"])
+    assert len(started) == 3

@@ -109,3 +109,17 @@ def test_every_framework_describes_the_same(framework):
     taken = getattr(layer, f"to_{framework}")()
     assert taken.describe() == layer.describe()
     assert len(taken.spy().get_children()) == len(layer.spy().get_children())
+
+
+@pytest.mark.parametrize(("n", "said"), [(20, ""), (120, "more than 16 processors"), (300, "more than 6 processors")])
+def test_it_names_the_solver_that_uses_many_processors(n, said):
+    """PIQP holds the interpreter: on small programs that is no loss, on dense ones it takes many to make up for it."""
+    x, c = cp.Variable(n), cp.Parameter(n)
+    A = np.random.default_rng(0).normal(size=(n, n)) if n == 120 else np.eye(n) - np.eye(n, k=1)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(c @ x), [A @ x <= 1, x >= -1, x <= 1]), [c], [x])
+    assert layer.layer.options.plan.primary.name == "PIQP"
+    lines = [line for line in layer.describe().splitlines() if line.startswith("threads")]
+    assert len(lines) == bool(said)
+    assert all(said in line and "CLARABEL" in line for line in lines)
+    named = CvxpyLayer(cp.Problem(cp.Minimize(c @ x), [A @ x <= 1, x >= -1, x <= 1]), [c], [x], solver="CLARABEL")
+    assert "processors" not in named.describe()

@@ -24,6 +24,7 @@ FLOORS = (
     {"program"},
     {"ball", "isotropic", "kkt", "linear_map", "parameter_map", "report", "separable"},
     {"compiled", "directions"},
+    {"archive"},
     {"canonical", "derivative", "result", "ridge", "solvers"},
     {"closed", "reduction"},
     {"kernel"},

@@ -278,7 +278,7 @@ def served(solver: str, **keywords):
         "PROJECTION": [cp.SOC(x[0], x[1:])],
         "BALL": [cp.norm(x) <= 1],
     }
-    limits |= dict.fromkeys(("DAQP", "PIQP", "BOUNDED", "ENTROPIC"), simplex)
+    limits |= dict.fromkeys(("DAQP", "PIVOTING", "PIQP", "BOUNDED", "ENTROPIC"), simplex)
     costs = {"ECOS": p @ x, "ENTROPIC": p @ x - cp.sum(cp.entr(x))}
     cost = costs.get(solver, cp.sum_squares(x - p))
     problem = cp.Problem(cp.Minimize(cost), limits.get(solver, [cp.norm(x) <= 1, x >= -0.5]))

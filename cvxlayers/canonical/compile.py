@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import cvxpy as cp
 import scipy.sparse as sp
 
+from cvxlayers.canonical.cache import cache_folder, cached
 from cvxlayers.canonical.conic import Conic, conic_form
 from cvxlayers.canonical.data import read_data
 from cvxlayers.canonical.domains import domain_of
@@ -17,7 +18,13 @@ from cvxlayers.errors import ProblemError
 
 
 def compile_problem(
-    problem: object, parameters: object, variables: object, *, gp: bool = False, freeze: object = ()
+    problem: object,
+    parameters: object,
+    variables: object,
+    *,
+    gp: bool = False,
+    freeze: object = (),
+    cache: object = None,
 ) -> CompiledProblem:
     """Compiles a problem into plain arrays.
 
@@ -27,13 +34,19 @@ def compile_problem(
         variables: what a call returns: variables, dual variables of constraints, or constraints that have exactly one.
         gp: whether the problem is a geometric program.
         freeze: parameters that are not listed, and keep the values that they have now.
+        cache: folder in which compiled problems are kept; by default CVXLAYERS_CACHE, none where that is unset.
 
     Raises:
         SignatureError: if the lists do not fit the problem.
         DPPError: if the problem is not DPP; the message names the expression, its parameters, and the way out.
         ProblemError: if the problem is not convex, mixed-integer or complex, or has no variables.
     """
+    folder = cache_folder(cache)
     signature = check_signature(problem, parameters, variables, freeze)
+    return cached(signature, gp, folder, lambda: _compile(signature, gp))
+
+
+def _compile(signature: Signature, gp: bool) -> CompiledProblem:
     check_problem(signature.fixed, gp)
     conic = conic_form(signature.fixed, gp)
     layout = _parameter_map(conic, signature.parameters)

@@ -1,4 +1,4 @@
-"""The choice between the dense, the banded, the sparse and the separable factorisation of the reduced system."""
+"""The choice between the dense, banded, sparse and separable factorisations of the reduced system."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from cvxlayers.derivative.ball import factorise_ball
 from cvxlayers.derivative.banded import factorise_banded
 from cvxlayers.derivative.dense import factorise_dense
 from cvxlayers.derivative.isotropic import factorise_isotropic
+from cvxlayers.derivative.schur import factorise_schur
 from cvxlayers.derivative.sparse import factorise_sparse
 from cvxlayers.derivative.system import Factorisation, System
 from cvxlayers.isotropic import find_isotropic, require_isotropic
-from cvxlayers.kkt import narrow_band, stored
+from cvxlayers.kkt import factor_flops, narrow_band, stored
 from cvxlayers.program import Structure
 from cvxlayers.separable import require, separate
 
 # Below the first order LAPACK on the whole matrix beats any sparse code; above the second its memory does not.
 _ALWAYS_DENSE, _NEVER_DENSE, _DENSE_FILL = 120, 2000, 0.15
+# Rows whose Schur complement is kept dense, and how many operations of a sparse factorisation one of LAPACK's is worth.
+_MOST_ROWS, _SPEED = 2000, 20.0
 
 
 class Method(Enum):
@@ -30,6 +33,7 @@ class Method(Enum):
     ARROW = "arrow"
     ISOTROPIC = "isotropic"
     BALL = "ball"
+    SCHUR = "Schur"
 
     @property
     def is_structured(self) -> bool:
@@ -56,7 +60,15 @@ def choose_method(structure: Structure, recognise: bool = False) -> Method:
     if order <= _ALWAYS_DENSE:
         return Method.DENSE
     fill = stored(structure) / order**2
-    return Method.DENSE if order <= _NEVER_DENSE and fill >= _DENSE_FILL else Method.SPARSE
+    if order <= _NEVER_DENSE and fill >= _DENSE_FILL:
+        return Method.DENSE
+    return Method.SCHUR if _has_small_complement(structure) else Method.SPARSE
+
+
+def _has_small_complement(structure: Structure) -> bool:
+    """Whether the Schur complement of the rows, with all of them active, is factorised faster than the whole matrix."""
+    few = structure.m <= min(structure.n, _MOST_ROWS) and structure.is_diagonal and structure.cone.polyhedral
+    return few and structure.m**3 / 3 < _SPEED * factor_flops(structure)
 
 
 def factorise(system: System, method: Method, threads: int) -> Factorisation:
@@ -76,4 +88,6 @@ def factorise(system: System, method: Method, threads: int) -> Factorisation:
         return factorise_dense(system, threads)
     if method is Method.BANDED:
         return factorise_banded(system)
+    if method is Method.SCHUR:
+        return factorise_schur(system, threads, lambda other: factorise_sparse(other, threads))
     return factorise_sparse(system, threads)

@@ -8,6 +8,7 @@ from cvxlayers.solvers.options import Request as Request
 from cvxlayers.solvers.options import parse_options as parse_options
 from cvxlayers.solvers.registry import SOLVERS as SOLVERS
 from cvxlayers.solvers.registry import Plan as Plan
+from cvxlayers.solvers.registry import better_on_many_processors as better_on_many_processors
 from cvxlayers.solvers.registry import select as select
 from cvxlayers.solvers.registry import solver_named as solver_named
 from cvxlayers.solvers.registry import suitable as suitable

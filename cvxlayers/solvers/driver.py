@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 
@@ -96,8 +97,7 @@ def _solve(
     if len(results) == 1:
         return results[0]
     solutions, served = zip(*results, strict=True)
-    columns = ([getattr(solution, field.name) for solution in solutions] for field in fields(Solution))
-    return Solution(*(np.concatenate(column) for column in columns)), np.concatenate(served)
+    return _joined(solutions), np.concatenate(served)
 
 
 def _solve_chunk(program: ConeProgram, plan: Plan, options: Options) -> tuple[Solution, Int[np.ndarray, "#batch"]]:
@@ -109,11 +109,22 @@ def _solve_chunk(program: ConeProgram, plan: Plan, options: Options) -> tuple[So
         pending = np.flatnonzero(~settled)
         if not len(pending):
             break
-        second, settled[pending] = _attempt(program.item(pending), solver, common)
+        second, settled[pending] = _attempt_again(program.item(pending), solver, common)
         better = _rank(second.status) < _rank(solution.status[pending])
         served[pending[better]] = position
         solution = _put(solution, pending[better], _item(second, np.flatnonzero(better)))
     return solution, served
+
+
+def _attempt_again(
+    program: ConeProgram, solver: Solver, options: Options
+) -> tuple[Solution, Bool[np.ndarray, "#batch"]]:
+    """Solves with a fallback, whose dense matrices the chunk was not cut for."""
+    pieces = chunks(program.batch, program.batch * solver.dense_bytes(program.structure) // _MEMORY + 1)
+    if len(pieces) == 1:
+        return _attempt(program, solver, options)
+    solutions, settled = zip(*(_attempt(program.item(piece), solver, options) for piece in pieces), strict=True)
+    return _joined(solutions), np.concatenate(settled)
 
 
 def _attempt(program: ConeProgram, solver: Solver, options: Options) -> tuple[Solution, Bool[np.ndarray, "#batch"]]:
@@ -167,6 +178,11 @@ def _rank(status: Int[np.ndarray, "#batch"]) -> Int[np.ndarray, "#batch"]:
     """Orders outcomes: solved, proven to have no solution, inaccurate, and all others."""
     proven = _is_one_of(status, Status.INFEASIBLE, Status.UNBOUNDED)
     return np.select([status == Status.SOLVED, proven, status == Status.INACCURATE], [0, 1, 2], 3)
+
+
+def _joined(solutions: Sequence[Solution]) -> Solution:
+    columns = ([getattr(solution, field.name) for solution in solutions] for field in fields(Solution))
+    return Solution(*(np.concatenate(column) for column in columns))
 
 
 def _is_one_of(status: Int[np.ndarray, "#batch"], *some: Status) -> Bool[np.ndarray, "#batch"]:

@@ -18,6 +18,7 @@ from cvxlayers.solvers.direct import Direct
 from cvxlayers.solvers.ecos import ECOS
 from cvxlayers.solvers.entropic import Entropic
 from cvxlayers.solvers.piqp import PIQP, prefers_dense
+from cvxlayers.solvers.pivoting import Pivoting
 from cvxlayers.solvers.projection import Projection
 from cvxlayers.solvers.scs import SCS
 from cvxlayers.solvers.solver import Solver
@@ -25,11 +26,14 @@ from cvxlayers.solvers.solver import Solver
 # Solvers of recognised forms: closed forms, or one equation for each item.
 FORMS: tuple[Solver, ...] = (Bounded(), Entropic(), Projection(), BallProjection())
 SOLVERS: dict[str, Solver] = {
-    solver.name: solver for solver in (Direct(), DAQP(), PIQP(), Clarabel(), SCS(), ECOS(), *FORMS)
+    solver.name: solver for solver in (Direct(), Pivoting(), DAQP(), PIQP(), Clarabel(), SCS(), ECOS(), *FORMS)
 }
 
 # Up to so many variables a dense active-set method beats every interior-point method, and the dense ones.
 _TINY, _SMALL = 50, 150
+# From this order on an item takes PIQP more than 100 microseconds. Clarabel takes up to so many times as long where
+# PIQP works on sparse matrices, and where on dense ones: measured at orders from 240 to 1500.
+_SHORT, _SPARSE_GAP, _DENSE_GAP = 200, 6, 16
 # Orders between which the work of a sparse factorisation decides, and how many operations are many.
 _SPARSE, _HUGE, _HEAVY = 500, 30_000, 5e6
 
@@ -96,6 +100,18 @@ def select(
     return Plan(primary, tuple(fallbacks[:2]))
 
 
+def better_on_many_processors(plan: Plan, structure: Structure) -> tuple[str, int] | None:
+    """Returns the solver that is faster for batches on more than so many processors, and how many; None where none is.
+
+    PIQP holds the interpreter's lock, so that threads over its items wait for one another; Clarabel does not.
+    """
+    clarabel = SOLVERS["CLARABEL"]
+    short = structure.n + structure.m < _SHORT
+    if plan.primary.name != "PIQP" or short or clarabel.free_microseconds(structure) == 0:
+        return None
+    return clarabel.name, _DENSE_GAP if prefers_dense(structure) else _SPARSE_GAP
+
+
 def recognised(structure: Structure) -> Solver | None:
     """Returns the solver of the form that programs of this structure have, where it is a recognised one."""
     return next((form for form in FORMS if form.refusal(structure) is None), None)
@@ -110,10 +126,11 @@ def _table(structure: Structure, P_values: Float[np.ndarray, "... nnz"] | None) 
     """The table of choice: the first solver serves, the next ones take over what it leaves unsolved.
 
     DAQP is exact and fastest where P is small and positive definite, but proves nothing where it fails. PIQP is the
-    fastest on all other linear constraints, unless its factors fill in: then it is DAQP again if the rows are few, else
-    Clarabel, which takes every cone and certifies what it cannot solve.
+    fastest on all other linear constraints, unless its factors fill in: then it is the dual of a diagonal P, dense, if
+    the rows are few, else Clarabel, which takes every cone and certifies what it cannot solve.
     """
-    direct, daqp, piqp, clarabel, scs = (SOLVERS[name] for name in ("DIRECT", "DAQP", "PIQP", "CLARABEL", "SCS"))
+    direct, pivoting, daqp = (SOLVERS[name] for name in ("DIRECT", "PIVOTING", "DAQP"))
+    piqp, clarabel, scs = (SOLVERS[name] for name in ("PIQP", "CLARABEL", "SCS"))
     if direct.refusal(structure) is None:
         return [direct, clarabel]
     if not structure.cone.polyhedral:
@@ -123,10 +140,9 @@ def _table(structure: Structure, P_values: Float[np.ndarray, "... nnz"] | None) 
         return [daqp, piqp, clarabel]
     if not _fills_in(structure):
         return [piqp, clarabel, scs]
-    # An active set holds at most as many rows as there are, and a diagonal P costs nothing to invert.
-    few = structure.m <= structure.n and structure.P.nnz == structure.n
-    if few and daqp.refusal(structure) is None and _may_be_definite(structure, P_values):
-        return [daqp, clarabel, piqp]
+    few = structure.m <= structure.n and pivoting.refusal(structure) is None
+    if few and _may_be_definite(structure, P_values):
+        return [pivoting, clarabel, piqp] if daqp.refusal(structure) is not None else [pivoting, daqp, clarabel]
     return [clarabel, piqp, scs]
 
 
@@ -140,7 +156,7 @@ def _may_be_definite(structure: Structure, P_values: Float[np.ndarray, "... nnz"
     """Whether P is positive definite; where parameters change it, each item decides, and falls back if it is not."""
     if P_values is None:
         return True
-    if structure.P.nnz == structure.n and structure.has_full_diagonal:
+    if structure.is_diagonal:
         return bool(P_values.min() > 1e-9 * P_values.max())
     P = structure.P.dense(np.reshape(P_values, (1, -1)))[0]
     eigenvalues = np.linalg.eigvalsh(P)

@@ -45,7 +45,7 @@ def qp_maximise() -> Built:
     return cp.Problem(cp.Maximize(cp.quad_form(x, N) + q @ x), [cp.sum(x) == 1]), [N, q], [x]
 
 
-@_ROWS.row("DAQP", a=normal(1.0, [2, -2, 0, 1, -1]))
+@_ROWS.row("DAQP", "PIVOTING", a=normal(1.0, [2, -2, 0, 1, -1]))
 def qp_box() -> Built:
     """A box whose ends are parameters, on either side of zero."""
     a, low, high = cp.Parameter(5, name="a"), cp.Parameter(5, neg=True), cp.Parameter(5, pos=True)
@@ -106,7 +106,7 @@ def qp_hinge() -> Built:
     return problem, [points, margin, ridge], [w, offset]
 
 
-@_ROWS.row("DAQP")
+@_ROWS.row("DAQP", "PIVOTING")
 def qp_simplex() -> Built:
     """The projection on the simplex."""
     a = cp.Parameter(6)
@@ -134,7 +134,7 @@ def qp_control() -> Built:
     return cp.Problem(cp.Minimize(cost), [x[0] == start, cp.abs(u) <= 0.5, *steps]), [start, A, B, weights], [x, u]
 
 
-@_ROWS.row("DAQP", a=normal(), b=normal())
+@_ROWS.row("DAQP", "PIVOTING", a=normal(), b=normal())
 def qp_cancelling() -> Built:
     """A parameter that cancels out: its gradient is zero."""
     a, b = cp.Parameter(3, name="a"), cp.Parameter(3, name="b")

@@ -1,0 +1,139 @@
+"""Factorisations of systems with a diagonal P, by the Schur complement of the active rows.
+
+With a diagonal P > 0 and B = diag(r)A, the system K [x; z] = [f; g] is
+
+    x = P⁻¹(f − Bᵀz),    S z = B P⁻¹f − g,    S = B P⁻¹ Bᵀ + diag(1 − d),
+
+where rows with d = 0 are those of the unit matrix, so that S is of the order of the active rows: dense, positive
+definite, and far smaller than K, whose sparse factors would fill in.
+
+Items of which S is singular to working precision are left to a factorisation of the whole matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.linalg import lapack
+
+from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System, refine
+from cvxlayers.parallel import chunks, map_chunks
+from cvxlayers.program import Vectors
+
+# A condition number above the first, and a residual above the second, are for methods that pivot.
+_DOUBTFUL, _ESCALATE = 1e9, 1e-8
+
+Items = Int[np.ndarray, " _items"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Factor:
+    """The factor R of S = diag(1/scale) RᵀR diag(1/scale) over the active rows, and the condition number of RᵀR."""
+
+    rows: Int[np.ndarray, " _active"]
+    scale: Float[np.ndarray, " _active"]
+    upper: Float[np.ndarray, "_active _active"]
+    condition: float
+
+    def solve(self, rhs: Float[np.ndarray, " _active"]) -> Float[np.ndarray, " _active"]:
+        """Returns S⁻¹ rhs."""
+        return self.scale * lapack.dpotrs(self.upper, self.scale * rhs)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class SchurFactorisation(Factorisation):
+    """The systems of a batch: most of them eliminated, and the doubtful ones, `rest`, factorised as a whole."""
+
+    system: System
+    weights: Vectors
+    factors: Sequence[_Factor]
+    ranks: Rank
+    rest: Items
+    whole: Factorisation | None
+    factorise: Factorise
+
+    @property
+    def rank(self) -> Rank:
+        """How regular the systems are."""
+        return self.ranks
+
+    def solve(self, first: Vectors, second: Vectors) -> Solve:
+        """Solves K u = [first; second] for each item."""
+        rhs, n = np.concatenate([first, second], axis=1), first.shape[1]
+        sound = ~np.isin(np.arange(len(rhs)), self.rest)
+        u, residual = refine(self.system, np.where(sound[:, None], rhs, 0.0), self._approximate, sound)
+        if self.whole is not None:
+            part = self.whole.solve(first[self.rest], second[self.rest])
+            u[self.rest], residual[self.rest] = np.concatenate([part.first, part.second], axis=1), part.residual
+        rough = np.flatnonzero(~(residual <= _ESCALATE) & sound)
+        if len(rough):
+            part = self.factorise(self.system.item(rough)).solve(first[rough], second[rough])
+            u[rough], residual[rough] = np.concatenate([part.first, part.second], axis=1), part.residual
+        return Solve(u[:, :n], u[:, n:], residual)
+
+    def _approximate(self, rhs: Vectors, items: Items) -> Vectors:
+        system = self.system if len(items) == len(self.factors) else self.system.item(items)
+        n = system.program.structure.n
+        weights = self.weights if len(self.weights) == 1 else self.weights[items]
+        f, g = rhs[:, :n], rhs[:, n:]
+        z = system.to_eigen(system.program.structure.A.matvec(system.program.A, weights * f)) - g
+        for row, item in zip(z, items.tolist(), strict=True):
+            factor = self.factors[item]
+            row[factor.rows] = factor.solve(row[factor.rows])
+        x = weights * (f - system.program.structure.A.rmatvec(system.program.A, system.from_eigen(z)))
+        return np.concatenate([x, z], axis=1)
+
+
+def factorise_schur(system: System, threads: int, factorise: Factorise) -> SchurFactorisation:
+    """Factorises a batch of systems of polyhedral programs with diagonal P.
+
+    Args:
+        system: the systems.
+        threads: threads over the items.
+        factorise: how systems are factorised whose P is not positive, or whose active rows depend on one another.
+    """
+    P, (first, place) = system.program.P, system.distinct
+    weights = 1.0 / np.where(P > 0, P, 1.0)
+    positive = np.broadcast_to((P > 0).all(axis=1), place.shape)
+
+    def factorise_piece(piece: slice) -> list[_Factor]:
+        return [_factorise(system, weights, item) for item in first[piece].tolist()]
+
+    parts = map_chunks(factorise_piece, chunks(len(first), threads), threads)
+    distinct = [factor for part in parts for factor in part]
+    factors = [distinct[k] for k in place.tolist()]
+    condition = np.where(positive, [factor.condition for factor in factors], np.inf)
+    rest = np.flatnonzero(~(condition <= _DOUBTFUL))
+    ranks = Rank.regular(condition, system.program.structure.n)
+    whole = factorise(system.item(rest)) if len(rest) else None
+    if whole is not None:
+        ranks.replace_items(rest, whole.rank)
+    return SchurFactorisation(system, weights, factors, ranks, rest, whole, factorise)
+
+
+def _factorise(system: System, weights: Vectors, item: int) -> _Factor:
+    """Factorises S of one item, with a unit diagonal; the factor of a singular one stays the unit matrix."""
+    program, pattern = system.program, system.program.structure.A
+    d, root = system.derivative.eigenvalues[item], system.root[item]
+    A, weight = program.A[item % len(program.A)], weights[item % len(weights)]
+    active = d > 0
+    rows = np.flatnonzero(active)
+    B = pattern.matrix(A * root[pattern.rows] * np.sqrt(weight)[pattern.cols]).tocsr()[rows]
+    S = (B @ B.T).toarray()
+    diagonal = np.arange(len(rows))
+    S[diagonal, diagonal] += 1.0 - d[rows]
+    scale = 1.0 / np.sqrt(np.where(S[diagonal, diagonal] > 0, S[diagonal, diagonal], 1.0))
+    S *= scale[:, None] * scale
+    if not len(rows):
+        return _Factor(rows, scale, S, 1.0)
+    try:
+        # numpy's lets other threads run meanwhile.
+        upper = np.linalg.cholesky(S).T
+    except np.linalg.LinAlgError:
+        return _Factor(rows, scale, np.eye(len(rows)), np.inf)
+    size = float(np.max(np.sum(np.abs(S), axis=0)))
+    reciprocal = float(lapack.dpocon(upper, size)[0])
+    return _Factor(rows, scale, upper, 1.0 / reciprocal if reciprocal > 0 else np.inf)

@@ -1,0 +1,195 @@
+"""Programs with a diagonal P: block principal pivoting on the dual, and the Schur complement in the derivative."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cvxpy as cp
+import numpy as np
+import pytest
+
+import cvxlayers
+from cvxlayers.cones import Derivative, IdentityBasis, Product
+from cvxlayers.derivative import Method, System, choose_method, factorise
+from cvxlayers.program import ConeProgram, Status, Structure
+from cvxlayers.solvers import SOLVERS, Options, Plan, pivoting, select, solve_batch
+from tests.checks import assert_close, assert_same_bits
+from tests.programs import pattern_of, values_of
+
+ZERO, INEQUALITIES, N = 4, 30, 60
+PLAN = Plan(SOLVERS["PIVOTING"])
+
+
+def separable(rng: np.random.Generator, batch: int = 6, n: int = N) -> tuple[ConeProgram, np.ndarray, np.ndarray]:
+    """Programs with a diagonal P, and their solutions x and y: half of the inequalities are active."""
+    cone = Product(zero=ZERO, nonnegative=INEQUALITIES)
+    mask = rng.random((cone.dim, n)) < 0.2
+    mask[np.arange(cone.dim), rng.permutation(n)[: cone.dim]] = True
+    A = rng.normal(size=(batch, cone.dim, n)) * mask
+    P = rng.uniform(0.5, 2.0, size=(batch, n))
+    x, v = rng.normal(size=(batch, n)), rng.normal(size=(batch, cone.dim))
+    y = np.where(np.arange(cone.dim) < ZERO, v, np.maximum(v, 0.0))
+    structure = Structure(pattern_of(np.eye(n)), pattern_of(mask.astype(float)), cone)
+    q = -P * x - np.einsum("bmn,bm->bn", A, y)
+    b = np.einsum("bmn,bn->bm", A, x) + np.where(np.arange(cone.dim) < ZERO, 0.0, np.maximum(-v, 0.0))
+    return ConeProgram(structure, batch, P, q, values_of(structure.A, A), b), x, y
+
+
+def solved(program: ConeProgram, options: Options | None = None, plan: Plan = PLAN):
+    return solve_batch(program, plan, options or Options(), 1)
+
+
+def test_it_finds_the_solution_in_a_handful_of_systems(rng):
+    program, x, y = separable(rng)
+    solution = solved(program).solution
+    assert (solution.status == Status.SOLVED).all()
+    assert_close([solution.x, solution.y], [x, y], 1e-10, "point")
+    assert (solution.s >= 0).all()
+    assert not (solution.s * solution.y).any()
+    assert solution.iterations.max() <= 12
+
+
+def test_items_do_not_depend_on_their_neighbours(rng):
+    program, _, _ = separable(rng)
+    whole = solved(program).solution
+    for item in range(program.batch):
+        alone = solved(program.item(np.array([item]))).solution
+        assert_same_bits([whole.x[[item]], whole.y[[item]]], [alone.x, alone.y], "item")
+
+
+def test_shared_matrices_are_prepared_once_and_change_nothing(rng):
+    program, _, _ = separable(rng)
+    one = replace(program, P=program.P[:1], A=program.A[:1])
+    many = replace(program, P=np.repeat(program.P[:1], 6, axis=0), A=np.repeat(program.A[:1], 6, axis=0))
+    shared, own = solved(one).solution, solved(many).solution
+    assert_same_bits([shared.x, shared.y, shared.status], [own.x, own.y, own.status], "shared")
+
+
+def test_equalities_alone_take_one_system(rng):
+    program, _, _ = separable(rng)
+    equalities = replace(program, structure=replace(program.structure, cone=Product(zero=ZERO + INEQUALITIES)))
+    solution = solved(equalities).solution
+    assert (solution.status == Status.SOLVED).all()
+    assert (solution.iterations == 1).all()
+
+
+def test_what_it_cannot_solve_goes_to_the_next_solver(rng):
+    """Not convex, dependent equalities, and no feasible point: each item ends as it must, its neighbours solved."""
+    program, _, _ = separable(rng)
+    P, A, b = program.P.copy(), program.A.copy(), program.b.copy()
+    P[1, 3] = 0.0
+    dense = program.structure.A.dense(A)
+    structure = replace(program.structure, A=pattern_of(np.ones(dense.shape[1:])))
+    dense[2, 1], b[2, 1] = dense[2, 0], b[2, 0]
+    dense[3, 1], b[3, 1] = dense[3, 0], b[3, 0] + 1.0
+    program = replace(program, structure=structure, P=P, A=values_of(structure.A, dense), b=b)
+    alone = solved(program).solution.status
+    assert (alone[[0, 4, 5]] == Status.SOLVED).all()
+    assert (alone[[1, 2, 3]] != Status.SOLVED).all()
+    outcome = solved(program, plan=Plan(SOLVERS["PIVOTING"], (SOLVERS["DAQP"], SOLVERS["CLARABEL"])))
+    assert outcome.solution.status.tolist() == [0, 0, 0, Status.INFEASIBLE, 0, 0]
+    assert outcome.fell_back.tolist() == [False, True, True, True, False, False]
+
+
+def test_single_exchanges_end_where_exchanges_of_all_rows_go_in_circles(monkeypatch):
+    M = np.array([[3.7, 2.5, -3.3, -1.7], [2.5, 5.5, -1.8, 1.5], [-3.3, -1.8, 3.5, 1.6], [-1.7, 1.5, 1.6, 3.2]])
+    r = np.array([-0.2, -0.8, 0.4, -1.6])
+    # The dual of ½‖x‖² over Rᵀx ≤ r, with M = RᵀR.
+    A = np.linalg.cholesky(M)[None]
+    structure = Structure(pattern_of(np.eye(4)), pattern_of(np.ones((4, 4))), Product(nonnegative=4))
+    program = ConeProgram(structure, 1, np.ones((1, 4)), np.zeros((1, 4)), values_of(structure.A, A), r[None])
+    solution = solved(program).solution
+    assert solution.status[0] == Status.SOLVED
+    slack = M @ solution.y[0] + r
+    assert solution.y[0].min() >= 0
+    assert slack.min() >= -1e-12
+    assert abs(slack @ solution.y[0]) < 1e-12
+    monkeypatch.setattr(pivoting, "_PATIENCE", 10**9)
+    assert solved(program).solution.status[0] != Status.SOLVED
+
+
+def test_limits_are_kept_and_named(rng):
+    program, _, _ = separable(rng)
+    assert (solved(program, Options(max_iters=1)).solution.status == Status.ITERATION_LIMIT).all()
+    assert (solved(program, Options(time_limit=0.0)).solution.status == Status.TIME_LIMIT).all()
+
+
+@pytest.mark.parametrize("change", ["curved", "products", "missing", "rows"])
+def test_it_refuses_what_it_does_not_take(change):
+    n, rows = 4, 3
+    P, cone = np.eye(n), Product(nonnegative=rows)
+    if change == "products":
+        P[0, 1] = P[1, 0] = 0.5
+    elif change == "missing":
+        P[2, 2] = 0.0
+    elif change == "curved":
+        cone = Product(second_order=(rows,))
+    elif change == "rows":
+        cone, rows = Product(nonnegative=2001), 2001
+    structure = Structure(pattern_of(P), pattern_of(np.ones((rows, n))), cone)
+    assert SOLVERS["PIVOTING"].refusal(structure) is not None
+
+
+def scattered(n: int, rows: int) -> Structure:
+    rng = np.random.default_rng(0)
+    cone = Product(zero=rows // 6, nonnegative=rows - rows // 6)
+    return Structure(pattern_of(np.eye(n)), pattern_of((rng.random((rows, n)) < 0.01).astype(float)), cone)
+
+
+def test_it_is_chosen_where_sparse_factors_fill_in_and_rows_are_few():
+    plan = select(scattered(1000, 600), P_values=np.ones((1, 1000)))
+    assert [solver.name for solver in plan.solvers] == ["PIVOTING", "DAQP", "CLARABEL"]
+    assert select(scattered(1000, 600), P_values=np.zeros((1, 1000))).primary.name != "PIVOTING"
+    assert select(scattered(600, 1000), P_values=np.ones((1, 600))).primary.name != "PIVOTING"
+    assert choose_method(scattered(1000, 600)) is Method.SCHUR
+    assert choose_method(scattered(600, 1000)) is not Method.SCHUR
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_schur_complement_solves_what_the_whole_matrix_does(rng, threads):
+    program, _, _ = separable(rng)
+    d = np.where(np.arange(program.structure.m) < ZERO, 1.0, rng.choice([0.0, 0.4, 1.0], size=(6, program.structure.m)))
+    system = System(program, Derivative(d, IdentityBasis(program.structure.m)))
+    first, second = rng.normal(size=program.q.shape), rng.normal(size=program.b.shape)
+    mine, whole = (factorise(system, method, threads).solve(first, second) for method in (Method.SCHUR, Method.SPARSE))
+    assert_close([mine.first, mine.second], [whole.first, whole.second], 1e-9, "solution")
+    assert mine.residual.max() < 1e-12
+    alone = factorise(system.item(np.array([2])), Method.SCHUR, 1).solve(first[[2]], second[[2]])
+    assert_same_bits([mine.first[[2]]], [alone.first], "item")
+
+
+def test_doubtful_items_are_left_to_a_factorisation_of_the_whole_matrix(rng):
+    """One item with dependent active rows, one with a zero in P."""
+    program, _, _ = separable(rng, batch=3)
+    dense, P = program.structure.A.dense(program.A).copy(), program.P.copy()
+    structure = replace(program.structure, A=pattern_of(np.ones(dense.shape[1:])))
+    dense[1, 1] = dense[1, 0]
+    P[2, 0] = 0.0
+    program = replace(program, structure=structure, P=P, A=values_of(structure.A, dense))
+    system = System(program, Derivative(np.ones((3, structure.m)), IdentityBasis(structure.m)))
+    mine, whole = factorise(system, Method.SCHUR, 1), factorise(system, Method.SPARSE, 1)
+    assert mine.rank.dependent.tolist() == [False, True, False]
+    first, second = rng.normal(size=program.q.shape), rng.normal(size=program.b.shape)
+    second[1, 1] = second[1, 0]  # so that the singular one has a solution
+    got, want = mine.solve(first, second), whole.solve(first, second)
+    assert_close([got.first, got.second], [want.first, want.second], 1e-8, "solution")
+
+
+def test_gradients_of_a_layer_agree_with_finite_differences(rng):
+    """Chosen by itself, with a batch, and the non-zeros of A as a parameter."""
+    n, rows = 400, 300
+    pattern = np.argwhere(rng.random((rows, n)) < 0.03)
+    values, p, h = cp.Parameter(len(pattern)), cp.Parameter(n), cp.Parameter(rows)
+    x = cp.Variable(n)
+    gather, add = np.zeros((len(pattern), n)), np.zeros((rows, len(pattern)))
+    gather[np.arange(len(pattern)), pattern[:, 1]] = 1.0
+    add[pattern[:, 0], np.arange(len(pattern))] = 1.0
+    constraint = cp.Constant(add) @ cp.multiply(values, cp.Constant(gather) @ x) <= h
+    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x) + p @ x), [constraint])
+    layer = cvxlayers.CvxpyLayer(problem, [values, p, h], [x])
+    assert "PIVOTING" in layer.describe()
+    assert "Schur complement" in layer.describe()
+    data = rng.normal(size=(2, len(pattern))), rng.normal(size=(2, n)), rng.uniform(0.1, 1.0, size=(2, rows))
+    check = layer.gradcheck(*data)
+    assert check.ok, str(check)
+    assert set(layer.solve(*data).info.solver) == {"PIVOTING"}
