@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from cvxlayers.affine import find_affine
+from cvxlayers.closed import find_form
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.derivative import choose_method
 from cvxlayers.differentiation import differentiation
@@ -62,7 +63,8 @@ def assemble(compiled: CompiledProblem, solver: str | Plan | None = None, *, rec
     keep_freed_memory()
     reduction = find_reduction(compiled)
     structure = compiled.structure if reduction is None else reduction.structure
-    kernel = Kernel(compiled.structure, reduction, choose_method(structure, recognise))
+    closed = find_form(structure) if recognise and reduction is None else None
+    kernel = Kernel(compiled.structure, reduction, choose_method(structure, recognise), closed)
     P_values = compiled.P.constant_values if reduction is None else None
     plan = solver if isinstance(solver, Plan) else select(structure, solver, P_values=P_values, recognise=recognise)
     options = CallOptions(Options(), plan, "raise", default_threads())

@@ -147,15 +147,19 @@ class VariableMap:
         """Returns the derivative of `adjoint` as (x, y) moves and the cotangents of the variables stay."""
         rows = zip(self._parts(*motion), cotangents, self.exps, strict=True)
         moved = [part * cotangent if exp and cotangent is not None else None for part, cotangent, exp in rows]
-        return self.adjoint(*at, moved)
+        x, y = self.adjoint(*at, moved)
+        return x, np.broadcast_to(y, (len(x), y.shape[1]))
 
     def adjoint(self, x: Vectors, y: Vectors, cotangents: Sequence[Array | None]) -> tuple[Vectors, Vectors]:
-        """Returns the cotangents of x and y for cotangents of the variables, of shape (batch, *shape); None is zero."""
+        """Returns the cotangents of x and y for cotangents of the variables, of shape (batch, *shape); None is zero.
+
+        Where no variable is a dual one, that of y is zero, and has a batch axis of one.
+        """
         if any(self.exps):
             rows = zip(cotangents, self.recover(x, y), self.exps, strict=True)
             cotangents = [c * output if exp and c is not None else c for c, output, exp in rows]
         stacked = self.stacked(cotangents, len(x))
-        return self.x.adjoint(stacked), self.y.adjoint(stacked)
+        return self.x.adjoint(stacked), self.y.adjoint(stacked if self.y.matrix.nnz else stacked[:1])
 
     def linear(self, x: Vectors, y: Vectors) -> Vectors:
         """Returns the rows of all variables, side by side."""
@@ -250,6 +254,12 @@ class CompiledProblem:
     def names_in_costs(self) -> list[str]:
         """The parameters on which q depends."""
         return [name for name, enters in zip(self.parameters.names, self.q.depends, strict=True) if enters]
+
+    @cached_property
+    def depends(self) -> tuple[bool, bool, bool, bool]:
+        """Whether any parameter enters P, q, A and b."""
+        P, q, A, b = (any(affine.depends) for affine in (self.P, self.q, self.A, self.b))
+        return P, q, A, b
 
     def tangent(self, dtheta: Vectors) -> tuple[Values, Vectors, Values, Vectors]:
         """Returns the tangents of P, q, A and b."""

@@ -21,6 +21,7 @@ _METHODS = {
     Method.ISOTROPIC: "isotropic: in the eigenbasis of the projection on the cone, where the KKT system is diagonal",
     Method.COORDINATES: "few constraints on the coordinates of cones, in the eigenbasis of the projection on them",
     Method.CONDENSED: "dense factorisation of what the cones' directions leave of the KKT system (LAPACK)",
+    Method.BALL: "in the eigenbasis of the projection on the ball, where the KKT system is nearly diagonal",
     Method.SCHUR: "Schur complement of the active rows (LAPACK), with a diagonal P",
     Method.SPARSE: "sparse factorisation of the KKT system (QDLDL)",
 }
@@ -28,6 +29,7 @@ _METHODS = {
 _FORMS = {
     "BOUNDED": "a diagonal quadratic cost over bounds and at most one constraint: as projections onto boxes, simplices",
     "ENTROPIC": "entropies and linear costs over at most one constraint: as softmax, soft top-k",
+    "BALL": "a diagonal quadratic cost over a bounded norm: a projection on a ball",
     "PROJECTION": "a diagonal quadratic cost over cones with one variable in each row: a projection on a cone",
 }
 
@@ -76,7 +78,8 @@ def _rows(layer: Layer) -> Iterator[tuple[str, str]]:
     if how.ridge:
         yield "ridge", f"{how.ridge:g} / 2 times the squares of all variables, added to the cost"
     kind = "" if how.kind == "exact" else f"{how.describe()}; "
-    yield "derivative", f"{kind}{_METHODS[kernel.method]}"
+    formula = "a formula for the whole batch; next to a kink " if kernel.closed is not None and not kind else ""
+    yield "derivative", f"{kind}{formula}{_METHODS[kernel.method]}"
     if layer.strict:
         yield "strict", "inaccurate solutions and doubtful derivatives raise"
     yield "memory", f"about {amount(memory_per_item(layer))} for each item of a batch"

@@ -95,6 +95,16 @@ class Forward:
         """The relative KKT residuals of the returned points."""
         return residuals(self.program, self.point)
 
+    @property
+    def everything(self) -> tuple[ConeProgram, Point, Reduced | None]:
+        """The programs, their solutions, and the reduced programs."""
+        return self.program, self.point, self.found.reduced
+
+    def item(self, index: slice | Items) -> tuple[ConeProgram, Point, Reduced | None]:
+        """Returns those of some items."""
+        program, point, reduced = self.everything
+        return program.item(index), point.item(index), None if reduced is None else reduced.item(index)
+
     def fold(self, array: Array) -> Array:
         """Makes one axis of the axes of the call's batch."""
         return array.reshape((len(self.status), *array.shape[len(self.batch_shape) :]))
@@ -135,9 +145,12 @@ def spread(arrays: Sequence[Array], solved: Items, forward: Forward) -> list[Arr
 
 def spread_info(info: DerivativeInfo, solved: Items, forward: Forward) -> DerivativeInfo:
     """Spreads over the batch, in its shape; items without a solution have no residual and no condition: NaN."""
-    columns = []
+    columns, everything = [], len(solved) == len(forward.status)
     for field in fields(DerivativeInfo):
         found = getattr(info, field.name)
+        if everything:
+            columns.append(found.reshape(forward.batch_shape))
+            continue
         column = np.full(len(forward.status), np.nan if found.dtype == np.float64 else False, found.dtype)
         column[solved] = found
         columns.append(column.reshape(forward.batch_shape))

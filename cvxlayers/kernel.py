@@ -12,11 +12,14 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
+from cvxlayers.blas import one_thread_each
+from cvxlayers.closed import ClosedForm
 from cvxlayers.cones import Derivative, IdentityBasis
 from cvxlayers.coordinates import require_coordinates
 from cvxlayers.derivative import (
+    EXACT,
     Factorisation,
     Factorise,
     Keeper,
@@ -51,6 +54,8 @@ _DOUBLE, _INDEX = 8, 4
 _STEP, _KEPT = 2**19, 2**25
 # How many numbers a structured factorisation keeps for each unknown.
 _VECTORS = 12
+# And how many a formula does.
+_FORMULA = 4
 
 
 @dataclass(frozen=True)
@@ -79,11 +84,13 @@ class Kernel:
         full: their structure.
         reduction: what is eliminated before the solver.
         method: how the systems are factorised.
+        closed: the formulas of the full programs, where they have any.
     """
 
     full: Structure
     reduction: Reduction | None
     method: Method
+    closed: ClosedForm | None = None
 
     @property
     def structure(self) -> Structure:
@@ -112,6 +119,8 @@ class Kernel:
         """About how much memory one item's system and its factors take."""
         structure = self.structure
         order = structure.n + structure.m
+        if self.closed is not None:
+            return _FORMULA * order * _DOUBLE
         if self.method is Method.CONDENSED:
             return _DOUBLE * (2 * structure.n * structure.m + order * order // 4)
         if self.method is Method.COORDINATES:
@@ -138,6 +147,8 @@ class Kernel:
 
         A program that only has equalities is solved by one step from anywhere.
         """
+        if warm_start is None and options.plan.primary.is_formula:
+            return Solved(*self._by_formula(program, reduced, options), None)
         direct = options.plan.primary.name == "DIRECT" and self.factor_bytes <= _STEP
         keeps = self.structure.cone.polyhedral and program.batch * self.factor_bytes <= _KEPT
         keeper = Keeper(program.batch if keeps else -1)
@@ -154,6 +165,22 @@ class Kernel:
         left = None if reduced is None else reduced.item(cold)
         solved, polished = self._solve_cold(program.item(cold), left, options, Keeper(-1))
         return Solved(_put(outcome, cold, solved), point.put(cold, polished), keeper.known)
+
+    def _by_formula(self, program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> tuple[Outcome, Point]:
+        """Solves every item by formulas, and what they do not certify as any program."""
+        if self.closed is not None:
+            point, count, sure = self.closed.solve(program)
+        else:
+            point, count, sure = _formula(program, reduced, options)
+        names, none = tuple(solver.name for solver in options.plan.solvers), np.zeros(program.batch, dtype=np.int64)
+        outcome = Outcome(Solution(point.x, point.y, point.s, none, count), names, none)
+        if sure.all():
+            return outcome, point
+        left = np.flatnonzero(~sure)
+        rest = None if reduced is None else reduced.item(left)
+        with one_thread_each(len(left)):
+            solved, polished = self._solve_cold(program.item(left), rest, options, Keeper(-1))
+        return _put(outcome, left, solved), point.compact().put(left, polished.compact())
 
     def _newton(
         self,
@@ -325,6 +352,19 @@ def _stationary(program: ConeProgram, factorise: Factorise) -> tuple[Vectors, Ve
     q, b = (spread_rows(part, batch) for part in (program.q, program.b))
     solve = factorise(system).solve(-q, b)
     return solve.first, solve.second
+
+
+def _formula(
+    program: ConeProgram, reduced: Reduced | None, options: CallOptions
+) -> tuple[Point, Int[np.ndarray, " batch"], Bool[np.ndarray, " batch"]]:
+    """Returns the points of a formula, and which of them the residual map certifies."""
+    with np.errstate(all="ignore"):
+        solution = options.plan.primary.solve(program if reduced is None else reduced.program, options.solver)
+        x, y, s = solution.x, solution.y, solution.s
+        if reduced is not None:
+            x, y, s = reduced.recover(x, y, s)
+        point = evaluate(program, x, y - s, near=s)
+    return point, solution.iterations, (solution.status == Status.SOLVED) & (point.merit <= EXACT)
 
 
 def _judged_by_points(outcome: Outcome) -> Outcome:

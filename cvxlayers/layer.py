@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from cvxlayers import envelope, report
 from cvxlayers.affine import Affine
 from cvxlayers.blas import one_thread_each
+from cvxlayers.closed import ClosedDerivative
 from cvxlayers.compiled import CompiledProblem, VariableMap
 from cvxlayers.cones import Smoothed
 from cvxlayers.derivative import (
@@ -26,6 +27,7 @@ from cvxlayers.derivative import (
     DerivativeInfo,
     Known,
     Linearisation,
+    Needs,
     Point,
     jvp,
     linearise,
@@ -57,7 +59,7 @@ _SHARED = 2**26
 _WARNED: weakref.WeakSet[CompiledProblem] = weakref.WeakSet()
 
 # What derivatives at some solutions are computed from.
-Local = Linearisation | Differences
+Local = Linearisation | ClosedDerivative | Differences
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +104,7 @@ class Layer:
             SolverError: if items are not solved and `options.on_failure` is "raise".
         """
         theta, batch_shape = self.compiled.parameters.flatten(values)
-        with one_thread_each(theta.batch, self.kernel.is_small):
+        with one_thread_each(theta.batch if self.kernel.closed is None else 1, self.kernel.is_small):
             return self._forward(values, theta, batch_shape, options, warm_start, outputs)
 
     def _forward(
@@ -131,7 +133,8 @@ class Layer:
             self.compiled.parameters.check(values)
         accuracy = point.accuracy(program)
         status = _final_status(outcome.solution.status, accuracy, options.solver.eps)
-        self._report(values, status, accuracy, outcome, options)
+        if status.any():
+            self._report(values, status, accuracy, outcome, options)
         found = Found(program, offset, reduced, known, point, outcome)
         arrays = self._masked(chosen.recover(point.x, point.y), status, batch_shape, options)
         return Forward(values, batch_shape, status, arrays, chosen, options, lambda: found)
@@ -223,14 +226,17 @@ class Layer:
         count, widths = len(parameters.names), [block.stop - block.start for block in parameters.blocks]
         pulled = [forward.map.adjoint(point.x, point.y, row) for row in rows]
         pulled = [(spread_rows(x, batch), spread_rows(y, batch)) for x, y in pulled]
+        needs = Needs(*self.compiled.depends)
 
-        def pull(lin: Local, items: Items, out: Sequence[Array]) -> DerivativeInfo:
-            zero, infos = np.zeros((len(items), forward.program.structure.m)), []
+        def pull(lin: Local, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
+            infos = []
             for k, (x, y) in enumerate(pulled):
                 if isinstance(lin, Differences):
                     data, info = lin.vjp(x[items], y[items])
+                elif isinstance(lin, ClosedDerivative):
+                    data, info = lin.vjp(x[items], y[items], needs)
                 else:
-                    data, info = vjp(lin, x[items], y[items], zero)
+                    data, info = vjp(lin, x[items], y[items], needs=needs)
                 self.compiled.pull(*data, out=out[k * count : (k + 1) * count])
                 infos.append(info)
             return worst_of(infos)
@@ -260,11 +266,11 @@ class Layer:
         forward = self.on_path(forward)
         point = forward.point
 
-        def push(lin: Local, items: Items, out: Sequence[Array]) -> DerivativeInfo:
+        def push(lin: Local, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
             infos = []
             for dtheta, dx, dy in zip(dthetas, out[::2], out[1::2], strict=True):
                 tangent = Data(*self.compiled.tangent(dtheta[items]))
-                if isinstance(lin, Differences):
+                if isinstance(lin, Differences | ClosedDerivative):
                     dx[:], dy[:], info = lin.jvp(tangent)
                 else:
                     dx[:], dy[:], _, info = jvp(lin, tangent)
@@ -326,7 +332,7 @@ class Layer:
     def over_solved(
         self,
         forward: Forward,
-        differentiate: Callable[[Any, Items, Sequence[Array]], DerivativeInfo],
+        differentiate: Callable[[Any, Items | slice, Sequence[Array]], DerivativeInfo],
         widths: Sequence[int],
     ) -> tuple[list[Array], DerivativeInfo]:
         """Differentiates the solution maps of the solved items, in pieces that fit the processor's cache.
@@ -352,16 +358,14 @@ class Layer:
 
         def piece_of(piece: slice) -> DerivativeInfo:
             index = piece if everything else solved[piece]
-            program, point = forward.program.item(index), forward.point.item(index)
-            reduced = None if forward.found.reduced is None else forward.found.reduced.item(index)
+            whole = everything and piece.stop - piece.start == len(solved)
+            program, point, reduced = forward.everything if whole else forward.item(index)
             lin = self._local(program, point, reduced, forward, within, known)
-            return differentiate(lin, solved[piece], [array[piece] for array in arrays])
+            return differentiate(lin, index, [array[piece] for array in arrays])
 
-        with one_thread_each(len(solved), self.kernel.is_small):
+        with one_thread_each(len(solved) if self.kernel.closed is None else 1, self.kernel.is_small):
             infos = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)
-        info = DerivativeInfo(
-            *(np.concatenate([getattr(i, column.name) for i in infos]) for column in fields(DerivativeInfo))
-        )
+        info = infos[0] if len(infos) == 1 else _joined(infos)
         self._check(info, solved)
         return spread(arrays, solved, forward), spread_info(info, solved, forward)
 
@@ -385,7 +389,15 @@ class Layer:
             return Differences(self.kernel, program, point, forward.options, how.mu)
         smoothed = Smoothed(program.structure.cone, how.mu) if how.kind == "smoothed" else None
         factoriser, outputs = self.kernel.factoriser(threads, reduced, known), forward.map.x.apply
-        return linearise(program, point, factoriser, smoothed, outputs, self.kernel.redundant)
+        redundant, closed = self.kernel.redundant, self.kernel.closed
+        if closed is None or smoothed is not None:
+            return linearise(program, point, factoriser, smoothed, outputs, redundant)
+
+        def whole(items: Items) -> Linearisation:
+            with one_thread_each(len(items)):
+                return linearise(program.item(items), point.item(items), factoriser, None, outputs, redundant)
+
+        return closed.linearise(program, point, whole)
 
     def on_path(self, forward: Forward) -> Forward:
         """Returns the call as if it had ended on the central path, where that is what is differentiated."""
@@ -437,8 +449,15 @@ class Layer:
             warnings.warn(message, DerivativeWarning, stacklevel=4)
 
 
+def _joined(infos: Sequence[DerivativeInfo]) -> DerivativeInfo:
+    names = [column.name for column in fields(DerivativeInfo)]
+    return DerivativeInfo(*(np.concatenate([getattr(info, name) for info in infos]) for name in names))
+
+
 def _final_status(status: Int[np.ndarray, " batch"], accuracy: Sizes, eps: float) -> Int[np.ndarray, " batch"]:
     """The solver's word on failures; for the rest, what the residual of the returned point says."""
+    if not status.any() and (accuracy <= _SOLVED).all():
+        return status
     judged = np.where(accuracy <= max(eps, _SOLVED), Status.SOLVED, Status.INACCURATE)
     judged = np.where(accuracy <= max(eps, _USABLE), judged, Status.NUMERICAL_ERROR)
     return np.where(status <= Status.INACCURATE, judged, status)

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.program import Vectors
+from cvxlayers.program import Vectors, run
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +56,7 @@ def _gather(matrix: sp.csr_array) -> _Gather | None:
     places = (first, second) if double.any() else (first,)
     values = [matrix.data[place] * halves for place in places]
     uniform = all(np.all(value == values[0][0]) for value in values)
-    contiguous = filled[-1] - filled[0] + 1 == len(filled)
-    place = slice(int(filled[0]), int(filled[-1]) + 1) if contiguous else filled
+    place = run(filled)
     return _Gather(
         filled=None if len(filled) == len(counts) else place,
         columns=tuple(matrix.indices[position] for position in places),
@@ -80,13 +79,16 @@ class LinearMap:
         if gather is not None and gather.filled is None:
             return gather.product(v)
         out = np.zeros((len(v), len(self.matrix.indptr) - 1))
-        _accumulate(out, self.matrix, gather, v)
+        if gather is not None:
+            out[:, gather.filled] = gather.product(v)
+        else:
+            _accumulate(out, self.matrix, gather, v)
         return out
 
     def adjoint(self, w: Vectors) -> Vectors:
         """Returns Mᵀ w for each item."""
         out = np.zeros((len(w), len(self._transposed.indptr) - 1))
-        self.add_adjoint(w, out)
+        self.add_adjoint(w, out, blank=True)
         return out
 
     def add_adjoint(self, w: Vectors, out: Vectors, blank: bool = False) -> None:

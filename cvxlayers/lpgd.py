@@ -74,7 +74,8 @@ class Differences:
             outcome, point, _ = self.kernel.solve(program, self.kernel.reduce(program), self.options, None)
             ok = outcome.solution.status <= Status.INACCURATE
             missing = np.flatnonzero(~ok)
-            points.append(point.put(missing, self.point.item(missing)) if len(missing) else point)
+            known = self.point.item(missing).compact()
+            points.append(point.compact().put(missing, known) if len(missing) else point)
             sides += ok[:, None]
         width = sides * tau
         weight = np.divide(1.0, width, out=np.zeros_like(width), where=width > 0)

@@ -109,8 +109,8 @@ class ParameterMap:
             np.concatenate([block, _log(name, block)], axis=1) if log else block
             for name, block, log in zip(self.names, blocks, self.logs, strict=True)
         ]
-        shared = tuple(int(np.prod(lead)) == 1 for lead in leads)
-        return Theta(tuple(blocks), shared, int(np.prod(batch_shape))), batch_shape
+        shared = tuple(math.prod(lead) == 1 for lead in leads)
+        return Theta(tuple(blocks), shared, math.prod(batch_shape)), batch_shape
 
     def check(self, values: Sequence[Array], definite: Collection[int] = ()) -> None:
         """Checks the values of a call, whose shapes fit, against the attributes of the parameters.

@@ -25,7 +25,10 @@ from cvxlayers.cones import Product
 # A leading axis of one stands for what all items of a batch share.
 Values = Float[np.ndarray, "#batch _nnz"]
 Vectors = Float[np.ndarray, "#batch _size"]
+Run = slice | Int[np.ndarray, " _count"]
 
+# Runs up to so long are summed for all of them at once.
+_SHORT = 4
 # Entries from which on an array is large.
 _LARGE = 2**15
 # A block that is not as high as the matrix must have so many rows, and so many entries.
@@ -45,41 +48,76 @@ class Status(IntEnum):
     INVALID_INPUT = 7
 
 
+def run(index: Int[np.ndarray, " _count"]) -> Run:
+    """Returns the indices as a slice where they rise by equal steps, else as they are."""
+    steps = np.unique(np.diff(index))
+    if not len(index) or len(steps) > 1 or (steps < 1).any():
+        return index
+    step = int(steps[0]) if len(steps) else 1
+    return slice(int(index[0]), int(index[-1]) + 1, step)
+
+
+@dataclass(frozen=True, eq=False)
+class _Runs:
+    """Runs of columns of one length, side by side from `start` on, which are summed to the columns `filled`."""
+
+    start: int
+    length: int
+    filled: Run
+    count: int
+
+    def sum(self, products: Values) -> Vectors:
+        """Returns the sum of each run, term by term."""
+        stop = self.start + self.count * self.length
+        total = products[:, self.start : stop : self.length]
+        for k in range(1, self.length):
+            total = total + products[:, self.start + k : stop : self.length]
+        return total
+
+
 @dataclass(frozen=True, eq=False)
 class _Segments:
-    """Consecutive runs of columns, each summed to the entry of one of `size` places: first the runs of one column."""
+    """Consecutive runs of columns, each summed to the entry of one of `size` places: the short ones first."""
 
     order: Int[np.ndarray, " nnz"]
+    short: tuple[_Runs, ...]
     filled: Int[np.ndarray, " filled"]
     starts: Int[np.ndarray, " runs"]
     size: int
 
     def sum(self, products: Values) -> Vectors:
         """Returns the sum of each run, zero where a place has none."""
-        if not len(self.filled):
-            return np.zeros((len(products), self.size))
-        single = len(self.filled) - len(self.starts)
-        if single and not len(self.starts) and self._in_order:
+        if self._is_plain:
             return products
         out = np.zeros((len(products), self.size))
-        out[:, self.filled[:single]] = products[:, :single]
+        for runs in self.short:
+            out[:, runs.filled] = runs.sum(products)
         if len(self.starts):
-            out[:, self.filled[single:]] = np.add.reduceat(products, self.starts, axis=1)
+            out[:, self.filled] = np.add.reduceat(products, self.starts, axis=1)
         return out
 
     @cached_property
-    def _in_order(self) -> bool:
-        return np.array_equal(self.filled, np.arange(self.size))
+    def _is_plain(self) -> bool:
+        if len(self.short) != 1 or len(self.starts) or self.short[0].length != 1:
+            return False
+        filled = self.short[0].filled
+        return isinstance(filled, slice) and filled == slice(0, self.size, 1)
 
 
 def _segments(places: Int[np.ndarray, " nnz"], entries: Int[np.ndarray, " nnz"], size: int) -> _Segments:
     """Returns how to sum the values of some entries by their places."""
     counts = np.bincount(places, minlength=size)
-    order = np.lexsort((places, counts[places] > 1))
-    filled = np.flatnonzero(counts)
-    filled = filled[np.argsort(counts[filled] > 1, kind="stable")]
-    starts = np.cumsum(counts[filled]) - counts[filled]
-    return _Segments(entries[order], filled, starts[counts[filled] > 1], size)
+    rank = np.minimum(counts, _SHORT + 1)
+    order = np.lexsort((places, rank[places]))
+    short, start = [], 0
+    for length in range(1, _SHORT + 1):
+        filled = np.flatnonzero(counts == length)
+        if len(filled):
+            short.append(_Runs(start, length, run(filled), len(filled)))
+            start += length * len(filled)
+    filled = np.flatnonzero(counts > _SHORT)
+    starts = start + np.cumsum(counts[filled]) - counts[filled]
+    return _Segments(entries[order], tuple(short), filled, starts, size)
 
 
 @dataclass(frozen=True, eq=False)

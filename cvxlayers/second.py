@@ -43,12 +43,12 @@ def hvp(
     lead, dthetas = layer.theta_tangents(forward, tangents, directions)
     rows = split(cotangents, directions, forward.fold)[1]
 
-    def pull(lin: Linearisation, items: Items, out: Sequence[Array]) -> DerivativeInfo:
+    def pull(lin: Linearisation, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
         at, infos = (lin.point.x, lin.point.y), []
         for row, dtheta, slope, change in zip(rows, dthetas, out[::2], out[1::2], strict=True):
             mine = [None if cotangent is None else cotangent[items] for cotangent in row]
             motion = move(lin, Data(*compiled.tangent(dtheta[items])))
-            x_bar, y_bar = (spread_rows(part, len(items)) for part in forward.map.adjoint(*at, mine))
+            x_bar, y_bar = (spread_rows(part, lin.program.batch) for part in forward.map.adjoint(*at, mine))
             moved = forward.map.adjoint_tangent(at, (motion.x, motion.y), mine)
             cotangent, tangent, info = vjp_tangent(lin, (x_bar, y_bar), motion, moved)
             compiled.pull(*cotangent, out=compiled.parameters.split(slope))
@@ -93,7 +93,7 @@ def second_jvp(
     pairs = list(zip(ones, twos, strict=True))
     bends = [compiled.parameters.second_tangent(forward.values, *pair, forward.batch_shape) for pair in pairs]
 
-    def push(lin: Linearisation, items: Items, out: Sequence[Array]) -> DerivativeInfo:
+    def push(lin: Linearisation, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
         infos = []
         for index, (pair, bend) in enumerate(zip(pairs, bends, strict=True)):
             one, two = (move(lin, Data(*compiled.tangent(dtheta[items]))) for dtheta in pair)

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.program import Pattern, Structure, Values
+from cvxlayers.program import Pattern, Run, Structure, Values, run
 
 Index = Int[np.ndarray, " _count"]
-
 # More coupling rows than these are no longer few: their Schur complement is a dense matrix.
 _FEW, _SHARE = 40, 0.25
 
@@ -35,7 +36,7 @@ class Bounds:
 
 @dataclass(frozen=True, eq=False)
 class Entropies:
-    """Exponential cones, no two of them with the same x: triples of rows (a·t + b₁, α·x + b₂, b₃) in K.
+    """Exponential cones in the order of their x, all different: triples of rows (a·t + b₁, α·x + b₂, b₃) in K.
 
     Attributes:
         rows: the three rows of each.
@@ -50,6 +51,16 @@ class Entropies:
     bounded_entries: Index
     columns: Index
     entries: Index
+
+
+class Places(NamedTuple):
+    """The parts of `Entropies`, as slices where they are equally spaced: what is taken is then a view."""
+
+    rows: tuple[Run, Run, Run]
+    bounded: Run
+    bounded_entries: Run
+    columns: Run
+    entries: Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +86,16 @@ class Separable:
     coupling_places: tuple[Index, Index]
     bounds: Sequence[Bounds]
     entropies: Sequence[Entropies]
+
+    @cached_property
+    def main_run(self) -> Run:
+        """The main variables, as a slice where they are equally spaced."""
+        return run(self.main)
+
+    @cached_property
+    def places(self) -> list[Places]:
+        """Where the numbers of the entropies stand, group by group."""
+        return [_places(group) for group in self.entropies]
 
     def coupling_matrix(self, A: Values) -> Float[np.ndarray, "leading _coupling n"]:
         """Returns the coupling rows, dense."""
@@ -145,8 +166,14 @@ def _entropies(structure: Structure, rows: Int[np.ndarray, "_count 3"], counts: 
     bounded, columns = A.cols[first], A.cols[second]
     if (np.diff(A.indptr)[bounded] != 1).any():
         return None
-    groups = _distinct(np.arange(len(rows)), columns)
+    groups = [k[np.argsort(columns[k])] for k in _distinct(np.arange(len(rows)), columns)]
     return [Entropies(rows[k], bounded[k], first[k], columns[k], second[k]) for k in groups]
+
+
+def _places(group: Entropies) -> Places:
+    first, second, third = (run(rows) for rows in group.rows.T)
+    others = (group.bounded, group.bounded_entries, group.columns, group.entries)
+    return Places((first, second, third), *(run(index) for index in others))
 
 
 def _distinct(items: Index, keys: Index) -> list[Index]:

@@ -50,8 +50,10 @@ class Request:
 
 def solve(request: Request, parameters: Sequence[torch.Tensor]) -> tuple[Any, ...]:
     """Returns the record of the call, and the results as tensors."""
-    run = _Solve.forward if _nothing_is_recorded() else _Solve.apply
-    return run(request, *parameters)
+    if _nothing_is_recorded():
+        return _Solve.forward(request, *parameters)
+    run = _Solve if torch._C._are_functorch_transforms_active() else _Recorded
+    return run.apply(request, *parameters)
 
 
 def derive(
@@ -103,6 +105,18 @@ class _Solve(Function):
         ]
         results = _Solve.apply(request, *aligned)
         return results, (None, *[0] * (len(results) - 1))
+
+
+class _Recorded(Function):
+    """The same without transformations, in whose favour each call would look up its own signature."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Any, ...]:
+        output = _Solve.forward(*inputs)
+        _Solve.setup_context(ctx, inputs, output)
+        return output
+
+    backward, jvp = staticmethod(_Solve.backward), staticmethod(_Solve.jvp)
 
 
 class _Derive(Function):

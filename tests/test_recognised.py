@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import cvxpy as cp
@@ -14,6 +15,14 @@ from hypothesis import strategies as st
 
 import cvxlayers
 from cvxlayers import CvxpyLayer
+from cvxlayers.ball import require_ball
+from cvxlayers.closed.entropic import certified
+from cvxlayers.cones import derivative_dual
+from cvxlayers.derivative import Data, Method, Needs, System, evaluate, factorise, jvp, linearise, vjp
+from cvxlayers.derivative.ball import factorise_ball
+from cvxlayers.separable import require
+from cvxlayers.solvers import Options, find_optimum
+from cvxlayers.solvers.ball import BallProjection
 
 N = 6
 BATCH = 5
@@ -115,11 +124,31 @@ def second_order():
     return _minimise((0.5 * cp.sum_squares(x - z)), [cp.SOC(x[0], x[1:])]), [z], [x]
 
 
+def ball():
+    x, z = _x()
+    return _minimise(cp.sum_squares(x - z), [cp.norm(x) <= 1.5]), [z], [x]
+
+
+def ball_of_any_size():
+    x, z = _x()
+    centre, radius = cp.Parameter(N, name="centre"), cp.Parameter(nonneg=True, name="radius")
+    return _minimise(0.5 * cp.sum_squares(x) - z @ x, [cp.norm(2 * x - centre) <= radius]), [z, centre, radius], [x]
+
+
+def ball_as_a_cone():
+    x, z = _x()
+    radius = cp.Parameter(nonneg=True, name="radius")
+    return _minimise(cp.sum_squares(x - z), [cp.SOC(radius, x)]), [z, radius], [x]
+
+
+NAMES = {"BALL", "BOUNDED", "ENTROPIC", "PROJECTION"}
+BALLS = [ball, ball_of_any_size, ball_as_a_cone]
 BOUNDED = [box, parametric_box, simplex, simplex_of_any_size, capped_simplex, weighted_budget, hyperplane]
 ENTROPIC = [softmax, softmax_with_bounds, weighted_entropy, relative_entropy, soft_top_k, fermi]
 PROJECTIONS = [semidefinite, shifted_semidefinite, second_order]
 FORMS = [
     *[(form, "PROJECTION") for form in PROJECTIONS],
+    *[(form, "BALL") for form in BALLS],
     *[(form, "BOUNDED") for form in BOUNDED],
     *[(form, "ENTROPIC") for form in ENTROPIC],
 ]
@@ -145,7 +174,7 @@ def both(form):
 def test_is_as_without(form, solver, rng):
     mine, plain = both(form)
     assert primary(mine) == solver
-    assert primary(plain) not in ("BOUNDED", "ENTROPIC", "PROJECTION")
+    assert primary(plain) not in NAMES
     assert mine.layer.kernel.method.is_structured
     assert not plain.layer.kernel.method.is_structured
     values = draw(form()[1], rng)
@@ -214,6 +243,8 @@ KINKS = {
     "inside of a cone": (second_order, np.array([3.0, 1.0, 1.0, 1.0, 0.0, 0.0])),
     "boundary of a cone": (second_order, np.array([2.0, 1.0, 1.0, 1.0, 1.0, 0.0])),
     "inside of the polar cone": (second_order, np.array([-3.0, 1.0, 1.0, 1.0, 0.0, 0.0])),
+    "inside of a ball": (ball, np.full(N, 0.1)),
+    "centre": (ball, np.zeros(N)),
     "zero matrix": (semidefinite, np.zeros((3, 3))),
     "definite matrix": (semidefinite, np.diag([1.0, 2.0, 1.0])),
 }
@@ -231,6 +262,45 @@ def test_kinks_are_as_without(name, rng):
     np.testing.assert_allclose(got[0], want[0], rtol=0, atol=1e-9)
     for flag in ("weakly_active", "not_unique", "dependent"):
         assert getattr(info, flag) == getattr(other, flag), flag
+
+
+def test_sphere_is_a_kink_with_the_derivative_of_one_side(rng):
+    z, cotangent = np.array([0.0, 1.5, 0.0, 0.0, 0.0, 0.0]), rng.normal(size=N)
+    (z_bar,), info = both(ball)[0].vjp([z], [cotangent])
+    assert info.weakly_active
+    np.testing.assert_allclose(np.delete(z_bar, 1), np.delete(cotangent, 1), atol=1e-12)
+    assert 0.0 <= z_bar[1] / cotangent[1] <= 1.0
+
+
+def test_ball_may_be_a_point():
+    x, z = _x()
+    layer = CvxpyLayer(_minimise(cp.sum_squares(x - z), [cp.norm(x) <= 0.0]), [z], [x])
+    assert primary(layer) == "BALL"
+    np.testing.assert_allclose(layer(np.ones(N))[0], 0.0, atol=1e-12)
+
+
+def test_balls_of_negative_size_are_empty(rng):
+    x, z = _x()
+    radius = cp.Parameter(name="radius")
+    layer = CvxpyLayer(_minimise(cp.sum_squares(x - z), [cp.norm(x) <= radius]), [z, radius], [x])
+    result = layer.solve(rng.normal(size=(3, N)), np.array([1.0, -1.0, 0.5]), on_failure="nan")
+    assert result.status.tolist() == [0, 2, 0]
+
+
+@pytest.mark.parametrize("size", [0.3, 30.0])
+def test_ball_is_the_closed_form(size, rng):
+    problem, parameters, variables = ball_as_a_cone()
+    layer, z, cotangent = CvxpyLayer(problem, parameters, variables), rng.normal(size=(9, N)), rng.normal(size=(9, N))
+    length = np.linalg.norm(z, axis=1, keepdims=True)
+    share, unit = np.minimum(size / length, 1.0), z / length
+    values = [z, np.full(9, size)]
+    np.testing.assert_allclose(layer(*values)[0], share * z, rtol=0, atol=1e-15)
+    along = np.sum(unit * cotangent, axis=1, keepdims=True)
+    outside = length > size
+    (z_bar, size_bar), info = layer.vjp(values, [cotangent])
+    np.testing.assert_allclose(z_bar, share * (cotangent - np.where(outside, along * unit, 0.0)), rtol=0, atol=1e-14)
+    np.testing.assert_allclose(size_bar, np.where(outside, along, 0.0)[:, 0], rtol=0, atol=1e-14)
+    assert info.reliable.all()
 
 
 def test_kink_between_matrices_has_a_derivative_between_both_sides(rng):
@@ -281,6 +351,9 @@ LOOKALIKES = {
     ),
     "entropy of some": lambda x, z: ([cp.sum(x) == 1, x >= 0], -z @ x - cp.sum(cp.entr(x[1:]))),
     "capped entropy": lambda x, z: ([cp.sum(x) == 1, x <= 0.17], -z @ x - cp.sum(cp.entr(x))),
+    "ellipsoid": lambda x, z: ([cp.norm(cp.multiply(np.arange(1, N + 1), x)) <= 1], cp.sum_squares(x - z)),
+    "ball and half-space": lambda x, z: ([cp.norm(x) <= 1, x[0] <= 0.1], cp.sum_squares(x - z)),
+    "norm of some": lambda x, z: ([cp.norm(x[1:]) <= 0.3], cp.sum_squares(x - z)),
     "stretched cone": lambda x, z: ([cp.SOC(x[0], 2 * x[1:])], cp.sum_squares(cp.multiply(np.arange(1, N + 1), x - z))),
     "uneven pair": lambda x, z: ([cp.sum(x) == 2], -z @ x - cp.sum(cp.entr(x) + 2 * cp.entr(1 - x))),
 }
@@ -294,7 +367,7 @@ def test_lookalikes_are_solved_as_well(name, rng):
     mine, plain = (CvxpyLayer(problem, [z], [x], recognise=r) for r in (True, False))
     values, cotangents = [rng.normal(size=(3, N))], [rng.normal(size=(3, N))]
     got = mine.solve(*values)
-    assert not set(np.ravel(got.info.solver)) & {"BOUNDED", "ENTROPIC", "PROJECTION"}
+    assert not set(np.ravel(got.info.solver)) & NAMES
     np.testing.assert_allclose(got.variables[0], plain(*values)[0], rtol=0, atol=1e-9)
     np.testing.assert_allclose(mine.vjp(values, cotangents)[0], plain.vjp(values, cotangents)[0], rtol=0, atol=1e-8)
 
@@ -345,3 +418,102 @@ def test_any_separable_program_is_as_without(case):
     np.testing.assert_array_equal(info.weakly_active, other.weakly_active)
     regular = ~(info.degenerate | other.degenerate | info.weakly_active)
     np.testing.assert_allclose(got[0][regular], want[0][regular], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("form", ENTROPIC, ids=lambda form: form.__name__)
+def test_entropies_need_no_solver(form, rng):
+    problem, parameters, variables = form()
+    layer = CvxpyLayer(problem, parameters, variables).layer
+    theta, _ = layer.compiled.parameters.flatten(draw(parameters, rng, 50))
+    program = layer.compiled.program(theta)
+    closed = layer.kernel.closed
+    assert closed is not None
+    point, _, sure = closed.solve(program)
+    assert sure.all()
+    again = evaluate(program, point.x, point.v)
+    np.testing.assert_allclose(again.s, point.s, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(again.y, point.y, rtol=0, atol=1e-13)
+    assert again.merit.max() <= 1e-12
+
+
+def test_certificate_refuses_what_is_not_optimal(rng):
+    form = require(both(soft_top_k)[0].layer.compiled.structure)
+    layer = both(soft_top_k)[0].layer
+    program = layer.compiled.program(layer.compiled.parameters.flatten([rng.normal(size=(4, N))])[0])
+    optimum = find_optimum(program, form)
+    moved = replace(optimum, nu=optimum.nu + np.array([0.0, 1e-9, 0.0, 0.0]))
+    sigma = [value * (1.0 + 1e-9 * (np.arange(4) == 2)[:, None]) for value in optimum.sigma]
+    for wrong, item in ((moved, 1), (replace(optimum, sigma=sigma), 2)):
+        sure = certified(program, wrong)[1]
+        assert not sure[item]
+        assert sure[[0, 3]].all()
+
+
+def test_saturated_entropies_are_doubted_as_without(rng):
+    c = np.array([[50.0, -50.0, 0.0, 1.0, 2.0, 3.0], [0.5, 0.1, 0.0, 1.0, 0.2, 0.3], [60.0, 60.0, 0.5, 1.0, 0.0, 0.2]])
+    for form, reliable in ((softmax, [True, True, True]), (soft_top_k, [True, True, False])):
+        mine, plain = both(form)
+        cotangents = [rng.normal(size=c.shape)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            (got, info), (want, other) = mine.vjp([c], cotangents), plain.vjp([c], cotangents)
+        np.testing.assert_allclose(got[0], want[0], rtol=0, atol=1e-8)
+        np.testing.assert_array_equal(info.weakly_active, other.weakly_active)
+        np.testing.assert_array_equal(other.reliable, reliable)
+        np.testing.assert_array_equal(info.reliable, reliable)
+
+
+@pytest.mark.parametrize("form", ENTROPIC, ids=lambda form: form.__name__)
+def test_derivatives_of_dual_variables_are_as_without(form, rng):
+    problem, parameters, variables = form()
+    outputs = [*variables, *(constraint.dual_variables[0] for constraint in problem.constraints[-1:])]
+    mine, plain = (CvxpyLayer(problem, parameters, outputs, recognise=flag) for flag in (True, False))
+    values = draw(parameters, rng)
+    cotangents = [rng.normal(size=value.shape) for value in mine(*values)]
+    for one, other in zip(mine.vjp(values, cotangents)[0], plain.vjp(values, cotangents)[0], strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-8)
+    tangents = [rng.normal(size=value.shape) for value in values]
+    for one, other in zip(mine.jvp(values, tangents)[0], plain.jvp(values, tangents)[0], strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-8)
+
+
+def test_systems_of_balls_are_solved_in_their_basis(rng):
+    layer = both(ball_as_a_cone)[0].layer
+    theta, _ = layer.compiled.parameters.flatten([3.0 * rng.normal(size=(5, N)), np.array([0.5, 1.0, 2.0, 50.0, 90.0])])
+    reduced = layer.kernel.reduce(layer.compiled.program(theta))
+    assert reduced is not None
+    program, ball = reduced.program, require_ball(reduced.program.structure)
+    found = BallProjection().solve(program, Options())
+    system = System(program, derivative_dual(program.structure.cone, found.y - found.s))
+
+    def refuse(other):
+        raise AssertionError("left to another factorisation")
+
+    first, second = rng.normal(size=found.x.shape), rng.normal(size=found.y.shape)
+    solve = factorise_ball(system, ball, refuse).solve(first, second)
+    head, tail = system.matvec(solve.first, solve.second)
+    np.testing.assert_allclose(head, first, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(tail, second, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ENTROPIC, ids=lambda form: form.__name__)
+def test_formulas_of_derivatives_are_those_of_the_whole_system(form, rng):
+    problem, parameters, variables = form()
+    layer = CvxpyLayer(problem, parameters, variables).layer
+    call = layer.forward(draw(parameters, rng), layer.options)
+    program, point, whole = call.program, call.point, Method.DENSE
+
+    def refuse(items):
+        raise AssertionError("left to the whole system")
+
+    closed = layer.kernel.closed
+    assert closed is not None
+    mine = closed.linearise(program, point, refuse)
+    plain = linearise(program, point, lambda system, items=None: factorise(system, whole, 1))
+    x, y = rng.normal(size=point.x.shape), rng.normal(size=point.y.shape)
+    got, want = mine.vjp(x, y, Needs())[0], vjp(plain, x, y)[0]
+    for one, other in zip(got, want, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)
+    tangent = Data(*(rng.normal(size=part.shape) for part in want))
+    for one, other in zip(mine.jvp(tangent)[:2], jvp(plain, tangent)[:2], strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)

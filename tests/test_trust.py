@@ -273,7 +273,11 @@ def served(solver: str, **keywords):
     """A problem for each solver: only equalities for the direct one, a second-order cone for those that take one."""
     x, p = cp.Variable(4, name="x"), cp.Parameter(4, name="p")
     simplex = [x >= 0, cp.sum(x) == 1]
-    limits: dict[str, list[Any]] = {"DIRECT": simplex[1:], "PROJECTION": [cp.SOC(x[0], x[1:])]}
+    limits: dict[str, list[Any]] = {
+        "DIRECT": simplex[1:],
+        "PROJECTION": [cp.SOC(x[0], x[1:])],
+        "BALL": [cp.norm(x) <= 1],
+    }
     limits |= dict.fromkeys(("DAQP", "PIVOTING", "PIQP", "BOUNDED", "ENTROPIC"), simplex)
     costs = {"ECOS": p @ x, "ENTROPIC": p @ x - cp.sum(cp.entr(x))}
     cost = costs.get(solver, cp.sum_squares(x - p))

@@ -115,6 +115,10 @@ class ConeRayBasis(Basis):
         return stacked[..., 0, :], stacked[..., 1:, :]
 
     def _reflect(self, z: np.ndarray) -> np.ndarray:
+        if z.shape[-1] == 1:
+            # The same sums, over memory that lies together.
+            h, alone = self.h, z[..., 0]
+            return (alone - 2.0 * h * np.sum(h * alone, axis=-1, keepdims=True))[..., None]
         h = self.h[..., None]
         return z - 2.0 * h * np.sum(h * z, axis=-2, keepdims=True)
 

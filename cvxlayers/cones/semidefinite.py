@@ -58,8 +58,18 @@ class Semidefinite(Cone):
 
     def eigh(self, v: Vector) -> tuple[np.ndarray, np.ndarray]:
         """Returns the eigenvalues and eigenvectors of each matrix."""
+        V, finite = self._matrices(v)
+        eigenvalues, Q = np.linalg.eigh(V)
+        return np.where(finite, eigenvalues, np.nan), Q
+
+    def spectrum(self, v: Vector) -> np.ndarray:
+        """Returns the eigenvalues of each matrix."""
+        V, finite = self._matrices(v)
+        return np.where(finite, np.linalg.eigvalsh(V), np.nan)
+
+    def _matrices(self, v: Vector) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the matrices, zero where one is not finite, and which are."""
         size = self.order * (self.order + 1) // 2
         V = smat(v.reshape((*v.shape[:-1], self.count, size)), self.order)
         finite = np.all(np.isfinite(V), axis=(-1, -2), keepdims=True)[..., 0]
-        eigenvalues, Q = np.linalg.eigh(np.where(finite[..., None], V, 0.0))
-        return np.where(finite, eigenvalues, np.nan), Q
+        return np.where(finite[..., None], V, 0.0), finite

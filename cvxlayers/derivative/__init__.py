@@ -5,14 +5,17 @@ from cvxlayers.derivative.implicit import TRUSTED as TRUSTED
 from cvxlayers.derivative.implicit import Data as Data
 from cvxlayers.derivative.implicit import DerivativeInfo as DerivativeInfo
 from cvxlayers.derivative.implicit import Linearisation as Linearisation
+from cvxlayers.derivative.implicit import Needs as Needs
 from cvxlayers.derivative.implicit import jvp as jvp
 from cvxlayers.derivative.implicit import linearise as linearise
+from cvxlayers.derivative.implicit import reach as reach
 from cvxlayers.derivative.implicit import vjp as vjp
 from cvxlayers.derivative.known import Keeper as Keeper
 from cvxlayers.derivative.known import Known as Known
 from cvxlayers.derivative.linear_solve import Method as Method
 from cvxlayers.derivative.linear_solve import choose_method as choose_method
 from cvxlayers.derivative.linear_solve import factorise as factorise
+from cvxlayers.derivative.polish import EXACT as EXACT
 from cvxlayers.derivative.polish import polish as polish
 from cvxlayers.derivative.polish import start as start
 from cvxlayers.derivative.residual import Point as Point

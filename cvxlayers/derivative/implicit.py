@@ -9,7 +9,16 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.cones import Derivative, Product, Smoothed, derivative_dual
+from cvxlayers.cones import (
+    Derivative,
+    Exponential,
+    Power,
+    Product,
+    SecondOrder,
+    Semidefinite,
+    Smoothed,
+    derivative_dual,
+)
 from cvxlayers.derivative.residual import Point
 from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System
 from cvxlayers.program import ConeProgram, Values, Vectors
@@ -42,6 +51,31 @@ class Data(NamedTuple):
     q: Vectors
     A: Values
     b: Vectors
+
+
+class Needs(NamedTuple):
+    """Which parts of the data's cotangent are asked for: those that parameters enter."""
+
+    P: bool = True
+    q: bool = True
+    A: bool = True
+    b: bool = True
+
+    @property
+    def dual(self) -> bool:
+        """Whether the adjoint of the primal residual is."""
+        return self.A or self.b
+
+    def pull(self, program: ConeProgram, point: Point, lam: Vectors, mu: Vectors) -> Data:
+        """Returns the cotangent of the data for the adjoints of both residuals; what is not needed has no entries."""
+        P, A, nothing = program.structure.P, program.structure.A, np.zeros((len(lam), 0))
+        A_bar = A.outer(-point.y, lam) if self.A else nothing
+        if self.A:
+            A_bar -= A.outer(mu, point.x)
+        return Data(P.outer(-lam, point.x) if self.P else nothing, -lam, A_bar, mu)
+
+
+_ALL = Needs()
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,8 +189,11 @@ def _blurred(program: ConeProgram, rank: Rank, point: Point) -> Float[np.ndarray
 
     The system is known as well as the point is: singular values below the point's residual may as well be zero.
     """
+    blur = np.zeros(len(rank.inverted))
     with np.errstate(invalid="ignore"):
-        blur = rank.inverted * point.accuracy(program)
+        items = np.flatnonzero(~(rank.inverted * point.merit <= _BLURRED))
+        if len(items):
+            blur[items] = rank.inverted[items] * point.item(items).measured(program.item(items))
     return np.where(blur > _BLURRED, np.minimum(blur, 1.0), 0.0)
 
 
@@ -181,44 +218,80 @@ def projection_derivative(
     return derivative, np.any(weak & telling[rows], axis=1)
 
 
+class Reach(NamedTuple):
+    """How near to a kink a point may lie on either side of it: relative to the sizes of y and s, and absolutely."""
+
+    near: Float[np.ndarray, "batch 1"]
+    sizes: tuple[Float[np.ndarray, "batch 1"], Float[np.ndarray, "batch 1"]]
+
+    @property
+    def distance(self) -> Float[np.ndarray, "batch 1"]:
+        """The distance."""
+        return self.near * np.maximum(np.minimum(*self.sizes), 1e-3 * np.maximum(*self.sizes))
+
+    def both_zero(self, y: Vectors, s: Vectors) -> Bool[np.ndarray, "batch _rows"]:
+        """Returns which y and s may both be zero."""
+        return (y <= self.near * self.sizes[0]) & (s <= self.near * self.sizes[1])
+
+    def is_smooth(self, smallest: Float[np.ndarray, " batch"]) -> Bool[np.ndarray, " batch"]:
+        """Returns whether projections are smooth this near, from the distance of what bends.
+
+        The boundary of an exponential cone bends within distances of the size of the smallest coordinate of y and s.
+        """
+        return smallest > _SMOOTH * self.distance[:, 0]
+
+
+def reach(
+    point: Point,
+    condition: Float[np.ndarray, " batch"],
+    sizes: tuple[Float[np.ndarray, "batch 1"], Float[np.ndarray, "batch 1"]],
+) -> Reach:
+    """Returns how near that is: it follows from the residual of the point, which the conditioning amplifies."""
+    with np.errstate(invalid="ignore"):
+        near = condition * np.maximum(point.merit, _ROUNDING)
+    near = np.minimum(np.fmax(near, _WEAKLY_ACTIVE), _FARTHEST)
+    return Reach(near[:, None], sizes)
+
+
 def _near_kinks(
     program: ConeProgram, point: Point, telling: Bool[np.ndarray, " m"], condition: Float[np.ndarray, " batch"]
 ) -> Bool[np.ndarray, " batch"]:
-    """Returns which points have a kink of the projection so near that they may lie on either side of it.
-
-    How near that is follows from the residual of the point, which the conditioning of the system amplifies.
-    """
+    """Returns which points have a kink of the projection so near that they may lie on either side of it."""
     cone, found = program.structure.cone, np.zeros(len(point.v), dtype=bool)
     items = np.flatnonzero(~(condition <= _WELL)) if cone.polyhedral else np.arange(len(found))
     if not len(items):
         return found
-    reach = condition[items] * np.maximum(point.item(items).merit, _ROUNDING)
-    reach = np.clip(np.nan_to_num(reach, nan=0.0), _WEAKLY_ACTIVE, _FARTHEST)
-    y, s, v = point.y[items], point.s[items], point.v[items]
+    mine = point if len(items) == len(found) else point.item(items)
+    y, s, v = mine.y, mine.s, mine.v
     b = np.broadcast_to(program.b, point.v.shape)[items]
-    sizes, near = (_size(y), np.maximum(_size(s), _size(b))), reach[:, None]
+    close = reach(mine, condition[items], (_size(y), np.maximum(_size(s), _size(b))))
     rows = slice(cone.zero, cone.zero + cone.nonnegative)
-    close = (y[:, rows] <= near * sizes[0]) & (s[:, rows] <= near * sizes[1])
-    found[items] = np.any(close & telling[rows], axis=1)
+    found[items] = np.any(close.both_zero(y[:, rows], s[:, rows]) & telling[rows], axis=1)
     if not cone.polyhedral:
-        distance = near * np.maximum(np.minimum(*sizes), 1e-3 * np.maximum(*sizes))
-        curved = _may_be_kinked(cone, y, s, distance)
-        found[items[curved]] |= _kinked(cone, v[curved], distance[curved])
+        curved = _may_be_kinked(cone, y, s, close)
+        if curved.any():
+            found[items[curved]] |= _kinked(cone, v[curved], close.distance[curved])
     return found
 
 
-def _may_be_kinked(
-    cone: Product, y: Vectors, s: Vectors, distance: Float[np.ndarray, "batch 1"]
-) -> Bool[np.ndarray, " batch"]:
-    """Returns which points are not clearly away from the kinks of curved cones; only exponential cones can say so.
+def _may_be_kinked(cone: Product, y: Vectors, s: Vectors, close: Reach) -> Bool[np.ndarray, " batch"]:
+    """Returns which points are not clearly away from the kinks of curved cones; of power cones nothing is known.
 
-    Their boundaries bend within distances of the size of the smallest coordinate of y and s.
+    Those of second-order cones are where ‖z‖ = |t|, and those of semidefinite ones where an eigenvalue is zero.
     """
-    rows = slice(cone.zero + cone.nonnegative, cone.dim)
-    if cone.second_order or cone.semidefinite or cone.power:
-        return np.ones(len(y), dtype=bool)
-    smallest = np.minimum(np.abs(y[:, rows]).min(axis=1), np.abs(s[:, rows]).min(axis=1))
-    return ~(smallest > _SMOOTH * distance[:, 0])
+    smallest = np.full(len(y), np.inf)
+    for part, rows in cone.groups:
+        match part:
+            case SecondOrder():
+                t, _, norm = part.split(y[:, rows] - s[:, rows])
+                smallest = np.minimum(smallest, np.abs(norm - np.abs(t)).min(axis=1))
+            case Semidefinite():
+                smallest = np.minimum(smallest, np.abs(part.spectrum(y[:, rows] - s[:, rows])).min(axis=(1, 2)))
+            case Exponential():
+                smallest = np.minimum(smallest, np.minimum(np.abs(y[:, rows]), np.abs(s[:, rows])).min(axis=1))
+            case Power():
+                return np.ones(len(y), dtype=bool)
+    return ~close.is_smooth(smallest)
 
 
 def _kinked(cone: Product, v: Vectors, distance: Float[np.ndarray, "batch 1"]) -> Bool[np.ndarray, " batch"]:
@@ -247,15 +320,17 @@ def jvp(linearisation: Linearisation, tangent: Data) -> tuple[Vectors, Vectors, 
     return dx, dy, ds, linearisation.trust(solve)
 
 
-def vjp(linearisation: Linearisation, x: Vectors, y: Vectors, s: Vectors) -> tuple[Data, DerivativeInfo]:
-    """Returns the cotangent of the data for cotangents of x, y and s: the adjoint of `jvp`."""
-    program, point, system = linearisation.program, linearisation.point, linearisation.system
-    P, A = program.structure.P, program.structure.A
-    solve = linearisation.factors.solve(x - A.rmatvec(program.A, s), system.to_eigen(y))
-    lam, mu = solve.first, s + system.from_eigen(solve.second)
-    A_bar = A.outer(-point.y, lam)
-    A_bar -= A.outer(mu, point.x)
-    return Data(P.outer(-lam, point.x), -lam, A_bar, mu), linearisation.trust(solve)
+def vjp(
+    linearisation: Linearisation, x: Vectors, y: Vectors, s: Vectors | None = None, needs: Needs = _ALL
+) -> tuple[Data, DerivativeInfo]:
+    """Returns the cotangent of the data for cotangents of x, y and s, None being zero: the adjoint of `jvp`."""
+    program, system = linearisation.program, linearisation.system
+    A = program.structure.A
+    first = x if s is None else x - A.rmatvec(program.A, s)
+    solve = linearisation.factors.solve(first, system.to_eigen(y))
+    mu = system.from_eigen(solve.second)
+    data = needs.pull(program, linearisation.point, solve.first, mu if s is None else s + mu)
+    return data, linearisation.trust(solve)
 
 
 def _size(w: Vectors) -> Float[np.ndarray, "batch 1"]:

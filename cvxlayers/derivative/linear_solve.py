@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from enum import Enum
 
+from cvxlayers.ball import find_ball, require_ball
 from cvxlayers.coordinates import find_coordinates, require_coordinates
 from cvxlayers.derivative.arrow import factorise_arrow
+from cvxlayers.derivative.ball import factorise_ball
 from cvxlayers.derivative.banded import factorise_banded
 from cvxlayers.derivative.condensed import factorise_condensed
 from cvxlayers.derivative.coordinates import factorise_coordinates
@@ -37,12 +39,14 @@ class Method(Enum):
     ISOTROPIC = "isotropic"
     COORDINATES = "coordinates"
     CONDENSED = "condensed"
+    BALL = "ball"
     SCHUR = "Schur"
 
     @property
     def is_structured(self) -> bool:
         """Whether it uses more of the structure than its sparsity, and takes a whole batch at once."""
-        return self in (Method.ARROW, Method.ISOTROPIC, Method.COORDINATES, Method.CONDENSED)
+        structured = (Method.ARROW, Method.ISOTROPIC, Method.COORDINATES, Method.CONDENSED, Method.BALL)
+        return self in structured
 
 
 def choose_method(structure: Structure, recognise: bool = False) -> Method:
@@ -54,6 +58,8 @@ def choose_method(structure: Structure, recognise: bool = False) -> Method:
     """
     if recognise and find_isotropic(structure) is not None:
         return Method.ISOTROPIC
+    if recognise and find_ball(structure) is not None:
+        return Method.BALL
     if recognise and separate(structure) is not None:
         return Method.ARROW
     if recognise and find_coordinates(structure) is not None:
@@ -86,11 +92,12 @@ def factorise(system: System, method: Method, threads: int) -> Factorisation:
     """Factorises the matrices K of a batch of systems."""
     if method.is_structured:
         structure = system.program.structure
-        general = choose_method(structure)
 
         def whole(other: System) -> Factorisation:
-            return factorise(other, general, threads)
+            return factorise(other, choose_method(structure), threads)
 
+        if method is Method.BALL:
+            return factorise_ball(system, require_ball(structure), whole)
         if method is Method.ARROW:
             return factorise_arrow(system, require(structure), whole)
         if method is Method.COORDINATES:

@@ -22,7 +22,7 @@ from cvxlayers.derivative.system import Factorise, System
 from cvxlayers.program import ConeProgram, Vectors
 
 # Points whose relative residual is below this are left as they are.
-_EXACT = 1e-13
+EXACT = 1e-13
 # Below this a step that gains less than half is rounding.
 _ENOUGH = 1e-11
 # How much larger than the products of y and s those of their largest values are, where these say something.
@@ -53,7 +53,7 @@ def polish(
     cone = program.structure.cone if cone is None else cone
     best = evaluate(program, x, v, cone, near)
     merit = best.merit.copy()
-    pending = np.flatnonzero((merit > _EXACT) & np.isfinite(merit))
+    pending = np.flatnonzero((merit > EXACT) & np.isfinite(merit))
     for _ in range(max_steps):
         if not len(pending):
             break
@@ -64,7 +64,7 @@ def polish(
         before = merit[taken]
         best = best.put(taken, candidate.item(np.flatnonzero(improved)))
         merit[taken] = candidate.merit[improved]
-        going = (merit[taken] > _EXACT) & ((merit[taken] < 0.5 * before) | (merit[taken] > _ENOUGH))
+        going = (merit[taken] > EXACT) & ((merit[taken] < 0.5 * before) | (merit[taken] > _ENOUGH))
         pending = taken[going]
     return best
 

@@ -12,7 +12,7 @@ eliminated; Healey, Nobel, Boyd, "Differentiating through a quadratic cone progr
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, reduce
 
 import numpy as np
@@ -54,10 +54,14 @@ class Point:
         merit, doubtful = self.merit, np.flatnonzero(~(self.merit <= _BEYOND_DOUBT))
         if not len(doubtful):
             return merit
-        if len(doubtful) < len(merit):
-            merit = merit.copy()
-            merit[doubtful] = self.item(doubtful).accuracy(program.item(doubtful))
-            return merit
+        if len(doubtful) == len(merit):
+            return self.measured(program)
+        merit = merit.copy()
+        merit[doubtful] = self.item(doubtful).measured(program.item(doubtful))
+        return merit
+
+    def measured(self, program: ConeProgram) -> Sizes:
+        """Returns the accuracy also of points beyond doubt."""
         dual_scale = np.where(np.any(program.q, axis=1), self.dual_scale, np.maximum(self.dual_scale, 1.0))
         primal_scale = np.where(np.any(program.b, axis=1), self.primal_scale, np.maximum(self.primal_scale, 1.0))
         primal_scale = np.maximum(primal_scale, _side_of_rounding(program))
@@ -68,6 +72,10 @@ class Point:
         if isinstance(index, slice) and index.indices(len(self.x)) == (0, len(self.x), 1):
             return self
         return Point(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    def compact(self) -> Point:
+        """Returns the points with nothing but the sizes of their residuals."""
+        return replace(self, dual=largest(self.dual)[:, None], primal=largest(self.primal)[:, None])
 
     def put(self, index: Int[np.ndarray, " k"], values: Point) -> Point:
         """Returns these points with the items `index` replaced."""

@@ -44,6 +44,11 @@ class Bounded(Solver):
         """It has none."""
         return {}
 
+    @property
+    def is_formula(self) -> bool:
+        """It is one."""
+        return True
+
     def proves_convexity(self, options: Options) -> bool:
         """It leaves every item with an entry of P that is not positive to others."""
         return True

@@ -10,24 +10,21 @@ References: Amos, Koltun, Kolter, "The limited multi-label projection layer" (20
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import final
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
-from cvxlayers.separable import Entropies, Separable, require, separate
+from cvxlayers.separable import Separable, require, separate
 from cvxlayers.solvers.items import unsolved
+from cvxlayers.solvers.response import Response, read_weights
 from cvxlayers.solvers.root import Items, Scalars, find_root
 from cvxlayers.solvers.solver import Options, Solver
 
-Terms = Float[np.ndarray, "leading terms"]
-
 _ROUNDING = 4 * np.finfo(float).eps
-# How far opposite slopes may be from it.
-_OPPOSITE = 1e-14
 
 
 @final
@@ -53,141 +50,163 @@ class Entropic(Solver):
         """It has none."""
         return {}
 
+    @property
+    def is_formula(self) -> bool:
+        """It is one."""
+        return True
+
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Solves all items at once; it leaves those with an active bound unsolved."""
-        parts = require(program.structure)
-        terms = [_terms(program, group) for group in parts.entropies]
         solution = unsolved(program.structure, program.batch)
         with np.errstate(all="ignore"):
-            _fill(solution, program, parts, terms)
+            optimum = find_optimum(program, require(program.structure))
+            solution.x[:], solution.y[:], solution.s[:] = optimum.point(program)
+        solution.iterations[:] = optimum.iterations
+        solution.status[optimum.fine & np.isfinite(optimum.x).all(axis=1)] = Status.SOLVED
         return solution
 
 
-class _Weights(NamedTuple):
-    """The numbers of one term of each variable, in the order of the main variables; see above."""
-
-    group: Entropies
-    w: Terms
-    alpha: Terms
-    beta: Terms
-    gamma: Terms
-    head: Terms
-    offset: Terms
-
-
 @dataclass(frozen=True, eq=False)
-class _Response:
-    """σ of each term as functions of the costs c = q + aν of the variables.
+class Optimum:
+    """The solutions of a batch, in terms of the variables alone.
 
-    One term: σ = γ exp(−c/κ − 1). Two: σ/γ = R σ′/γ′ with R = exp(−c/κ), and α σ′ − α′ σ = αβ′ − α′β.
+    Attributes:
+        parts: the parts of the programs.
+        response: the entropies.
+        sigma: σ of each.
+        logs: log(σ/γ) of each.
+        x: the main variables.
+        row: the coefficients of the row, zero where there is none.
+        nu: the multiplier of the row.
+        fine: which items have this solution: with proper entropies, and no active bound.
+        iterations: how often the row was evaluated.
     """
 
-    terms: Sequence[_Weights]
+    parts: Separable
+    response: Response
+    sigma: list[Vectors]
+    logs: list[Vectors]
+    x: Vectors
+    row: Float[np.ndarray, "_leading main"]
+    nu: Float[np.ndarray, " batch"]
+    fine: Bool[np.ndarray, " batch"]
+    iterations: Int[np.ndarray, " batch"]
 
-    def sigma(self, cost: Vectors) -> list[Vectors]:
-        """Returns σ of each term."""
-        first = self.terms[0]
-        kappa = first.w * first.alpha
-        if len(self.terms) == 1:
-            return [first.gamma * np.exp(-cost / kappa - 1.0)]
-        second = self.terms[1]
-        R = first.gamma / second.gamma * np.exp(-cost / kappa)
-        total = first.alpha * second.beta - second.alpha * first.beta
-        return [total / (first.alpha / R - second.alpha), total / (first.alpha - R * second.alpha)]
+    def point(self, program: ConeProgram) -> tuple[Vectors, Vectors, Vectors]:
+        """Returns x, y and s of the programs."""
+        structure, parts, batch = program.structure, self.parts, program.batch
+        x, y, s = np.empty((batch, structure.n)), np.empty((batch, structure.m)), np.empty((batch, structure.m))
+        x[:, parts.main_run] = self.x
+        for sigma, log, term in zip(self.sigma, self.logs, self.response.terms, strict=True):
+            first, second, third = term.places.rows
+            height = sigma * log
+            np.negative(height, out=height)
+            s[:, first], s[:, second], s[:, third] = height, sigma, term.gamma
+            height -= term.offset
+            x[:, term.places.bounded] = height / term.head
+            y[:, first], y[:, second], y[:, third] = -term.w, (log + 1.0) * -term.w, sigma * (term.w / term.gamma)
+        for group in parts.bounds:
+            y[:, group.rows] = 0.0
+            s[:, group.rows] = np.maximum(_slack(program, group.rows, group.entries, x[:, group.columns]), 0.0)
+        if len(parts.coupling):
+            row = int(parts.coupling[0])
+            y[:, row] = self.nu
+            s[:, row] = 0.0 if row < structure.cone.zero else np.maximum(self.left(program), 0.0)
+        return x, y, s
 
-    def x(self, sigma: Sequence[Vectors]) -> Vectors:
-        """Returns x from the smallest of its σ, which says most."""
-        x = [(value - term.beta) / term.alpha for value, term in zip(sigma, self.terms, strict=True)]
-        return x[0] if len(x) == 1 else np.where(sigma[0] <= sigma[1], x[0], x[1])
-
-    def curvature(self, sigma: Sequence[Vectors]) -> Vectors:
-        """Returns the second derivative of the terms in x."""
-        return np.sum([t.w * t.alpha**2 / value for value, t in zip(sigma, self.terms, strict=True)], axis=0)
-
-
-def _terms(program: ConeProgram, group: Entropies) -> _Weights:
-    A, b, order = program.A, program.b, np.argsort(group.columns)
-    group = Entropies(*(getattr(group, name)[order] for name in group.__dataclass_fields__))
-    first, second, third = group.rows.T
-    head = -A[:, group.bounded_entries]
-    w = -program.q[:, group.bounded] / head
-    return _Weights(group, w, -A[:, group.entries], b[:, second], b[:, third], head, b[:, first])
+    def left(self, program: ConeProgram) -> Scalars:
+        """Returns the slack of the row."""
+        return program.b[:, int(self.parts.coupling[0])] - np.sum(self.row * self.x, axis=1)
 
 
-def _fill(solution: Solution, program: ConeProgram, parts: Separable, terms: Sequence[_Weights]) -> None:
-    response, q = _Response(terms), np.take(program.q, parts.main, axis=1)
-    fine = np.logical_and.reduce([_valid(term) for term in terms])
-    if len(terms) == 2:
-        slopes = [term.w * term.alpha for term in terms]
-        fine = fine & (np.abs(slopes[0] + slopes[1]) <= _OPPOSITE * np.abs(slopes[0])).all(axis=1)
-    cost = q
+def find_optimum(program: ConeProgram, parts: Separable) -> Optimum:
+    """Solves all items at once."""
+    response = Response([read_weights(program, places) for places in parts.places])
+    q, batch = program.q[:, parts.main_run], program.batch
+    z = response.exponent(np.broadcast_to(q, (batch, q.shape[1])))
+    nu, count, row = np.zeros(batch), np.zeros(batch, dtype=np.int64), np.zeros((1, q.shape[1]))
     if len(parts.coupling):
-        cost = _priced(solution, program, parts, response, q)
-    sigma = response.sigma(np.broadcast_to(cost, (program.batch, cost.shape[1])))
-    solution.x[:, parts.main] = response.x(sigma)
-    for value, term in zip(sigma, terms, strict=True):
-        log = np.log(value / term.gamma)
-        height = -value * log
-        solution.x[:, term.group.bounded] = (height - term.offset) / term.head
-        first, second, third = term.group.rows.T
-        solution.s[:, first], solution.s[:, second], solution.s[:, third] = height, value, term.gamma
-        y = -term.w, -term.w * (log + 1.0), term.w * value / term.gamma
-        solution.y[:, first], solution.y[:, second], solution.y[:, third] = y
-    zero = program.structure.cone.zero
-    linear = slice(0, zero + program.structure.cone.nonnegative)
-    slack = program.b[:, linear] - program.structure.A.matvec(program.A, solution.x)[:, linear]
-    free = np.concatenate([group.rows for group in parts.bounds] or [np.zeros(0, dtype=np.int64)])
-    fine = fine & (slack[:, free] >= 0).all(axis=1) & np.isfinite(solution.x).all(axis=1)
-    solution.y[:, free] = 0.0
-    solution.s[:, linear] = np.maximum(slack, 0.0)
-    solution.s[:, :zero] = 0.0
-    solution.status[np.broadcast_to(fine, solution.status.shape)] = Status.SOLVED
+        row = parts.coupling_matrix(program.A)[:, 0, parts.main_run]
+        b, strict = program.b[:, int(parts.coupling[0])], int(parts.coupling[0]) < program.structure.cone.zero
+        nu, z, (sigma, x), count = _multiplier(response, z, row, np.broadcast_to(b, (batch,)), strict)
+    else:
+        sigma, x = _respond(response, z)
+    fine = np.broadcast_to(response.valid(), (batch,))
+    for group in parts.bounds:
+        where = np.searchsorted(parts.main, group.columns)
+        fine = fine & (_slack(program, group.rows, group.entries, x[:, where]) >= 0).all(axis=1)
+    return Optimum(parts, response, sigma, response.logs(z, sigma), x, row, nu, fine, count)
 
 
-def _valid(term: _Weights) -> Bool[np.ndarray, " leading"]:
-    sound = (term.w > 0) & (term.gamma > 0) & (term.alpha != 0) & (term.head > 0)
-    return sound.all(axis=1)
+def _slack(program: ConeProgram, rows: Items, entries: Items, x: Vectors) -> Vectors:
+    return program.b[:, rows] - program.A[:, entries] * x
 
 
-def _priced(solution: Solution, program: ConeProgram, parts: Separable, response: _Response, q: Vectors) -> Vectors:
-    """Finds the multiplier ν of the row, and returns the costs q + aν."""
-    row, batch = int(parts.coupling[0]), program.batch
-    a = np.broadcast_to(parts.coupling_matrix(program.A)[:, 0][:, parts.main], (batch, q.shape[1]))
-    q, b = np.broadcast_to(q, a.shape), np.broadcast_to(program.b[:, row], (batch,))
+def _respond(response: Response, z: Vectors) -> tuple[list[Vectors], Vectors]:
+    """Returns σ and x."""
+    sigma = response.sigma(z)
+    return sigma, response.x(sigma)
+
+
+def _multiplier(
+    response: Response, z: Vectors, a: Float[np.ndarray, "leading main"], b: Scalars, strict: bool
+) -> tuple[Scalars, Vectors, tuple[list[Vectors], Vectors], Items]:
+    """Finds the multiplier ν of the row.
+
+    Args:
+        response: the entropies.
+        z: their exponents where ν is zero.
+        a: the row's coefficients.
+        b: its right-hand sides.
+        strict: whether it is an equation.
+
+    Returns:
+        ν, the exponents there, σ and x, and how often the row was evaluated.
+    """
+    tilt, batch = a / response.kappa, len(z)
+
+    def at(nu: Scalars) -> Vectors:
+        shift = tilt * nu[:, None]
+        return np.subtract(z, shift, out=shift)
 
     def excess(nu: Scalars, items: Items) -> tuple[Scalars, Scalars, Scalars]:
-        one = response if len(items) == batch else _some(response, items)
-        sigma = one.sigma(q[items] + a[items] * nu[:, None])
-        terms = a[items] * one.x(sigma)
-        slope = np.sum(a[items] ** 2 / one.curvature(sigma), axis=1)
-        return b[items] - terms.sum(axis=1), slope, _ROUNDING * (np.abs(b[items]) + np.abs(terms).sum(axis=1))
+        one, row = response.item(items), a if len(a) == 1 else a[items]
+        sigma, x = _respond(one, z[items] - (tilt if len(tilt) == 1 else tilt[items]) * nu[:, None])
+        # A matrix product would be rounded in another way for other neighbours.
+        slope = np.einsum("bn,bn->b", row**2, one.flexibility(sigma))
+        value, rounding = _balance(row, x, b[items])
+        return value, slope, rounding
 
-    nu, count = _start(response, q, a, b), np.zeros(batch, dtype=np.int64)
-    items = np.arange(batch)
-    if row >= program.structure.cone.zero:
-        items = np.flatnonzero(excess(np.zeros(batch), items)[0] < 0)
-        nu = np.where(np.isin(np.arange(batch), items), np.maximum(nu, 0.0), 0.0)
-    found, count[items] = find_root(lambda nu, k: excess(nu, items[k]), nu[items], 0.1 + 0.1 * np.abs(nu[items]))
-    nu[items] = found
-    solution.iterations[:] = count
-    solution.y[:, row] = nu
-    return q + a * nu[:, None]
+    count, nu = np.ones(batch, dtype=np.int64), _start(response, z, tilt, b)
+    held = np.ones(batch, dtype=bool)
+    if not strict:
+        held = _balance(a, _respond(response, z)[1], b)[0] < 0
+        nu = np.where(held, np.maximum(nu, 0.0), 0.0)
+    exponent = at(nu)
+    found = _respond(response, exponent)
+    value, rounding = _balance(a, found[1], b)
+    left = np.flatnonzero(held & ~(np.abs(value) <= rounding))
+    if not len(left):
+        return nu, exponent, found, count
+    nu[left], more = find_root(lambda nu, k: excess(nu, left[k]), nu[left], 0.1 + 0.1 * np.abs(nu[left]))
+    count[left] += more
+    exponent = at(nu)
+    return nu, exponent, _respond(response, exponent), count
 
 
-def _start(response: _Response, q: Vectors, a: Vectors, b: Scalars) -> Scalars:
+def _balance(row: Float[np.ndarray, "leading main"], x: Vectors, b: Scalars) -> tuple[Scalars, Scalars]:
+    """Returns what is left of the row, and how large the rounding of that is."""
+    terms = row * x
+    value = b - terms.sum(axis=1)
+    return value, _ROUNDING * (np.abs(b) + np.abs(terms, out=terms).sum(axis=1))
+
+
+def _start(response: Response, z: Vectors, tilt: Vectors, b: Scalars) -> Scalars:
     """Returns the multiplier of softmax, where the row is a sum and the terms are equal, or about it."""
     term = response.terms[0]
-    kappa = term.w * term.alpha
-    exponent = -q / kappa + np.log(term.gamma / np.abs(term.alpha)) - 1.0
+    exponent = z + np.log(term.gamma / np.abs(term.alpha))
     largest = exponent.max(axis=1, keepdims=True)
-    total = np.log(np.sum(np.exp(exponent - largest), axis=1)) + largest[:, 0]
-    scale = np.mean(a / kappa, axis=1)
-    start = (total - np.log(np.abs(b))) / scale
+    exponent -= largest
+    total = np.log(np.exp(exponent, out=exponent).sum(axis=1)) + largest[:, 0]
+    start = (total - np.log(np.abs(b))) / np.mean(tilt, axis=1)
     return np.where(np.isfinite(start), start, 0.0)
-
-
-def _some(response: _Response, items: Items) -> _Response:
-    def pick(array: Terms) -> Terms:
-        return array if len(array) == 1 else array[items]
-
-    return _Response([_Weights(term.group, *(pick(array) for array in term[1:])) for term in response.terms])

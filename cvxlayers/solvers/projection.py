@@ -32,6 +32,11 @@ class Projection(Solver):
         """It has none."""
         return {}
 
+    @property
+    def is_formula(self) -> bool:
+        """It is one."""
+        return True
+
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Projects s₀ = b + a q/p; leaves items unsolved whose costs weigh the rows of a cone differently."""
         solution, isotropic = unsolved(program.structure, program.batch), require_isotropic(program.structure)

@@ -48,6 +48,11 @@ class Solver(ABC):
         """Whether P is positive definite in every program that it solves."""
         return False
 
+    @property
+    def is_formula(self) -> bool:
+        """Whether its points are exact but for rounding, and of whole batches at once: then these are what to check."""
+        return False
+
     def free_microseconds(self, structure: Structure) -> float:
         """Returns about how long a solve of one item leaves the interpreter to other threads; 0 if it does not."""
         # Interior points cost ten times more than active sets.
