@@ -129,7 +129,8 @@ def test_solutions_and_duals_are_those_of_the_full_program(build, rng):
 def test_derivatives_are_those_of_the_full_program(build, rng):
     reduced, plain = both(build)
     values = values_for(build, rng)
-    forward = plain.forward(values, plain.options)
+    call = plain.forward(values, plain.options)
+    forward = replace(call, find=lambda: replace(call.found, known=None))
     cotangents = [rng.normal(size=output.shape) for output in forward.outputs]
     tangents = [rng.normal(size=value.shape) for value in values]
     for small, large in (
