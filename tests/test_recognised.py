@@ -397,12 +397,13 @@ def separable_programs(draw_):
 
 
 @pytest.mark.parametrize("recognise", [True, False])
-def test_nothing_is_left_where_equalities_fix_everything(recognise):
+def test_nothing_is_left_where_equalities_fix_everything(recognise, capfd):
     x, z = cp.Variable(1), cp.Parameter(1)
     problem = _minimise(cp.sum_squares(x) + z @ x, [2 * x == 1])
     layer = CvxpyLayer(problem, [z], [x], recognise=recognise)
     np.testing.assert_allclose(layer(np.ones(1))[0], [0.5])
     np.testing.assert_allclose(layer.vjp([np.ones(1)], [np.ones(1)])[0][0], [0.0], atol=1e-15)
+    assert not "".join(capfd.readouterr())  # LAPACK complains of empty matrices on the terminal
 
 
 @settings(max_examples=40, deadline=None)
@@ -415,8 +416,10 @@ def test_any_separable_program_is_as_without(case):
         mine, plain = (CvxpyLayer(problem, [z], [x], recognise=r) for r in (True, False))
         np.testing.assert_allclose(mine(*values)[0], plain(*values)[0], rtol=0, atol=1e-9)
         (got, info), (want, other) = mine.vjp(values, cotangents), plain.vjp(values, cotangents)
-    np.testing.assert_array_equal(info.weakly_active, other.weakly_active)
-    regular = ~(info.degenerate | other.degenerate | info.weakly_active)
+    # Where active constraints depend on one another, y is not unique, and with it which of them are weakly active.
+    doubtful = [found.degenerate | found.weakly_active for found in (info, other)]
+    np.testing.assert_array_equal(*doubtful)
+    regular = ~doubtful[0]
     np.testing.assert_allclose(got[0][regular], want[0][regular], rtol=0, atol=1e-8)
 
 

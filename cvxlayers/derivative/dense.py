@@ -156,6 +156,8 @@ def _factorise_group(
 
     def factorise(piece: slice) -> list[Int[np.ndarray, " k"]]:
         # K is symmetric, so the transpose of a row-major item is K itself, in the order that LAPACK overwrites.
+        if not factors.shape[1]:  # LAPACK takes no empty matrices
+            return [np.zeros(0, dtype=np.int32)] * len(factors[piece])
         return [lapack.dgetrf(item.T, overwrite_a=1)[1] for item in factors[piece]]
 
     pieces = worthwhile_chunks(len(factors), threads, dense_microseconds(factors.shape[1]), _FREE)
