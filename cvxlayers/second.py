@@ -40,6 +40,7 @@ def hvp(
         DerivativeError: if a cone of the program offers no second derivative.
     """
     compiled = layer.compiled
+    _refuse_others(layer)
     lead, dthetas = layer.theta_tangents(forward, tangents, directions)
     rows = split(cotangents, directions, forward.fold)[1]
 
@@ -88,6 +89,7 @@ def second_jvp(
         DerivativeError: if a cone of the program offers no second derivative.
     """
     compiled = layer.compiled
+    _refuse_others(layer)
     lead, ones = layer.theta_tangents(forward, first, directions)
     lead, twos = layer.theta_tangents(forward, others, directions)
     pairs = list(zip(ones, twos, strict=True))
@@ -113,3 +115,9 @@ def second_jvp(
         curved = forward.map.second_tangent(at, (motions[0], motions[1]), (motions[2], motions[3]))
         outputs.append(forward.unfold([a + b for a, b in zip(linear, curved, strict=True)]))
     return join(outputs, lead), info
+
+
+def _refuse_others(layer: Layer) -> None:
+    cone = layer.compiled.structure.cone
+    if not cone.twice_differentiable:
+        cone.refuse_second_derivative()

@@ -185,7 +185,7 @@ def judge(trial: Trial, rng: np.random.Generator) -> Found:
     structure = program.structure
     kernel = Kernel(structure, None, choose_method(structure))
     options = CallOptions(Options(), select(structure, None), "raise", 1)
-    outcome, point = kernel.solve(program, None, options, None)
+    outcome, point, _ = kernel.solve(program, None, options, None)
     flags = [Status(int(code)).name.lower() for code in outcome.solution.status if code > Status.SOLVED]
     if not point.accuracy(program)[0] <= 1e-8:
         flags.append("inaccurate")
