@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvxlayers.compiled import CompiledProblem, VariableMap
-from cvxlayers.derivative import DerivativeInfo, Point, evaluate, linearise
+from cvxlayers.derivative import TRUSTED, DerivativeInfo, Point, evaluate, linearise
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.program import ConeProgram, Solution, Status, Vectors
 from cvxlayers.solvers import Outcome, Plan
@@ -26,8 +26,8 @@ from cvxlayers.solvers import Outcome, Plan
 Array = Float[np.ndarray, "..."]
 Matrix = Float[np.ndarray, "_rows _columns"]
 
-# Residual of the columns, and condition of the system, above which calls are solved one by one.
-_EXACT, _WELL = 1e-12, 1e10
+# Residual of the columns above which calls are solved one by one; smaller ones than the second are rounding.
+_EXACT, _ROUNDING = 1e-12, 1e-16
 # Numbers in the matrix of a call's outputs above which factors are cheaper, and columns that are solved for at all.
 _LARGEST, _WIDEST = 2**16, 2**12
 
@@ -112,7 +112,7 @@ def find_affine(compiled: CompiledProblem, kernel: Kernel, options: CallOptions)
     first = np.arange(1)
     rank = linearise(programs.item(first), point.item(first), kernel.factoriser(1)).rank
     condition = float(rank.condition[0])
-    if rank.not_unique.any() or rank.dependent.any() or not condition <= _WELL:
+    if rank.not_unique.any() or rank.dependent.any() or not condition * max(accuracy, _ROUNDING) <= TRUSTED:
         return None
     z = np.concatenate([point.x, point.y], axis=1)
     return Affine(compiled.structure.n, z[:1], np.ascontiguousarray(z[1:]), accuracy, condition)

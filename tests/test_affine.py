@@ -161,6 +161,14 @@ def test_what_is_not_affine_or_not_unique_is_solved():
         assert CvxpyLayer(problem, [c], [x]).layer.affine is None
 
 
+@pytest.mark.parametrize(("weight", "found"), [(1e-4, True), (1e-11, False)])
+def test_an_ill_conditioned_problem_is_solved_anew(weight, found):
+    x, c = cp.Variable(2), cp.Parameter(2)
+    cost = cp.square(x[0] - x[1]) + weight * cp.square(x[0] + x[1])
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cost + c @ x)), [c], [x])
+    assert (layer.layer.affine is not None) == found
+
+
 def test_another_solver_a_warm_start_and_smoothing_go_their_own_ways(rng, monkeypatch):
     values = values_for(projection, rng)
     product, _ = both(projection)
