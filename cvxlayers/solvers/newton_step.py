@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvxlayers.cones.frame import Metric
-from cvxlayers.coordinates import Coordinates
+from cvxlayers.coordinates import Coordinates, turn
 from cvxlayers.program import ConeProgram, Vectors
 
 Index = Int[np.ndarray, " _count"]
@@ -121,13 +121,13 @@ class CoordinateStep(Step):
     form: Coordinates
     a: Float[np.ndarray, "#batch n"]
     rho: Float[np.ndarray, "#batch conic"]
-    G: Float[np.ndarray, "#batch few conic"]
+    equalities: Float[np.ndarray, "#batch zero conic"]
 
     @classmethod
     def of(cls, program: ConeProgram, form: Coordinates) -> CoordinateStep:
         """Returns the steps of a batch of programs."""
         a = form.coefficients(program)
-        return cls(program, form, a, form.curvature(program, a)[0], form.constraints(program, a))
+        return cls(program, form, a, form.curvature(program, a)[0], form.equalities(program, a))
 
     def residual(self, x: Vectors, equal: Vectors, y: Vectors, s: Vectors) -> Residual:
         """Returns the residual map."""
@@ -140,34 +140,29 @@ class CoordinateStep(Step):
         return Residual(dual, primal[:, :zero], primal[:, zero:] + s)
 
     def direction(self, metric: Metric, residual: Residual) -> tuple[Vectors, Vectors, Vectors]:
-        """Solves the small systems of ν in the eigenbasis of H."""
+        """Solves the small systems of ν in the eigenbasis of H, and what is linear in the coordinates themselves."""
+        form, zero = self.form, residual.equal.shape[1]
         h, basis = metric.spectrum()
         share = 1.0 / (self.rho + h)
         force = np.zeros(h.shape)
-        force[:, self.form.rows] = -residual.dual / self.a
-        columns = np.concatenate(
-            [
-                np.broadcast_to(self.G.swapaxes(1, 2), (len(h), h.shape[1], self.form.few)),
-                force[..., None],
-                residual.conic[..., None],
-            ],
-            axis=2,
-        )
-        turned = basis.rotate(columns)
-        G, gap = turned[..., :-2], turned[..., -1]
-        g = turned[..., -2] - h * gap
-        scaled = share[..., None] * G
-        rhs = _dot(scaled.swapaxes(1, 2), g)
-        rhs[:, : residual.equal.shape[1]] += residual.equal
-        nu = _solve(np.matmul(G.swapaxes(1, 2), scaled), rhs, self.form.few)
-        w = share * (g - _dot(G, nu))
-        both = basis.unrotate(np.stack([w, (h + 1.0) * (w + gap)], axis=-1))
-        dx = both[:, self.form.rows, 0] / self.a
-        return dx, nu[:, : residual.equal.shape[1]], np.ascontiguousarray(both[..., 1])
+        force[:, form.rows] = -residual.dual / self.a
+        turned = basis.rotate(np.stack([force, residual.conic], axis=-1))
+        G, g = turn(self.equalities, form.bare, basis, len(h)), turned[..., 0] - h * turned[..., 1]
+        scaled = G * share[:, None]
+        rhs = _dot(scaled, g)
+        rhs[:, :zero] += residual.equal
+        nu = _solve(np.matmul(scaled, G.swapaxes(1, 2)), rhs, form.few)
+        w = basis.unrotate((share * (g - _dot(G.swapaxes(1, 2), nu)))[..., None])[..., 0]
+        # H (w + r) = f − ρ w − Gᵀν, and dv = H (w + r) + w + r.
+        dv = force + residual.conic + (1.0 - self.rho) * w
+        dv[:, form.bare] -= nu[:, zero:]
+        if zero:
+            dv -= _dot(self.equalities.swapaxes(1, 2), nu[:, :zero])
+        return w[:, form.rows] / self.a, nu[:, :zero], dv
 
     def item(self, index: Index) -> CoordinateStep:
         """Returns the steps of some items."""
-        parts = (_items(part, index) for part in (self.a, self.rho, self.G))
+        parts = (_items(part, index) for part in (self.a, self.rho, self.equalities))
         return CoordinateStep(self.program.item(index), self.form, *parts)
 
 
