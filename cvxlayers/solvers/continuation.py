@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Any, final
+from typing import final
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from cvxlayers.blas import one_thread_each
 from cvxlayers.cones import Product
@@ -24,20 +24,20 @@ from cvxlayers.cones.frame import Frame, Metric, is_symmetric
 from cvxlayers.coordinates import find_coordinates
 from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors, largest
 from cvxlayers.solvers.items import unsolved
-from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Residual, Step
+from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Residual, Step, widths
 from cvxlayers.solvers.solver import Options, Solver
 
 Strength = Float[np.ndarray, "batch 1"]
 Index = Int[np.ndarray, " _count"]
 Sizes = Float[np.ndarray, " batch"]
 
-_SHORTER = (0.5, 0.25, 0.0625, 0.015625)
 # The next barrier parameter is this share of the residual, but neither larger than the last nor smaller than this
 # multiple of its power.
-_SHARE, _STEEPEST, _POWER = 0.007, 0.2, 1.8
-# Where no step is found, it rises by this factor, and that share by this one.
-_BACK, _SLOWER = 30.0, 1.0
-_ACCEPT, _HOLD, _RISE = 0.9, 0.0, 1.0
+_SHARE, _STEEPEST, _POWER = 0.005, 0.2, 1.8
+# A full step leaves less than this of the residual, or it is halved, at most so often.
+_LEFT, _HALVINGS = 0.9, 4
+# After a step up to this short the barrier parameter stays, and where no step is found, it rises by this factor.
+_SHORT, _BACK = 0.25, 10.0
 # The path is followed to this part of the tolerance, the points on it are so many times rougher, and never finer than
 # rounding; what ends early with a residual below the last may still be of use.
 _GAP, _RESIDUAL, _FINEST, _ROUGH = 0.01, 10.0, 1e-14, 1e-6
@@ -91,29 +91,26 @@ class Continuation(Solver):
             return solution
         unit, form = _Units.of(program.item(items)), find_coordinates(structure)
         step = DenseStep.of(unit.program) if form is None else CoordinateStep.of(unit.program, form)
-        everyone, place = items, _begin(structure, len(items))
-        aim = _Aim(np.ones((len(items), 1)), np.full(len(items), _SHARE))
+        everyone, place, mu = items, _begin(structure, len(items)), np.ones((len(items), 1))
         limit = _LIMIT if options.max_iters is None else options.max_iters
         deadline = np.inf if options.time_limit is None else monotonic() + options.time_limit
         target = max(_GAP * options.eps, _FINEST)
         for iteration in range(1, limit + 1):
-            point = _Point.of(step, place, aim.mu)
-            place, merit, length = _advance(step, structure.cone, point, aim.mu)
+            place, merit, length = _advance(step, structure.cone, place, mu)
             solution.iterations[items] = iteration
-            arrived = (merit <= _RESIDUAL * target) & (aim.mu[:, 0] <= target)
-            status = np.where(arrived, Status.SOLVED, -1)
+            status = np.where((merit <= _RESIDUAL * target) & (mu[:, 0] <= target), Status.SOLVED, -1)
             if iteration == limit or monotonic() > deadline:
                 why = Status.ITERATION_LIMIT if iteration == limit else Status.TIME_LIMIT
                 status[status < 0] = np.where(merit <= _ROUGH, Status.INACCURATE, why)[status < 0]
             ended, left = np.flatnonzero(status >= 0), np.flatnonzero(status < 0)
             if len(ended):
-                place.item(ended).write(solution, items[ended], aim.mu[ended])
+                place.item(ended).write(solution, items[ended], mu[ended])
                 solution.status[items[ended]] = status[ended]
-                items, step, place, aim = items[left], step.item(left), place.item(left), aim.item(left)
-                merit, length = merit[left], length[left]
+                items, step, place = items[left], step.item(left), place.item(left)
+                mu, merit, length = mu[left], merit[left], length[left]
             if not len(items):
                 break
-            aim = aim.next(merit, length, target)
+            mu = _lower(mu, merit, length, target)
         return unit.restore(solution, everyone)
 
 
@@ -129,7 +126,7 @@ def _suited(program: ConeProgram) -> Index:
 
 @dataclass(frozen=True, eq=False)
 class _Units:
-    """Programs with q and b of size one, and the units of x and s, and of y."""
+    """Programs with b, and q relative to the widths of its columns, of size one; the units of x and s, and of y."""
 
     program: ConeProgram
     length: Vectors
@@ -137,7 +134,7 @@ class _Units:
 
     @classmethod
     def of(cls, program: ConeProgram) -> _Units:
-        length, price = (_power(largest(part))[:, None] for part in (program.b, program.q))
+        length, price = _power(largest(program.b))[:, None], _power(largest(program.q / widths(program)))[:, None]
         P = program.P * (length / price) if program.structure.P.nnz else program.P
         return cls(replace(program, P=P, q=program.q / price, b=program.b / length), length, price)
 
@@ -180,34 +177,8 @@ class _Place:
 
 
 @dataclass(frozen=True, eq=False)
-class _Aim:
-    """The point of the path that items aim at.
-
-    Attributes:
-        mu: its barrier parameter.
-        share: what share of the residual the next one is to be.
-    """
-
-    mu: Strength
-    share: Sizes
-
-    def item(self, index: Index) -> _Aim:
-        """Returns the aims of some items."""
-        return _Aim(self.mu[index], self.share[index])
-
-    def next(self, merit: Sizes, length: Sizes, target: float) -> _Aim:
-        """Returns what to aim at next: where no step has been found at a larger one, and from there more slowly."""
-        mu = self.mu[:, 0]
-        lower = np.clip(self.share * merit, _STEEPEST * mu**_POWER, mu)
-        lower = np.where(length <= _HOLD, _RISE * mu, lower)
-        moved = length > 0
-        aimed = np.maximum(np.where(moved, lower, _BACK * mu), target)[:, None]
-        return _Aim(aimed, np.where(moved, self.share, np.minimum(_SLOWER * self.share, 1.0)))
-
-
-@dataclass(frozen=True, eq=False)
 class _Point:
-    """The residual map at a place, smoothed as its aim says, and its size."""
+    """The residual map at a place, smoothed by a barrier parameter, and its size."""
 
     place: _Place
     metric: Metric
@@ -218,9 +189,7 @@ class _Point:
     def of(cls, step: Step, place: _Place, mu: Strength) -> _Point:
         metric = place.frame.at(mu)
         residual = step.residual(place.x, place.equal, metric.y, metric.y - place.frame.v)
-        merit = np.maximum(largest(residual.dual), largest(residual.conic))
-        if residual.equal.shape[1]:
-            merit = np.maximum(merit, largest(residual.equal))
+        merit = step.size(residual)
         return cls(place, metric, residual, np.where(np.isfinite(merit), merit, np.inf))
 
 
@@ -230,29 +199,37 @@ def _begin(structure: Structure, batch: int) -> _Place:
     return _Place(x, equal, Frame.of(structure.cone, v))
 
 
-def _advance(step: Step, cone: Product, point: _Point, mu: Strength) -> tuple[_Place, Sizes, Sizes]:
+def _lower(mu: Strength, merit: Sizes, length: Sizes, target: float) -> Strength:
+    """Returns the barrier parameters to aim at next, after steps of some length that left residuals of some size."""
+    last = mu[:, 0]
+    lower = np.clip(_SHARE * merit, _STEEPEST * last**_POWER, last)
+    lower = np.where(length > _SHORT, lower, np.where(length > 0, last, _BACK * last))
+    return np.maximum(lower, target)[:, None]
+
+
+def _advance(step: Step, cone: Product, place: _Place, mu: Strength) -> tuple[_Place, Sizes, Sizes]:
     """Returns where the longest of some steps leads that lowers the residual, what is left of it, and the steps."""
-    place, merit, length = point.place, point.merit, np.ones(len(mu))
+    point, length = _Point.of(step, place, mu), np.ones(len(mu))
     way = _finite(step.direction(point.metric, point.residual))
     trial = _Point.of(step, _moved(cone, place, way, 1.0), mu)
-    items = np.flatnonzero(~(trial.merit < _ACCEPT * merit))
+    items = np.flatnonzero(~(trial.merit < _LEFT * point.merit))
     if not len(items):
         return trial.place, trial.merit, length
-    length[items] = 0.0
-    reached = trial.place.put(items, place.item(items))
-    left = np.where(length > 0, trial.merit, merit)
-    for shorter in _SHORTER:
-        near = _moved(cone, place.item(items), [part[items] for part in way], shorter)
+    reached, merit, share = trial.place.put(items, place.item(items)), trial.merit.copy(), 1.0
+    merit[items], length[items] = point.merit[items], 0.0
+    for _ in range(_HALVINGS):
+        share *= 0.5
+        near = _moved(cone, place.item(items), [part[items] for part in way], share)
         trial = _Point.of(step.item(items), near, mu[items])
-        lower = trial.merit < (1.0 - 0.1 * shorter) * merit[items]
+        lower = trial.merit < (1.0 - 0.1 * share) * point.merit[items]
         found, chosen = items[lower], np.flatnonzero(lower)
         if len(found):
             reached = reached.put(found, trial.place.item(chosen))
-            left[found], length[found] = trial.merit[chosen], shorter
+            merit[found], length[found] = trial.merit[chosen], share
         items = items[~lower]
         if not len(items):
             break
-    return reached, left, length
+    return reached, merit, length
 
 
 def _moved(cone: Product, place: _Place, way: Sequence[Vectors], share: float) -> _Place:

@@ -21,9 +21,10 @@ from jaxtyping import Float, Int
 
 from cvxlayers.cones.frame import Metric
 from cvxlayers.coordinates import Coordinates, turn
-from cvxlayers.program import ConeProgram, Vectors
+from cvxlayers.program import ConeProgram, Vectors, largest
 
 Index = Int[np.ndarray, " _count"]
+Sizes = Float[np.ndarray, " batch"]
 
 # Relative to the largest entry of a diagonal.
 _SHIFT = 1e-15
@@ -50,6 +51,10 @@ class Step(ABC):
         """Returns (dx, dy of the equalities, dv of the conic rows)."""
 
     @abstractmethod
+    def size(self, residual: Residual) -> Sizes:
+        """Returns the size of a residual: that of the dual one relative to the widths of the columns."""
+
+    @abstractmethod
     def item(self, index: Index) -> Step:
         """Returns the steps of some items."""
 
@@ -64,6 +69,7 @@ class DenseStep(Step):
     E: Float[np.ndarray, "#batch equal n"]
     A: Float[np.ndarray, "#batch conic n"]
     b: Float[np.ndarray, "#batch m"]
+    widths: Float[np.ndarray, "#batch n"]
 
     @classmethod
     def of(cls, program: ConeProgram) -> DenseStep:
@@ -71,7 +77,7 @@ class DenseStep(Step):
         structure = program.structure
         # In one memory order, whatever the batch: it decides how products are rounded.
         A, zero = np.ascontiguousarray(structure.A.dense(program.A)), structure.cone.zero
-        return cls(structure.P.dense(program.P), program.q, A[:, :zero], A[:, zero:], program.b)
+        return cls(structure.P.dense(program.P), program.q, A[:, :zero], A[:, zero:], program.b, widths(program))
 
     def residual(self, x: Vectors, equal: Vectors, y: Vectors, s: Vectors) -> Residual:
         """Returns the residual map."""
@@ -102,9 +108,13 @@ class DenseStep(Step):
         moved = _dot(self.A, dx) + residual.conic
         return dx, u[:, n:], metric.apply(moved) + moved
 
+    def size(self, residual: Residual) -> Sizes:
+        """Returns the size of a residual."""
+        return _size(residual, self.widths)
+
     def item(self, index: Index) -> DenseStep:
         """Returns the steps of some items."""
-        return DenseStep(*(_items(part, index) for part in (self.P, self.q, self.E, self.A, self.b)))
+        return DenseStep(*(_items(part, index) for part in (self.P, self.q, self.E, self.A, self.b, self.widths)))
 
     @cached_property
     def curved(self) -> bool:
@@ -122,12 +132,13 @@ class CoordinateStep(Step):
     a: Float[np.ndarray, "#batch n"]
     rho: Float[np.ndarray, "#batch conic"]
     equalities: Float[np.ndarray, "#batch zero conic"]
+    widths: Float[np.ndarray, "#batch n"]
 
     @classmethod
     def of(cls, program: ConeProgram, form: Coordinates) -> CoordinateStep:
         """Returns the steps of a batch of programs."""
         a = form.coefficients(program)
-        return cls(program, form, a, form.curvature(program, a)[0], form.equalities(program, a))
+        return cls(program, form, a, form.curvature(program, a)[0], form.equalities(program, a), widths(program))
 
     def residual(self, x: Vectors, equal: Vectors, y: Vectors, s: Vectors) -> Residual:
         """Returns the residual map."""
@@ -160,10 +171,29 @@ class CoordinateStep(Step):
             dv -= _dot(self.equalities.swapaxes(1, 2), nu[:, :zero])
         return w[:, form.rows] / self.a, nu[:, :zero], dv
 
+    def size(self, residual: Residual) -> Sizes:
+        """Returns the size of a residual."""
+        return _size(residual, self.widths)
+
     def item(self, index: Index) -> CoordinateStep:
         """Returns the steps of some items."""
-        parts = (_items(part, index) for part in (self.a, self.rho, self.equalities))
+        parts = (_items(part, index) for part in (self.a, self.rho, self.equalities, self.widths))
         return CoordinateStep(self.program.item(index), self.form, *parts)
+
+
+def widths(program: ConeProgram) -> Float[np.ndarray, "leading n"]:
+    """Returns the largest coefficient of each variable in A; one where there is none."""
+    A = program.structure.A
+    filled, found = np.flatnonzero(np.diff(A.indptr)), np.ones((len(program.A), A.shape[1]))
+    if len(filled):
+        largest_of = np.maximum.reduceat(np.abs(program.A), A.indptr[filled], axis=1)
+        found[:, filled] = np.where(largest_of > 0, largest_of, 1.0)
+    return found
+
+
+def _size(residual: Residual, widths: Float[np.ndarray, "#batch n"]) -> Sizes:
+    size = np.maximum(largest(residual.dual / widths), largest(residual.conic))
+    return np.maximum(size, largest(residual.equal)) if residual.equal.shape[1] else size
 
 
 def _solve(K: Float[np.ndarray, "batch size size"], rhs: Vectors, positive: int) -> Vectors:
