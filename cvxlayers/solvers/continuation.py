@@ -146,8 +146,8 @@ class _Units:
 
 
 def _power(sizes: Float[np.ndarray, " leading"]) -> Float[np.ndarray, " leading"]:
-    """Returns powers of two next to some sizes; one for zero."""
-    return np.ldexp(1.0, np.frexp(np.where(sizes > 0, sizes, 0.5))[1])
+    """Returns the largest powers of two up to some sizes; one for zero."""
+    return np.ldexp(1.0, np.frexp(np.where(sizes > 0, sizes, 1.0))[1] - 1)
 
 
 @dataclass(frozen=True, eq=False)
