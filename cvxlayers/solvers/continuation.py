@@ -40,7 +40,7 @@ _LEFT, _HALVINGS = 0.9, 4
 _SHORT, _BACK = 0.25, 10.0
 # The path is followed to this part of the tolerance, the points on it are so many times rougher, and never finer than
 # rounding; what ends early with a residual below the last may still be of use.
-_GAP, _RESIDUAL, _FINEST, _ROUGH = 0.01, 10.0, 1e-14, 1e-6
+_GAP, _RESIDUAL, _FINEST, _ROUGH = 0.03, 10.0, 1e-14, 1e-6
 _LIMIT = 40
 # Up to this order of the systems, and this many coordinates, dense algebra of a batch beats sparse algebra of items.
 _ORDER, _COORDINATES = 200, 2000
