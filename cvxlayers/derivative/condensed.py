@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvxlayers.cones import IdentityBasis
-from cvxlayers.derivative.grouped import GroupedFactorisation, Part, factorise_groups
 from cvxlayers.derivative.small import SmallFactors
+from cvxlayers.derivative.smaller import Kept, Part, PartialFactorisation, items_of, with_the_rest
 from cvxlayers.derivative.system import Factorise, System
 from cvxlayers.program import Vectors
 
@@ -27,7 +27,7 @@ _HALF = 0.5
 @dataclass(frozen=True, eq=False)
 class _Condensed(Part):
     system: System
-    kept: Int[np.ndarray, "batch kept"]
+    kept: Kept
     share: Vectors
     factors: SmallFactors
 
@@ -39,42 +39,36 @@ class _Condensed(Part):
     def solve(self, rhs: Vectors, items: Int[np.ndarray, " count"]) -> Vectors:
         """Solves for x and the kept directions, and then for the others."""
         structure = self.system.program.structure
-        n, mine = structure.n, self.system.item(items)
+        n, mine, kept = structure.n, items_of(self.system, items), self.kept.item(items)
         first, second, share = rhs[:, :n], rhs[:, n:], self.share[items]
         pushed = structure.A.rmatvec(mine.program.A, mine.from_eigen(share * second))
-        kept = np.take_along_axis(second, self.kept[items], axis=1)
-        u = self.factors.solve(np.concatenate([first + pushed, kept], axis=1), items)
+        u = self.factors.solve(np.concatenate([first + pushed, kept.take(second)], axis=1), items)
         x = np.ascontiguousarray(u[:, :n])
         z = share * (mine.to_eigen(structure.A.matvec(mine.program.A, x)) - second)
-        np.put_along_axis(z, self.kept[items], u[:, n:], axis=1)
+        kept.put(z, u[:, n:])
         return np.concatenate([x, z], axis=1)
 
 
-def factorise_condensed(system: System, factorise: Factorise) -> GroupedFactorisation:
+def factorise_condensed(system: System, factorise: Factorise) -> PartialFactorisation:
     """Factorises the condensed matrices of a batch of systems.
 
     Args:
         system: the systems.
         factorise: how those are factorised that are nearly singular.
     """
-    return factorise_groups(system, system.derivative.eigenvalues > _HALF, _condense, factorise)
-
-
-def _condense(system: System, kept: Int[np.ndarray, "batch kept"]) -> _Condensed:
     program, n, d = system.program, system.program.structure.n, system.derivative.eigenvalues
     A = program.structure.A.dense(program.A)
     if not isinstance(system.derivative.basis, IdentityBasis):
         A = system.derivative.basis.rotate(np.broadcast_to(A, (len(d), *A.shape[1:])))
     loose = d <= _HALF
-    share = np.where(loose, 1.0 / np.where(loose, 1.0 - d, 1.0), 0.0)
-    K = np.empty((len(d), n + kept.shape[1], n + kept.shape[1]))
+    share, kept = np.where(loose, 1.0 / np.where(loose, 1.0 - d, 1.0), 0.0), Kept.of(~loose)
+    K = np.zeros((len(d), n + kept.order.shape[1], n + kept.order.shape[1]))
     scaled = A * (d * share)[..., None]
     K[:, :n, :n] = np.matmul(A.swapaxes(1, 2), scaled) + program.structure.P.dense(program.P)
-    rays = np.take_along_axis(A, kept[..., None], axis=1) if len(A) > 1 else A[0][kept]
-    chosen = np.take_along_axis(d, kept, axis=1)
+    rays = np.take_along_axis(A, kept.order[..., None], axis=1) if len(A) > 1 else A[0][kept.order]
+    chosen = kept.take(d)
     K[:, n:, :n] = np.sqrt(chosen)[..., None] * rays
     K[:, :n, n:] = K[:, n:, :n].swapaxes(1, 2)
-    K[:, n:, n:] = 0.0
     diagonal = np.arange(n, K.shape[1])
     K[:, diagonal, diagonal] = chosen - 1.0
-    return _Condensed(system, kept, share, SmallFactors.of(K))
+    return with_the_rest(system, _Condensed(system, kept, share, SmallFactors.of(K, n + kept.count)), factorise)

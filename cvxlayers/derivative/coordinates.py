@@ -11,14 +11,13 @@ move freely, are kept beside ν.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.coordinates import Coordinates, turn
-from cvxlayers.derivative.grouped import GroupedFactorisation, Part, factorise_groups
 from cvxlayers.derivative.small import SmallFactors
+from cvxlayers.derivative.smaller import Kept, Part, PartialFactorisation, items_of, with_the_rest
 from cvxlayers.derivative.system import Factorise, System
 from cvxlayers.program import Vectors
 
@@ -39,7 +38,6 @@ class _Free(Part):
         G: G U.
         sigma: σ.
         kept: the kept directions.
-        free: the others, as a mask.
         factors: of the small systems.
     """
 
@@ -50,8 +48,7 @@ class _Free(Part):
     rho: Vectors
     G: Float[np.ndarray, "batch few conic"]
     sigma: Vectors
-    kept: Int[np.ndarray, "batch kept"]
-    free: Bool[np.ndarray, "batch conic"]
+    kept: Kept
     factors: SmallFactors
 
     @property
@@ -61,31 +58,30 @@ class _Free(Part):
 
     def solve(self, rhs: Vectors, items: Int[np.ndarray, " count"]) -> Vectors:
         """Solves for the kept directions and ν, and then for the others."""
-        form, zero, count = self.form, self.form.zero, self.kept.shape[1]
-        basis, d = self.system.derivative.basis.item(items), self.system.derivative.eigenvalues[items, zero:]
+        form, zero, few, derivative = self.form, self.form.zero, self.form.few, items_of(self.system, items).derivative
+        basis, d = derivative.basis, derivative.eigenvalues[:, zero:]
         first, equal, g = np.split(rhs, np.cumsum([rhs.shape[1] - d.shape[1] - zero, zero]), axis=1)
         a, rho = (_items(part, items) for part in (self.a, self.rho))
-        G, sigma, kept, free = self.G[items], self.sigma[items], self.kept[items], self.free[items]
-        r, rest = np.sqrt(d), np.where(free, 1.0, 1.0 - d)
+        G, sigma, kept = self.G[items], self.sigma[items], self.kept.item(items)
+        free, r = ~kept.mask, np.sqrt(d)
+        rest = np.where(free, 1.0, 1.0 - d)
         force = np.zeros((len(items), zero + d.shape[1]))
         force[:, zero + form.rows] = first / a
         phi = basis.rotate(force[..., None])[:, zero:, 0]
         base = np.where(free, ((1.0 - d) * phi + r * g) / sigma, 0.0)
         known = -np.matmul(G, base[..., None])[..., 0]
         known[:, :zero] += equal
-        u = self.factors.solve(
-            np.concatenate([np.take_along_axis(phi + r * g / rest, kept, axis=1), known], axis=1), items
-        )
-        force = np.matmul(np.ascontiguousarray(u[:, None, count:]), G)[:, 0]
+        u = self.factors.solve(np.concatenate([known, kept.take(phi + r * g / rest)], axis=1), items)
+        force = np.matmul(np.ascontiguousarray(u[:, None, :few]), G)[:, 0]
         omega = base - np.where(free, (1.0 - d) * force / sigma, 0.0)
-        np.put_along_axis(omega, kept, u[:, :count], axis=1)
+        kept.put(omega, u[:, few:])
         z = np.where(free, (r * (phi - force) - rho * g) / sigma, (r * omega - g) / rest)
         full = np.concatenate([np.zeros((len(items), zero)), omega], axis=1)
         w = basis.unrotate(full[..., None])[:, zero:, 0]
-        return np.concatenate([w[:, form.rows] / a, u[:, count : count + zero], z], axis=1)
+        return np.concatenate([w[:, form.rows] / a, u[:, :zero], z], axis=1)
 
 
-def factorise_coordinates(system: System, form: Coordinates, factorise: Factorise) -> GroupedFactorisation:
+def factorise_coordinates(system: System, form: Coordinates, factorise: Factorise) -> PartialFactorisation:
     """Factorises a batch of systems of programs over the coordinates of cones.
 
     Args:
@@ -93,34 +89,24 @@ def factorise_coordinates(system: System, form: Coordinates, factorise: Factoris
         form: where the variables stand.
         factorise: how systems are factorised that are nearly singular, or whose costs weigh a cone's rows differently.
     """
-    a = form.coefficients(system.program)
-    with np.errstate(all="ignore"):
-        rho, _ = form.curvature(system.program, a)
-    d = system.derivative.eigenvalues[:, form.zero :]
-    kept = np.zeros(system.derivative.eigenvalues.shape, dtype=bool)
-    kept[:, form.zero :] = rho * (1.0 - d) + d < _SMALL
-    return factorise_groups(system, kept, partial(_factorise, form), factorise)
-
-
-def _factorise(form: Coordinates, system: System, kept: Int[np.ndarray, "batch kept"]) -> _Free:
-    program, zero, kept = system.program, form.zero, kept - form.zero
+    program, zero, few = system.program, form.zero, form.few
     a = form.coefficients(program)
     with np.errstate(all="ignore"):
         rho, holds = form.curvature(program, a)
     d = system.derivative.eigenvalues[:, zero:]
-    sigma, free = rho * (1.0 - d) + d, np.ones(d.shape, dtype=bool)
-    np.put_along_axis(free, kept, False, axis=1)
+    sigma = rho * (1.0 - d) + d
+    free = ~(sigma < _SMALL)
+    kept, sigma = Kept.of(~free), np.where(free, sigma, 1.0)
     equalities = np.pad(form.equalities(program, a), ((0, 0), (0, 0), (zero, 0)))
     G = np.ascontiguousarray(turn(equalities, zero + form.bare, system.derivative.basis, len(d))[:, :, zero:])
-    count = kept.shape[1]
-    K = np.zeros((len(d), count + form.few, count + form.few))
-    weights = np.where(free, (1.0 - d) / np.where(free, sigma, 1.0), 0.0)
-    K[:, count:, count:] = -np.matmul(G * weights[:, None], G.swapaxes(1, 2))
-    K[:, count:, :count] = np.take_along_axis(G, kept[:, None], axis=2)
-    K[:, :count, count:] = K[:, count:, :count].swapaxes(1, 2)
-    own, diagonal = np.take_along_axis(d, kept, axis=1), np.arange(count)
-    K[:, diagonal, diagonal] = np.take_along_axis(sigma, kept, axis=1) / (1.0 - own)
-    return _Free(system, form, a, holds, rho, G, np.where(free, sigma, 1.0), kept, free, SmallFactors.of(K))
+    K = np.zeros((len(d), *2 * (few + kept.order.shape[1],)))
+    K[:, :few, :few] = -np.matmul(G * np.where(free, (1.0 - d) / sigma, 0.0)[:, None], G.swapaxes(1, 2))
+    K[:, :few, few:] = np.take_along_axis(G, kept.order[:, None], axis=2)
+    K[:, few:, :few] = K[:, :few, few:].swapaxes(1, 2)
+    diagonal = np.arange(few, K.shape[1])
+    K[:, diagonal, diagonal] = kept.take(rho + d / (1.0 - np.where(free, 0.0, d)))
+    factors = SmallFactors.of(K, few + kept.count)
+    return with_the_rest(system, _Free(system, form, a, holds, rho, G, sigma, kept, factors), factorise)
 
 
 def _items(part: Vectors, index: Int[np.ndarray, " count"]) -> Vectors:
