@@ -100,7 +100,7 @@ def _data(boxes: Boxes) -> Iterator[tuple[Any, ...]]:
 
 
 class _Series:
-    """Solves programs min ½xᵀPx + qᵀx subject to Ax = b, Gx ≤ h, lower ≤ x ≤ upper of one pattern, one after another."""
+    """Solves programs min ½xᵀPx + qᵀx subject to Ax = b, Gx ≤ h, lower ≤ x ≤ upper of one pattern in turn."""
 
     def __init__(self, kind: Callable[[], Any], options: Options) -> None:
         """Makes the solver that all programs share; none where the caller has settings of his own for equilibration."""
