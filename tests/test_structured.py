@@ -1,4 +1,4 @@
-"""What factorisations by structure have in common: their inverses may be inexact for some items, and unfit for others."""
+"""What factorisations by structure share: their inverses may be inexact for some items, and unfit for others."""
 
 from __future__ import annotations
 
