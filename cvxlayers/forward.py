@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -40,6 +41,24 @@ class Found:
     known: Known | None
     point: Point
     outcome: Outcome
+
+
+class Answer(NamedTuple):
+    """What a call found out.
+
+    Attributes:
+        outputs: returns the values of the outputs, one row an item.
+        status: of each item.
+        accuracy: the relative residuals by which the status was judged.
+        outcome: how the solves ended.
+        find: returns the programs and their solutions.
+    """
+
+    outputs: Callable[[], list[Array]]
+    status: Int[np.ndarray, " batch"]
+    accuracy: Float[np.ndarray, " batch"]
+    outcome: Outcome
+    find: Callable[[], Found]
 
 
 @dataclass(frozen=True, eq=False)

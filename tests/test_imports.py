@@ -30,7 +30,7 @@ FLOORS = (
     {"kernel"},
     {"affine"},
     {"forward", "lpgd"},
-    {"envelope"},
+    {"envelope", "product"},
     {"layer"},
     {"build", "describe", "gradcheck", "second"},
     {"rules", "spy", "standard"},
