@@ -181,7 +181,7 @@ def put_on_path(point: Point, solved: Items, found: Point) -> Point:
     columns = {name: np.array(getattr(point, name)) for name in ("x", "v", "y", "s")}
     for name, column in columns.items():
         column[solved] = getattr(found, name)
-    merit = np.zeros((len(point.x), 1))
-    merit[solved, 0] = found.merit
+    merit = np.zeros(len(point.x))
+    merit[solved] = found.merit
     none, scale = np.zeros((len(merit), 0)), np.ones(len(merit))
-    return Point(**columns, dual=merit, primal=none, dual_scale=scale, primal_scale=scale)
+    return Point(**columns, dual=merit[:, None], primal=none, dual_scale=scale, primal_scale=scale, merit=merit)

@@ -22,7 +22,7 @@ FLOORS = (
     {"errors"},
     {"arrays", "blas", "cones", "differentiation", "domain", "memory", "parallel"},
     {"program"},
-    {"ball", "coordinates", "isotropic", "kkt", "linear_map", "parameter_map", "report", "separable"},
+    {"ball", "coordinates", "isotropic", "kkt", "linear_map", "parameter_map", "report", "residual", "separable"},
     {"compiled", "directions"},
     {"archive"},
     {"canonical", "derivative", "result", "ridge", "solvers"},

@@ -19,9 +19,9 @@ from cvxlayers.cones import (
     Smoothed,
     derivative_dual,
 )
-from cvxlayers.derivative.residual import Point
 from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System
 from cvxlayers.program import ConeProgram, Values, Vectors
+from cvxlayers.residual import Point
 
 # A dual and a slack both below this, relative to the largest of their kind, count as both zero: weakly active.
 _WEAKLY_ACTIVE = 1e-10
