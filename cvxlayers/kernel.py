@@ -230,6 +230,8 @@ class Kernel:
 
         An interior point that stops early may lie beside the wrong face, where no Newton step helps.
         """
+        if point.is_exact:
+            return outcome, point
         enough = max(options.solver.eps, _ROUGH)
         for position, solver in enumerate(options.plan.solvers[:2]):
             rough = (outcome.solution.status <= Status.INACCURATE) & ~(point.accuracy(program) <= enough)

@@ -13,7 +13,7 @@ eliminated; Healey, Nobel, Boyd, "Differentiating through a quadratic cone progr
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from functools import reduce
+from functools import cached_property, reduce
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -46,14 +46,20 @@ class Point:
     primal_scale: Sizes
     merit: Sizes
 
+    @cached_property
+    def is_exact(self) -> bool:
+        """Whether the residuals of all items are below every doubt."""
+        return bool((self.merit <= EXACT).all())
+
     def accuracy(self, program: ConeProgram) -> Sizes:
         """As `merit`, but absolute where q or b sets no scale, since it is zero or b rounding: so may a solution be.
 
         It is never larger, and where the merit is beyond doubt, it is the merit.
         """
-        merit, doubtful = self.merit, np.flatnonzero(~(self.merit <= EXACT))
-        if not len(doubtful):
+        merit = self.merit
+        if self.is_exact:
             return merit
+        doubtful = np.flatnonzero(~(merit <= EXACT))
         if len(doubtful) == len(merit):
             return self.measured(program)
         merit = merit.copy()
@@ -70,7 +76,7 @@ class Point:
     def item(self, index: slice | Int[np.ndarray, " k"]) -> Point:
         """Returns the points of some items."""
         if isinstance(index, slice) and index.indices(len(self.x)) == (0, len(self.x), 1):
-            return self
+            return self  # with what is known of it
         return Point(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def compact(self) -> Point:

@@ -55,6 +55,8 @@ def improve(
     program: ConeProgram, best: Point, factorise: Factorise, max_steps: int = 12, cone: Cone | None = None
 ) -> Point:
     """As `polish`, from points where the residual map is known."""
+    if best.is_exact:
+        return best
     cone = program.structure.cone if cone is None else cone
     pending = np.flatnonzero((best.merit > EXACT) & np.isfinite(best.merit))
     for _ in range(max_steps):

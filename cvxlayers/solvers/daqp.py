@@ -131,6 +131,8 @@ def _beside(bounds: Vectors, rows: Vectors) -> Vectors:
 
 def _unit(size: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Returns the power of two that brings a small size to one, so that scaling rounds nothing; one for others."""
+    if not (size < _SMALL).any():
+        return np.ones(size.shape)
     return np.where((size > 0) & (size < _SMALL), np.ldexp(1.0, -np.maximum(np.frexp(size)[1], -500)), 1.0)
 
 

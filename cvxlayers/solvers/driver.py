@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 from cvxlayers.errors import CvxlayersError, CvxlayersWarning
 from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
 from cvxlayers.program import ConeProgram, Solution, Status
-from cvxlayers.residual import EXACT, Point, evaluate
+from cvxlayers.residual import Point, evaluate
 from cvxlayers.solvers.certificate import certify
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.optimality import violation
@@ -158,7 +158,7 @@ def _attempt(program: ConeProgram, solver: Solver, options: Options) -> _Attempt
     scaling = scale(program)
     solution = scaling.restore(_guarded(scaling.program, solver, options))
     point = _complementary(program, solution)
-    if point is not None and (point.merit <= EXACT).all():
+    if point is not None and point.is_exact:
         # The residual map says more than the violation of an optimality condition.
         return _Attempt(solution, np.ones(program.batch, dtype=bool), point)
     claimed = _settled(solution.status)
