@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -138,7 +139,7 @@ def split(
 ) -> tuple[tuple[int, ...], list[list[Array | None]]]:
     """Takes tangents or cotangents apart: the shape of their directions, and the arrays of each, folded."""
     lead = next((array.shape[:directions] for array in arrays if array is not None), (1,) * directions)
-    count = int(np.prod(lead))
+    count = math.prod(lead)
     flat = [None if array is None else array.reshape((count, *array.shape[directions:])) for array in arrays]
     return lead, [[None if array is None else fold(array[k, ...]) for array in flat] for k in range(count)]
 
@@ -164,6 +165,8 @@ def spread(arrays: Sequence[Array], solved: Items, forward: Forward) -> list[Arr
 
 def spread_info(info: DerivativeInfo, solved: Items, forward: Forward) -> DerivativeInfo:
     """Spreads over the batch, in its shape; items without a solution have no residual and no condition: NaN."""
+    if len(solved) == len(forward.status) and forward.batch_shape == (len(solved),):
+        return info
     columns, everything = [], len(solved) == len(forward.status)
     for field in fields(DerivativeInfo):
         found = getattr(info, field.name)

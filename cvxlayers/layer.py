@@ -406,8 +406,9 @@ class Layer:
             warnings.warn(message, CvxlayersWarning, stacklevel=4)
 
     def _check(self, info: DerivativeInfo, solved: Items) -> None:
-        rough = np.flatnonzero(~(info.residual <= TRUSTED))
-        if len(rough):
+        trusted = info.residual <= TRUSTED
+        if not trusted.all():
+            rough = np.flatnonzero(~trusted)
             message = report.doubtful(solved[rough], len(solved), info.residual[rough], self.differentiation.kind)
             if self.strict:
                 raise DerivativeError(message)
