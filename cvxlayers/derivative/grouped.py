@@ -52,7 +52,8 @@ class GroupedFactorisation(Factorisation):
         n, rhs = first.shape[1], np.concatenate([first, second], axis=1)
         refinable = np.ones(len(rhs), dtype=bool)
         refinable[self.rest] = False
-        solution, residual = refine(self.system, rhs, self._approximate, refinable)
+        with np.errstate(all="ignore"):  # of the items that the whole factorisation has
+            solution, residual = refine(self.system, rhs, self._approximate, refinable)
         if self.whole is None:
             return Solve(solution[:, :n], solution[:, n:], residual)
         part = self.whole.solve(first[self.rest], second[self.rest])
