@@ -327,7 +327,7 @@ def vjp(
     program, system = linearisation.program, linearisation.system
     A = program.structure.A
     first = x if s is None else x - A.rmatvec(program.A, s)
-    solve = linearisation.factors.solve(first, system.to_eigen(y))
+    solve = linearisation.factors.solve(first, system.to_eigen(y) if y.any() else y)
     mu = system.from_eigen(solve.second)
     data = needs.pull(program, linearisation.point, solve.first, mu if s is None else s + mu)
     return data, linearisation.trust(solve)
