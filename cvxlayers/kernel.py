@@ -337,7 +337,8 @@ def _polished(
     x, v = solution.x, start(program.structure.cone, solution.y, solution.s)
     if len(promising) == program.batch:
         return polish(program, x, v, factoriser(None), near=solution.s)
-    point = evaluate(program, x, v)
+    with np.errstate(invalid="ignore", over="ignore"):  # points of items without a solution may be infinite
+        point = evaluate(program, x, v)
     if not len(promising):
         return point
     near = solution.s[promising]

@@ -35,6 +35,8 @@ _BLURRED = 1e-3
 _HIDDEN = 1e-6
 # Across a kink of a curved cone's projection, its derivative of a random direction of size one jumps by more than this.
 _JUMP = 1e-2
+# So many directions are tried.
+_PROBES = 4
 # At so many times the distance of the probe from where the boundary bends, it is smooth.
 _SMOOTH = 1e4
 # Relative residuals and condition numbers up to which a derivative counts as reliable.
@@ -297,15 +299,17 @@ def _may_be_kinked(cone: Product, y: Vectors, s: Vectors, close: Reach) -> Bool[
 def _kinked(cone: Product, v: Vectors, distance: Float[np.ndarray, "batch 1"]) -> Bool[np.ndarray, " batch"]:
     """Returns whether the projection on a curved cone has a kink within about a distance of v.
 
-    Across a kink its derivative jumps; where it is smooth, a step as small as this changes it hardly at all.
+    Across a kink its derivative jumps; where it is smooth, a step as small as this changes it hardly at all. One
+    random direction may happen to lie along the kink.
     """
-    curved = np.arange(v.shape[1]) >= cone.zero + cone.nonnegative
-    rng = np.random.default_rng(0)
-    step, probe = rng.normal(size=(2, 1, v.shape[1])) * curved
-    step, probe = distance * step, np.broadcast_to(probe, v.shape)
-    ahead, behind = (derivative_dual(cone, v + sign * step).apply(probe) for sign in (1.0, -1.0))
-    with np.errstate(invalid="ignore"):
-        return np.max(np.abs(ahead - behind), axis=1, initial=0.0) > _JUMP
+    curved, found = np.arange(v.shape[1]) >= cone.zero + cone.nonnegative, np.zeros(len(v), dtype=bool)
+    for directions in np.random.default_rng(0).normal(size=(_PROBES, 2, 1, v.shape[1])):
+        step, probe = directions * curved
+        step, probe = distance * step, np.broadcast_to(probe, v.shape)
+        ahead, behind = (derivative_dual(cone, v + sign * step).apply(probe) for sign in (1.0, -1.0))
+        with np.errstate(invalid="ignore"):
+            found |= np.max(np.abs(ahead - behind), axis=1, initial=0.0) > _JUMP
+    return found
 
 
 def jvp(linearisation: Linearisation, tangent: Data) -> tuple[Vectors, Vectors, Vectors, DerivativeInfo]:
