@@ -30,7 +30,7 @@ _FARTHEST, _ROUNDING = 1e-6, 1e-16
 # A system with this condition number amplifies the residual of a polished point to no more than the first of these.
 _WELL = 1e3
 # A derivative is doubtful where the residual of its point, amplified by the system, is larger than this.
-_BLURRED = 1e-3
+_BLURRED = 1e-4
 # A null vector's part that is below this does not reach the outputs.
 _HIDDEN = 1e-6
 # Across a kink of a curved cone's projection, its derivative of a random direction of size one jumps by more than this.
@@ -86,7 +86,7 @@ class DerivativeInfo:
 
     Attributes:
         residual: relative residual ‖K u − rhs‖∞ / ‖rhs‖∞ of the linear solve; where K amplifies the residual of the
-            solution itself to more than 1e-3, that; for a smoothed derivative also that of the point of the central
+            solution itself to more than 1e-4, that; for a smoothed derivative also that of the point of the central
             path, for lpgd infinite where neither perturbed program has a solution.
         condition: estimate of the condition number of K: errors of the solution are amplified by no more than about it.
         not_unique: whether the layer's listed variables could take other values that are as good; the derivative is
