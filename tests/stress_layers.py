@@ -88,6 +88,11 @@ def trouble(rng: Rng, cone: Product, v: Array) -> Array:
     return v
 
 
+def _orders(rng: Rng, stop: int, fewest: int, most: int, start: int = 2) -> tuple[int, ...]:
+    """Orders of semidefinite cones."""
+    return tuple(rng.integers(start, stop, size=rng.integers(fewest, most)).tolist())
+
+
 def condensed(rng: Rng) -> Family:
     """Dense programs over symmetric cones, with fewer variables than rows."""
     sizes = tuple(rng.integers(2, 7, size=rng.integers(1, 4)).tolist())
@@ -104,7 +109,7 @@ def condensed(rng: Rng) -> Family:
 def coordinates(rng: Rng) -> Family:
     """Each variable in one row of a cone, and few equalities."""
     sizes = tuple(rng.integers(2, 6, size=rng.integers(0, 3)).tolist())
-    cone = Product(0, int(rng.integers(0, 4)), sizes, tuple(rng.integers(2, 5, size=rng.integers(not sizes, 3))))
+    cone = Product(0, int(rng.integers(0, 4)), sizes, _orders(rng, 5, 1 - min(len(sizes), 1), 3))
     conic = cone.dim
     bare = rng.permutation(conic)[: int(rng.integers(0, conic // 4 + 1))]
     cone = replace(cone, zero=int(rng.integers(0, (conic - 2 * len(bare)) // 3 + 1)))
@@ -180,7 +185,7 @@ def ball(rng: Rng) -> Family:
 def projection(rng: Rng) -> Family:
     """A projection on second-order and semidefinite cones, and bounds."""
     sizes = tuple(rng.integers(1, 6, size=rng.integers(0, 3)).tolist())
-    cone = Product(0, int(rng.integers(0, 3)), sizes, tuple(rng.integers(1, 5, size=rng.integers(not sizes, 2))))
+    cone = Product(0, int(rng.integers(0, 3)), sizes, _orders(rng, 5, 1 - min(len(sizes), 1), 2, 1))
     n = cone.dim
     a, rho = rng.choice([-1.0, 1.0, 2.0], size=n), rng.uniform(0.5, 2.0) * np.ones(n)
     rho[: cone.nonnegative] = rng.uniform(0.5, 2.0, size=cone.nonnegative)
@@ -322,7 +327,7 @@ def scaled(family: Family, rng: Rng, decades: float) -> Family:
 def draw(rng: Rng, index: int) -> Family:
     """A family of the next kind; of every third the units are far apart, and some have one item alone."""
     family = FAMILIES[index % len(FAMILIES)](rng)
-    if index // len(FAMILIES) % 3 == 2:
+    if index // len(FAMILIES) % 3 == 2 and min(np.abs(one.v).max(initial=1.0) for one in family.items) > 1e-3:
         family = scaled(family, rng, float(rng.choice([2.0, 4.0])))
     return replace(family, items=family.items[:1]) if rng.integers(4) == 0 else family
 

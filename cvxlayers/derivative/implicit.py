@@ -25,6 +25,8 @@ from cvxlayers.program import ConeProgram, Values, Vectors
 
 # A dual and a slack both below this, relative to the largest of their kind, count as both zero: weakly active.
 _WEAKLY_ACTIVE = 1e-10
+# Multipliers this small beside the terms of the costs may be rounding; they are where their terms are this small.
+_FAINT, _LOST = 1e-6, 1e-14
 # So do both below the residual of the point times the condition number of the system, up to this.
 _FARTHEST, _ROUNDING = 1e-6, 1e-16
 # A system with this condition number amplifies the residual of a polished point to no more than the first of these.
@@ -213,11 +215,25 @@ def projection_derivative(
     sizes = _size(point.y), np.maximum(_size(point.s), _size(program.b))
     weak = (y <= _WEAKLY_ACTIVE * sizes[0]) & (s <= _WEAKLY_ACTIVE * sizes[1])
     weak &= np.isfinite(v)
+    # Where all multipliers are as small as what is left of the terms that cancel, the largest of them says nothing.
+    faint = (y > 0) & (s <= _WEAKLY_ACTIVE * sizes[1]) & (y <= _FAINT * point.dual_scale[:, None]) & ~weak
+    for item in np.flatnonzero(faint.any(axis=1)).tolist():
+        weak[item] |= faint[item] & _drowned(program.item(np.array([item])), point.item(np.array([item])))[rows]
     if weak.any():
         eigenvalues = derivative.eigenvalues.copy()
         eigenvalues[:, rows] = np.where(weak, 0.5, eigenvalues[:, rows])
         derivative = replace(derivative, eigenvalues=eigenvalues)
     return derivative, np.any(weak & telling[rows], axis=1)
+
+
+def _drowned(program: ConeProgram, point: Point) -> Bool[np.ndarray, " m"]:
+    """Returns which multipliers of one program no cost of its variables can tell from zero: each is rounding there."""
+    A, P = program.structure.A, program.structure.P
+    entries = np.abs(program.A[0])
+    costs = np.abs(program.q) + P.matvec(np.abs(program.P), np.abs(point.x))
+    costs = np.where(costs > 0, costs + A.rmatvec(np.abs(program.A), np.abs(point.y)), point.dual_scale[:, None])
+    felt = entries * np.abs(point.y[0, A.rows]) > _LOST * costs[0, A.cols]
+    return np.bincount(A.rows[felt], minlength=program.structure.m) == 0
 
 
 class Reach(NamedTuple):
