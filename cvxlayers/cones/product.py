@@ -90,6 +90,8 @@ class Product(Cone):
 
     def project(self, v: Vector, near: Vector | None = None) -> Vector:
         """Projects each block; a search for the projection starts `near` a given point."""
+        if self.polyhedral:
+            return self._of_orthant(np.maximum(v, 0.0))
 
         def block(cone: Cone, rows: Rows) -> Vector:
             if near is not None and isinstance(cone, Exponential):
@@ -100,6 +102,8 @@ class Product(Cone):
 
     def derivative(self, v: Vector, projected: Vector | None = None) -> Derivative:
         """Stacks the derivatives of the blocks; where the projection is known, it need not be searched for."""
+        if self.polyhedral:
+            return Derivative(self._of_orthant(np.heaviside(v, 0.5)), IdentityBasis(self.dim))
 
         def block(cone: Cone, rows: Rows) -> Derivative:
             if projected is not None and isinstance(cone, Exponential):
@@ -124,6 +128,11 @@ class Product(Cone):
             DerivativeError: if a block does not offer one.
         """
         return self.by_group(v, lambda cone, rows: cone.second_derivative(v[..., rows], dv[..., rows], w[..., rows]))
+
+    def _of_orthant(self, values: Vector) -> Vector:
+        """Returns what is computed as if all rows were of the orthant, and is zero in the zero cone."""
+        values[..., : self.zero] = 0.0
+        return values
 
     def by_group(self, v: Vector, compute: Callable[[Cone, Rows], Vector]) -> Vector:
         """Stacks what is computed for each group."""

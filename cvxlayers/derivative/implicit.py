@@ -19,9 +19,9 @@ from cvxlayers.cones import (
     Smoothed,
     derivative_dual,
 )
-from cvxlayers.derivative.residual import Point
 from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System
 from cvxlayers.program import ConeProgram, Values, Vectors
+from cvxlayers.residual import Point
 
 # A dual and a slack both below this, relative to the largest of their kind, count as both zero: weakly active.
 _WEAKLY_ACTIVE = 1e-10
@@ -176,9 +176,9 @@ def linearise(
 
 def _seen(rank: Rank, outputs: Callable[[Vectors], Vectors] | None) -> Rank:
     """Returns the rank without what is not unique but reaches no output, such as a bound that CVXPY introduced."""
-    items = np.flatnonzero(rank.not_unique)
-    if outputs is None or not len(items):
+    if outputs is None or not rank.not_unique.any():
         return rank
+    items = np.flatnonzero(rank.not_unique)
     free = rank.free[items]
     hidden = items[~(_size(outputs(free)) > _HIDDEN * _size(free))[:, 0]]
     not_unique, condition = rank.not_unique.copy(), rank.condition.copy()
@@ -195,9 +195,11 @@ def _blurred(program: ConeProgram, rank: Rank, point: Point) -> Float[np.ndarray
     """
     blur = np.zeros(len(rank.inverted))
     with np.errstate(invalid="ignore"):
-        items = np.flatnonzero(~(rank.inverted * point.merit <= _BLURRED))
-        if len(items):
-            blur[items] = rank.inverted[items] * point.item(items).measured(program.item(items))
+        clear = rank.inverted * point.merit <= _BLURRED
+        if clear.all():
+            return blur
+        items = np.flatnonzero(~clear)
+        blur[items] = rank.inverted[items] * point.item(items).measured(program.item(items))
     return np.where(blur > _BLURRED, np.minimum(blur, 1.0), 0.0)
 
 
@@ -212,18 +214,21 @@ def projection_derivative(
     derivative = cone.derivative(-point.v, point.s).complement()
     rows = slice(cone.zero, cone.zero + cone.nonnegative)
     v, y, s = point.v[:, rows], point.y[:, rows], point.s[:, rows]
-    sizes = _size(point.y), np.maximum(_size(point.s), _size(program.b))
-    weak = (y <= _WEAKLY_ACTIVE * sizes[0]) & (s <= _WEAKLY_ACTIVE * sizes[1])
+    small = _WEAKLY_ACTIVE * _size(point.y)
+    weak = s <= _WEAKLY_ACTIVE * np.maximum(_size(point.s), _size(program.b))
+    weak &= y <= np.maximum(small, _FAINT * point.dual_scale[:, None])
+    if not weak.any():
+        return derivative, np.zeros(len(weak), dtype=bool)
     weak &= np.isfinite(v)
-    # Where all multipliers are as small as what is left of the terms that cancel, the largest of them says nothing.
-    faint = (y > 0) & (s <= _WEAKLY_ACTIVE * sizes[1]) & (y <= _FAINT * point.dual_scale[:, None]) & ~weak
-    for item in np.flatnonzero(faint.any(axis=1)).tolist():
-        weak[item] |= faint[item] & _drowned(program.item(np.array([item])), point.item(np.array([item])))[rows]
-    if weak.any():
-        eigenvalues = derivative.eigenvalues.copy()
-        eigenvalues[:, rows] = np.where(weak, 0.5, eigenvalues[:, rows])
-        derivative = replace(derivative, eigenvalues=eigenvalues)
-    return derivative, np.any(weak & telling[rows], axis=1)
+    # Where all multipliers are rounding, the largest of them says nothing.
+    for item in np.flatnonzero(np.any(weak & (y > small), axis=1)).tolist():
+        index = np.array([item])
+        weak[item] &= (y[item] <= small[item]) | _drowned(program.item(index), point.item(index))[rows]
+    if not weak.any():
+        return derivative, np.zeros(len(weak), dtype=bool)
+    eigenvalues = derivative.eigenvalues.copy()
+    eigenvalues[:, rows] = np.where(weak, 0.5, eigenvalues[:, rows])
+    return replace(derivative, eigenvalues=eigenvalues), np.any(weak & telling[rows], axis=1)
 
 
 def _drowned(program: ConeProgram, point: Point) -> Bool[np.ndarray, " m"]:
@@ -276,9 +281,10 @@ def _near_kinks(
 ) -> Bool[np.ndarray, " batch"]:
     """Returns which points have a kink of the projection so near that they may lie on either side of it."""
     cone, found = program.structure.cone, np.zeros(len(point.v), dtype=bool)
-    items = np.flatnonzero(~(condition <= _WELL)) if cone.polyhedral else np.arange(len(found))
-    if not len(items):
+    far = condition <= _WELL if cone.polyhedral else found
+    if far.all():
         return found
+    items = np.flatnonzero(~far)
     mine = point if len(items) == len(found) else point.item(items)
     y, s, v = mine.y, mine.s, mine.v
     b = np.broadcast_to(program.b, point.v.shape)[items]

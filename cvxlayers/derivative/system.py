@@ -176,7 +176,7 @@ def without_rows(derivative: Derivative, dropped: Bool[np.ndarray, " m"]) -> Der
 def relative_residual(residual: Vectors, rhs: Vectors) -> Float[np.ndarray, " batch"]:
     """Returns ‖residual‖∞ / ‖rhs‖∞ per item: 0 where the right-hand side is zero, infinite where it is not finite."""
     size, scale = largest(residual), largest(rhs)
-    ratio = np.divide(size, scale, out=np.zeros_like(size), where=scale > 0)
+    ratio = np.divide(size, scale, out=np.zeros(len(size)), where=scale > 0)
     return np.where(np.isfinite(ratio), ratio, np.inf)
 
 
@@ -199,9 +199,10 @@ def refine(
     gap = rhs - np.concatenate(system.matvec(solution[:, :n], solution[:, n:]), axis=1)
     residual = relative_residual(gap, rhs)
     for _ in range(_REFINEMENTS):
-        items = np.flatnonzero((residual > _REFINE_ABOVE) & refinable)
-        if not len(items):
+        rough = (residual > _REFINE_ABOVE) & refinable
+        if not rough.any():
             break
+        items = np.flatnonzero(rough)
         refined = solution[items] + approximate(gap[items], items)
         product = system.item(items).matvec(refined[:, :n], refined[:, n:])
         refined_gap = rhs[items] - np.concatenate(product, axis=1)

@@ -24,9 +24,8 @@ _STATUS = {
     "PIQP_PRIMAL_INFEASIBLE": Status.INFEASIBLE,
     "PIQP_DUAL_INFEASIBLE": Status.UNBOUNDED,
 }
-# Iterations within which programs of ordinary scale are solved, and the settings of what makes up for others.
+# Iterations within which programs of ordinary scale are solved.
 _SOON = 30
-_EQUILIBRATION = ("preconditioner_iter", "preconditioner_scale_cost", "preconditioner_reuse_on_update")
 # The dense code is faster up to this order, and beyond it where the matrices are this full.
 _ALWAYS_DENSE, _DENSE_FILL, _NEVER_DENSE = 25, 0.05, 1500
 
@@ -103,28 +102,32 @@ class _Series:
     """Solves programs min ½xᵀPx + qᵀx subject to Ax = b, Gx ≤ h, lower ≤ x ≤ upper of one pattern in turn."""
 
     def __init__(self, kind: Callable[[], Any], options: Options) -> None:
-        """Makes the solver that all programs share; none where the caller has settings of his own for equilibration."""
-        self.kind, self.options = kind, options
-        self.shared = None if any(name in options.native for name in _EQUILIBRATION) else self._new()
-        self.is_set_up = False
-        if self.shared is not None:
-            settings = self.shared.settings
-            settings.preconditioner_iter, settings.max_iter = 0, min(settings.max_iter, _SOON)
+        """Makes the solver that programs share; they do not with settings of the caller."""
+        self.kind, self.options, self.shares = kind, options, not options.native
+        self.shared, self.is_new = self._plain(), True
 
     def solve(self, data: tuple[Any, ...]) -> Any:
         """Solves one program."""
         P, q, A, b, G, h, lower, upper = data
-        rows = P, q, A, b, G, None, h, lower, upper
-        if self.shared is not None:
-            (self.shared.update if self.is_set_up else self.shared.setup)(*rows)
-            self.is_set_up = True
+        # An update without lower bounds of the rows would keep those that PIQP gave rows without an upper one.
+        rows = P, q, A, b, G, np.full(h.shape, -np.inf), h, lower, upper
+        if self.shares:
+            (self.shared.setup if self.is_new else self.shared.update)(*rows)
             self.shared.solve()
+            self.is_new = False
             if self.shared.result.info.status.name == "PIQP_SOLVED":
                 return self.shared.result
+            self.shared, self.is_new = self._plain(), True
         own = self._new()
         own.setup(*rows)
         own.solve()
         return own.result
+
+    def _plain(self) -> Any:
+        solver = self._new()
+        solver.settings.preconditioner_iter = 0
+        solver.settings.max_iter = min(solver.settings.max_iter, _SOON)
+        return solver
 
     def _new(self) -> Any:
         solver = self.kind()
