@@ -39,6 +39,8 @@ class _Factor:
 
     def solve(self, rhs: Float[np.ndarray, " _active"]) -> Float[np.ndarray, " _active"]:
         """Returns S⁻¹ rhs."""
+        if not len(rhs):
+            return rhs  # LAPACK refuses what is empty
         return self.scale * lapack.dpotrs(self.upper, self.scale * rhs)[0]
 
 
