@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import scipy.sparse as sp
@@ -46,11 +47,10 @@ class AffineMap:
 
     def apply(self, theta: Theta) -> Values:
         """Returns the values, with a leading axis of one where all items share them."""
-        if not any(self.depends):
+        if not self.parts:
             return self.constant[None]
-        used = list(self.parts)
-        count = 1 if all(theta.shared[index] for index in used) else theta.batch
-        rows = [theta.blocks[index][:count] for index in used]
+        count = 1 if all(theta.shared[index] for index in self.parts) else theta.batch
+        rows = [theta.blocks[index][:count] for index in self.parts]
         values = self._used.apply(rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1))
         if self._has_constant:
             return values + self.constant
@@ -122,8 +122,10 @@ class VariableMap:
         )
 
     def recover(self, x: Vectors, y: Vectors) -> list[Array]:
-        """Returns the value of each variable, of shape (batch, *shape)."""
-        return [np.exp(part) if exp else part for part, exp in zip(self._parts(x, y), self.exps, strict=True)]
+        """Returns the value of each variable, of shape (batch, *shape); nothing of it is part of x or y."""
+        stacked = self.linear(x, y)
+        parts = self.shaped(x.copy() if stacked is x else stacked)
+        return [np.exp(part) if exp else part for part, exp in zip(parts, self.exps, strict=True)]
 
     def tangent(self, x: Vectors, y: Vectors, dx: Vectors, dy: Vectors) -> list[Array]:
         """Returns the tangent of each variable for tangents of x and y."""
@@ -168,18 +170,25 @@ class VariableMap:
 
     def shaped(self, stacked: Vectors) -> list[Array]:
         """Takes arrays of shape (batch, *shape), one for each variable, out of such rows."""
-        stops = np.cumsum([math.prod(shape) for shape in self.shapes]).tolist()
-        parts = np.split(stacked, stops[:-1], axis=1) if stops else []
-        return [part.reshape((len(stacked), *shape)) for part, shape in zip(parts, self.shapes, strict=True)]
+        batch, rows = len(stacked), zip(self._columns, self.shapes, strict=True)
+        return [stacked[:, columns].reshape((batch, *shape)) for columns, shape in rows]
 
     def stacked(self, arrays: Sequence[Array | None], batch: int) -> Vectors:
         """Puts such arrays side by side, the inverse of `shaped`; None is zero."""
-        sizes = [math.prod(shape) for shape in self.shapes]
+        sizes = [columns.stop - columns.start for columns in self._columns]
         rows = [
             np.zeros((batch, size)) if array is None else array.reshape((batch, size))
             for array, size in zip(arrays, sizes, strict=True)
         ]
+        if len(rows) == 1:
+            return rows[0]
         return np.concatenate(rows, axis=1) if rows else np.zeros((batch, 0))
+
+    @cached_property
+    def _columns(self) -> list[slice]:
+        """The rows of each variable."""
+        edges = np.cumsum([0, *(math.prod(shape) for shape in self.shapes)]).tolist()
+        return [slice(start, stop) for start, stop in pairwise(edges)]
 
     def _parts(self, x: Vectors, y: Vectors) -> list[Array]:
         return self.shaped(self.linear(x, y))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Complex, Float
@@ -60,6 +61,8 @@ class Domain:
         Raises:
             DomainError: if any value is not allowed; it names the items.
         """
+        if self._holds_exactly(flat):
+            return
         finite = np.flatnonzero(np.isfinite(flat).all(axis=1))
         values = flat if len(finite) == len(flat) else flat[finite]
         values = values[:, ::2] + 1j * values[:, 1::2] if self.complex else values
@@ -72,6 +75,22 @@ class Domain:
                 raise DomainError(
                     f"{label} is declared {self.words[kind]}, but {which} {what} {excess[bad].max():.3g}. {_WAY_OUT}"
                 )
+
+    @cached_property
+    def without_definite(self) -> Domain:
+        """The same, where definiteness is known or found out otherwise."""
+        return replace(self, definite=0)
+
+    def _holds_exactly(self, flat: Flat) -> bool:
+        """Whether entries are within bounds and matrices symmetric without any slack, the common case."""
+        if self.complex or self.imaginary or self.definite or self.support is not None:
+            return False
+        if self.symmetric:
+            matrices = flat.reshape((-1, self.order, self.order))
+            if not (matrices == matrices.transpose(0, 2, 1)).all():
+                return False
+        below = self.lower is None or bool((flat >= self.lower).all())
+        return below and (self.upper is None or bool((flat <= self.upper).all()))
 
     def _excesses(self, values: Entries) -> dict[tuple[str, str], Excess]:
         """Returns, by kind and words, how far each item is off, zero where that is allowed, piece by piece."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -40,6 +42,24 @@ class Found:
     known: Known | None
     point: Point
     outcome: Outcome
+
+
+class Answer(NamedTuple):
+    """What a call found out.
+
+    Attributes:
+        outputs: returns the values of the outputs, one row an item.
+        status: of each item.
+        accuracy: the relative residuals by which the status was judged.
+        outcome: how the solves ended.
+        find: returns the programs and their solutions.
+    """
+
+    outputs: Callable[[], list[Array]]
+    status: Int[np.ndarray, " batch"]
+    accuracy: Float[np.ndarray, " batch"]
+    outcome: Outcome
+    find: Callable[[], Found]
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +139,7 @@ def split(
 ) -> tuple[tuple[int, ...], list[list[Array | None]]]:
     """Takes tangents or cotangents apart: the shape of their directions, and the arrays of each, folded."""
     lead = next((array.shape[:directions] for array in arrays if array is not None), (1,) * directions)
-    count = int(np.prod(lead))
+    count = math.prod(lead)
     flat = [None if array is None else array.reshape((count, *array.shape[directions:])) for array in arrays]
     return lead, [[None if array is None else fold(array[k, ...]) for array in flat] for k in range(count)]
 
@@ -145,6 +165,8 @@ def spread(arrays: Sequence[Array], solved: Items, forward: Forward) -> list[Arr
 
 def spread_info(info: DerivativeInfo, solved: Items, forward: Forward) -> DerivativeInfo:
     """Spreads over the batch, in its shape; items without a solution have no residual and no condition: NaN."""
+    if len(solved) == len(forward.status) and forward.batch_shape == (len(solved),):
+        return info
     columns, everything = [], len(solved) == len(forward.status)
     for field in fields(DerivativeInfo):
         found = getattr(info, field.name)
@@ -162,7 +184,7 @@ def put_on_path(point: Point, solved: Items, found: Point) -> Point:
     columns = {name: np.array(getattr(point, name)) for name in ("x", "v", "y", "s")}
     for name, column in columns.items():
         column[solved] = getattr(found, name)
-    merit = np.zeros((len(point.x), 1))
-    merit[solved, 0] = found.merit
+    merit = np.zeros(len(point.x))
+    merit[solved] = found.merit
     none, scale = np.zeros((len(merit), 0)), np.ones(len(merit))
-    return Point(**columns, dual=merit, primal=none, dual_scale=scale, primal_scale=scale)
+    return Point(**columns, dual=merit[:, None], primal=none, dual_scale=scale, primal_scale=scale, merit=merit)

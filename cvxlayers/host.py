@@ -67,7 +67,7 @@ class Host:
         s = structure.cone.project(-v)
         y = v + s
         none, scale = np.zeros((len(rows), 0)), np.ones(len(rows))
-        point = Point(x, v, y, s, none, none, scale, scale)
+        point = Point(x, v, y, s, none, none, scale, scale, np.zeros(len(rows)))
         iterations = np.zeros(len(rows), dtype=np.int64)
         outcome = Outcome(Solution(x, y, s, status, iterations), (), iterations - 1)
         variables = layer.compiled.variables

@@ -31,6 +31,7 @@ from cvxlayers.derivative import (
     central_point,
     evaluate,
     factorise,
+    improve,
     polish,
     start,
     without_rows,
@@ -229,6 +230,8 @@ class Kernel:
 
         An interior point that stops early may lie beside the wrong face, where no Newton step helps.
         """
+        if point.is_exact:
+            return outcome, point
         enough = max(options.solver.eps, _ROUGH)
         for position, solver in enumerate(options.plan.solvers[:2]):
             rough = (outcome.solution.status <= Status.INACCURATE) & ~(point.accuracy(program) <= enough)
@@ -295,7 +298,7 @@ class Kernel:
         x, v = np.take(point.x, reduction.kept_variables, axis=1), np.take(point.v, reduction.kept_rows, axis=1)
         small = central_point(lower.program, x, v, mu, self._plain(1))
         x, y, s = lower.recover(small.x, small.y, small.s)
-        return Point(x, y - s, y, s, small.dual, small.primal, small.dual_scale, small.primal_scale)
+        return replace(small, x=x, v=y - s, y=y, s=s)
 
     def _plain(self, threads: int, keeper: Keeper | None = None) -> Factorise:
         """Returns how systems of the solver's own programs are factorised."""
@@ -313,7 +316,7 @@ class Kernel:
         outcome = solve_batch(reduced.program, options.plan, options.solver, options.threads)
         small = _polished(reduced.program, outcome, lambda _: self._plain(options.threads, keeper))
         x, y, s = reduced.recover(small.x, small.y, small.s)
-        return replace(outcome, solution=replace(outcome.solution, x=x, y=y, s=s))
+        return replace(outcome, solution=replace(outcome.solution, x=x, y=y, s=s), point=None)
 
     def _polish(
         self, program: ConeProgram, reduced: Reduced | None, outcome: Outcome, threads: int, keeper: Keeper
@@ -334,10 +337,13 @@ def _polished(
     """Polishes the items that have a solution, given how those of an index are factorised; None means all."""
     solution = outcome.solution
     promising = np.flatnonzero(solution.status <= Status.INACCURATE)
+    if len(promising) == program.batch and outcome.point is not None:
+        return improve(program, outcome.point, factoriser(None))
     x, v = solution.x, start(program.structure.cone, solution.y, solution.s)
     if len(promising) == program.batch:
         return polish(program, x, v, factoriser(None), near=solution.s)
-    point = evaluate(program, x, v)
+    with np.errstate(invalid="ignore", over="ignore"):  # points of items without a solution may be infinite
+        point = evaluate(program, x, v)
     if not len(promising):
         return point
     near = solution.s[promising]
@@ -369,8 +375,9 @@ def _formula(
 
 def _judged_by_points(outcome: Outcome) -> Outcome:
     """Returns the outcome with what ended early as inaccurate: how accurate its points are, their residuals say."""
-    status = outcome.solution.status
-    early = np.isin(status, (Status.ITERATION_LIMIT, Status.TIME_LIMIT, Status.NUMERICAL_ERROR))
+    status, points = outcome.solution.status, (outcome.solution.x, outcome.solution.y, outcome.solution.s)
+    finite = np.all([np.isfinite(part).all(axis=1) for part in points], axis=0)
+    early = finite & np.isin(status, (Status.ITERATION_LIMIT, Status.TIME_LIMIT, Status.NUMERICAL_ERROR))
     status = np.where(early, Status.INACCURATE, status)
     return replace(outcome, solution=replace(outcome.solution, status=status))
 
@@ -390,4 +397,4 @@ def _put(outcome: Outcome, index: Int[np.ndarray, " k"], part: Outcome) -> Outco
         column[index] = getattr(part.solution, name)
     served = outcome.served.copy()
     served[index] = part.served
-    return replace(outcome, solution=Solution(**columns), served=served)
+    return replace(outcome, solution=Solution(**columns), served=served, point=None)

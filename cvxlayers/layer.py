@@ -9,13 +9,13 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers import envelope, report
+from cvxlayers import envelope, product, report
 from cvxlayers.affine import Affine
 from cvxlayers.blas import one_thread_each
 from cvxlayers.closed import ClosedDerivative
@@ -36,7 +36,7 @@ from cvxlayers.derivative import (
 )
 from cvxlayers.differentiation import Differentiation
 from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, SolverError
-from cvxlayers.forward import Array, Forward, Found, Items, join, put_on_path, split, spread, spread_info
+from cvxlayers.forward import Answer, Array, Forward, Found, Items, join, put_on_path, split, spread, spread_info
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.lpgd import Differences
 from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
@@ -44,7 +44,6 @@ from cvxlayers.parameter_map import Theta
 from cvxlayers.program import ConeProgram, Status, Vectors, spread_rows
 from cvxlayers.reduction import Reduced
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
-from cvxlayers.solvers import Outcome
 
 Sizes = Float[np.ndarray, " batch"]
 
@@ -123,50 +122,33 @@ class Layer:
             # The derivative of a logarithm needs the value of this call, whatever the caller writes to it later.
             values = [value.copy() for value in values]
         chosen = self.compiled.variables if outputs is None else outputs
-        affine = self.affine_for(chosen, options)
-        if affine is not None and warm_start is None:
-            return self._product(values, theta, batch_shape, options, chosen, affine)
+        affine = None if warm_start is not None else self.affine_for(chosen, options)
+        if affine is not None:
+            answer = product.solve(affine, self.compiled, self.kernel, theta, chosen, options)
+        else:
+            answer = self._solve(theta, options, warm_start, chosen)
+            if self.check and left_to_solver and not answer.outcome.is_first_choice:
+                self.compiled.parameters.check(values)
+        if answer.status.any():
+            self._report(values, answer, options)
+        arrays = self._masked(answer.outputs(), answer.status, batch_shape, options)
+        return Forward(values, batch_shape, answer.status, arrays, chosen, options, answer.find, affine)
+
+    def _solve(self, theta: Theta, options: CallOptions, warm_start: WarmStart | None, outputs: VariableMap) -> Answer:
+        """Solves the cone program of every item."""
         program, offset = self.compiled.program(theta), self.compiled.offset.apply(theta)[:, 0]
         reduced = self.kernel.reduce(program)
         outcome, point, known = self.kernel.solve(program, reduced, options, warm_start)
-        if self.check and left_to_solver and not outcome.is_first_choice:
-            self.compiled.parameters.check(values)
         accuracy = point.accuracy(program)
         status = _final_status(outcome.solution.status, accuracy, options.solver.eps)
-        if status.any():
-            self._report(values, status, accuracy, outcome, options)
         found = Found(program, offset, reduced, known, point, outcome)
-        arrays = self._masked(chosen.recover(point.x, point.y), status, batch_shape, options)
-        return Forward(values, batch_shape, status, arrays, chosen, options, lambda: found)
+        return Answer(lambda: outputs.recover(point.x, point.y), status, accuracy, outcome, lambda: found)
 
     def affine_for(self, outputs: VariableMap, options: CallOptions) -> Affine | None:
         """Returns the map by which outputs are one product; None where programs are solved one by one."""
         affine, exact = self.affine, self.differentiation.kind == "exact"
         serves = exact and options.plan.primary.name == "DIRECT" and affine is not None and affine.serves(outputs)
         return affine if serves else None
-
-    def _product(
-        self,
-        values: Sequence[Array],
-        theta: Theta,
-        batch_shape: tuple[int, ...],
-        options: CallOptions,
-        outputs: VariableMap,
-        affine: Affine,
-    ) -> Forward:
-        """Solves every item by the map that compilation found."""
-        compiled, rows = self.compiled, theta.values
-        arrays, status = affine.outputs(outputs, rows)
-        outcome = affine.outcome(status, options.plan)
-
-        def find() -> Found:
-            kept = replace(theta, blocks=tuple(compiled.parameters.split(rows)))
-            program, offset = compiled.program(kept), compiled.offset.apply(kept)[:, 0]
-            return Found(program, offset, self.kernel.reduce(program), None, affine.point(program, rows), outcome)
-
-        self._report(values, status, np.full(len(rows), affine.accuracy), outcome, options)
-        masked = self._masked(arrays, status, batch_shape, options)
-        return Forward(values, batch_shape, status, masked, outputs, options, find, affine)
 
     def _masked(
         self,
@@ -201,7 +183,7 @@ class Layer:
         if forward.affine is None:
             found, info = self._pulled(self.on_path(forward), [row[:-1] for row in rows])
         else:
-            found, info = self._product_pulled(forward, forward.affine, [row[:-1] for row in rows])
+            found, info = product.pull(forward.affine, self.compiled, forward, [row[:-1] for row in rows])
         gradients, count = [], len(parameters.names)
         for k, row in enumerate(rows):
             total = found[k * count : (k + 1) * count]
@@ -210,15 +192,6 @@ class Layer:
                 total = [one + other for one, other in zip(total, direct, strict=True)]
             gradients.append(parameters.adjoint(forward.values, total, forward.batch_shape))
         return join(gradients, lead), info
-
-    def _product_pulled(
-        self, forward: Forward, affine: Affine, rows: Sequence[Sequence[Array | None]]
-    ) -> tuple[list[Array], DerivativeInfo]:
-        """As `_pulled`, where the solution is an affine function of theta."""
-        solved, batch = np.flatnonzero(forward.ok), len(forward.status)
-        pulled = [affine.pull(forward.map, row, batch)[solved] for row in rows]
-        found = [part for dtheta in pulled for part in self.compiled.parameters.split(dtheta)]
-        return spread(found, solved, forward), spread_info(affine.info(len(solved)), solved, forward)
 
     def _pulled(self, forward: Forward, rows: Sequence[Sequence[Array | None]]) -> tuple[list[Array], DerivativeInfo]:
         """Returns the cotangents of theta's blocks for each row of cotangents of the variables, one after another."""
@@ -259,9 +232,7 @@ class Layer:
         lead, dthetas = self.theta_tangents(forward, tangents, directions)
         self._warn_of_zeros(tangents)
         if forward.affine is not None:
-            solved = np.flatnonzero(forward.ok)
-            pushed = [spread(forward.affine.push(forward.map, row[solved]), solved, forward) for row in dthetas]
-            info = spread_info(forward.affine.info(len(solved)), solved, forward)
+            pushed, info = product.push(forward.affine, forward, dthetas)
             return join([forward.unfold(outputs) for outputs in pushed], lead), info
         forward = self.on_path(forward)
         point = forward.point
@@ -419,14 +390,8 @@ class Layer:
             _WARNED.add(compiled)
             warnings.warn(report.constant_in_costs(compiled.names_in_costs), DerivativeWarning, stacklevel=4)
 
-    def _report(
-        self,
-        values: Sequence[Array],
-        status: Int[np.ndarray, " batch"],
-        accuracy: Sizes,
-        outcome: Outcome,
-        options: CallOptions,
-    ) -> None:
+    def _report(self, values: Sequence[Array], answer: Answer, options: CallOptions) -> None:
+        status, accuracy, outcome = answer.status, answer.accuracy, answer.outcome
         failed = np.flatnonzero(status > Status.INACCURATE)
         if len(failed) and options.on_failure == "raise":
             names = self.compiled.parameters.names
@@ -441,8 +406,9 @@ class Layer:
             warnings.warn(message, CvxlayersWarning, stacklevel=4)
 
     def _check(self, info: DerivativeInfo, solved: Items) -> None:
-        rough = np.flatnonzero(~(info.residual <= TRUSTED))
-        if len(rough):
+        trusted = info.residual <= TRUSTED
+        if not trusted.all():
+            rough = np.flatnonzero(~trusted)
             message = report.doubtful(solved[rough], len(solved), info.residual[rough], self.differentiation.kind)
             if self.strict:
                 raise DerivativeError(message)

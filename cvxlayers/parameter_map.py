@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -105,10 +105,11 @@ class ParameterMap:
         leads = self.leads([value.shape for value in values])
         batch_shape = self.batch_shape(leads)
         blocks = [_fold(value, lead, batch_shape) for value, lead in zip(values, leads, strict=True)]
-        blocks = [
-            np.concatenate([block, _log(name, block)], axis=1) if log else block
-            for name, block, log in zip(self.names, blocks, self.logs, strict=True)
-        ]
+        if any(self.logs):
+            blocks = [
+                np.concatenate([block, _log(name, block)], axis=1) if log else block
+                for name, block, log in zip(self.names, blocks, self.logs, strict=True)
+            ]
         shared = tuple(math.prod(lead) == 1 for lead in leads)
         return Theta(tuple(blocks), shared, math.prod(batch_shape)), batch_shape
 
@@ -124,7 +125,7 @@ class ParameterMap:
         """
         for index, domain in enumerate(self.domains):
             if domain is not None:
-                known = replace(domain, definite=0) if index in definite else domain
+                known = domain.without_definite if index in definite else domain
                 known.check(f"parameter {self.names[index]!r} (#{index})", values[index].reshape(-1, self.sizes[index]))
 
     def tangent(
@@ -200,19 +201,25 @@ class ParameterMap:
                 f"received {len(shapes)}, expected {len(self.names)} ({', '.join(self.names) or 'none'})"
             )
         leads = []
-        for index, (got, shape, want) in enumerate(zip(shapes, self.shapes, self.user_shapes, strict=True)):
-            label, lead = f"parameter {self.names[index]!r} (#{index})", len(got) - len(shape)
-            seen = got[: lead + len(want)]
-            if lead < 0:
-                raise ShapeError(
-                    f"Invalid parameter dimensionality for {label}: got {len(seen)} axes, shape {seen}; expected at "
-                    f"least {len(want)}, shape {_described(want)}"
-                )
-            if got[lead:] != shape:
-                hint = "; its last two axes look transposed" if _transposed(seen[lead:], want) else ""
-                raise ShapeError(f"Invalid parameter shape for {label}: got {seen}, expected {_described(want)}{hint}")
+        for index, (got, shape) in enumerate(zip(shapes, self.shapes, strict=True)):
+            lead = len(got) - len(shape)
+            if lead < 0 or got[lead:] != shape:
+                raise self._misfit(index, got)
             leads.append(got[:lead])
         return leads
+
+    def _misfit(self, index: int, got: tuple[int, ...]) -> ShapeError:
+        """Says how the shape of a value differs from what its parameter has."""
+        label, want = f"parameter {self.names[index]!r} (#{index})", self.user_shapes[index]
+        lead = len(got) - len(self.shapes[index])
+        seen = got[: lead + len(want)]
+        if lead < 0:
+            return ShapeError(
+                f"Invalid parameter dimensionality for {label}: got {len(seen)} axes, shape {seen}; expected at "
+                f"least {len(want)}, shape {_described(want)}"
+            )
+        hint = "; its last two axes look transposed" if _transposed(seen[lead:], want) else ""
+        return ShapeError(f"Invalid parameter shape for {label}: got {seen}, expected {_described(want)}{hint}")
 
     def batch_shape(self, leads: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
         """Returns the batch axes of a call: those of its values, broadcast.
@@ -220,6 +227,8 @@ class ParameterMap:
         Raises:
             ShapeError: if they do not broadcast.
         """
+        if leads and all(lead == leads[0] for lead in leads):
+            return leads[0]
         try:
             return np.broadcast_shapes(*leads)
         except ValueError:

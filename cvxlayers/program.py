@@ -208,8 +208,8 @@ class Pattern:
 
     @cached_property
     def is_full(self) -> bool:
-        """Whether every entry of the matrix is stored."""
-        return self.nnz == self.shape[0] * self.shape[1]
+        """Whether every entry of the matrix is stored, and there are any."""
+        return self.nnz == self.shape[0] * self.shape[1] > 0
 
     @cached_property
     def _block(self) -> _Block:
@@ -251,8 +251,9 @@ class Pattern:
 
     def _columns_of(self, values: Values) -> Float[np.ndarray, "batch cols rows"]:
         """Returns a batch of dense transposed matrices: the stored entries stand column by column."""
-        if self.is_full and self.nnz:
-            return self._block.view(values)
+        if self.is_full:
+            # The memory order decides how a product is summed up, and so its rounding.
+            return np.ascontiguousarray(values).reshape((len(values), self.shape[1], self.shape[0]))
         if self._is_scattered:
             padded = np.concatenate([values, np.zeros((len(values), 1))], axis=1)
             return padded.take(self._positions, axis=1).reshape(len(values), self.shape[1], self.shape[0])
@@ -272,7 +273,7 @@ class Pattern:
 
     def matvec(self, values: Values, x: Vectors) -> Vectors:
         """Returns M x for each item; a batch of one broadcasts."""
-        if self._is_thick:
+        if self.is_full or self._is_thick:
             return np.matmul(x[:, None, :], self._columns_of(values))[:, 0, :]
         segments, block = self._by_row, self._block
         product = segments.sum(values.take(segments.order, axis=1) * x.take(self.cols[segments.order], axis=1))
@@ -282,6 +283,8 @@ class Pattern:
 
     def rmatvec(self, values: Values, y: Vectors) -> Vectors:
         """Returns Mᵀ y for each item, the adjoint of `matvec`; a batch of one broadcasts."""
+        if self.is_full:
+            return np.matmul(self._columns_of(values), y[:, :, None])[:, :, 0]
         segments, block = self._by_column, self._block
         product = segments.sum(values.take(segments.order, axis=1) * y.take(self.rows[segments.order], axis=1))
         if block.size:
@@ -290,6 +293,8 @@ class Pattern:
 
     def outer(self, u: Vectors, v: Vectors) -> Values:
         """Returns the stored entries of u vᵀ: the derivative of uᵀ M v with respect to M."""
+        if self.is_full:
+            return np.multiply(v[:, :, None], u[:, None, :]).reshape((-1, self.nnz))
         rest, block = self._rest, self._block
         if len(rest) == self.nnz:
             return u.take(self.rows, axis=1) * v.take(self.cols, axis=1)

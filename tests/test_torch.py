@@ -285,6 +285,21 @@ def test_values_may_change_between_the_passes(rng):
         torch.testing.assert_close(gradient, want, rtol=0, atol=0)
 
 
+def test_outputs_may_be_written_to_before_the_backward_pass(rng):
+    x, Q, c = cp.Variable(3), cp.Parameter((3, 3), PSD=True), cp.Parameter(3)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.quad_form(x, Q) + c @ x), [x <= 1]), [Q, c], [x])
+    values = [torch.eye(3, dtype=torch.float64).repeat(4, 1, 1), torch.tensor(rng.normal(size=(4, 3)))]
+    for value in values:
+        value.requires_grad_()
+    (kept,) = layer(*values)
+    expected = torch.autograd.grad(kept.sum(), values)
+    (changed,) = layer(*values)
+    total = changed.sum()
+    changed.detach().numpy()[:] = 7.0
+    for gradient, want in zip(torch.autograd.grad(total, values), expected, strict=True):
+        torch.testing.assert_close(gradient, want, rtol=0, atol=0)
+
+
 def test_gradients_are_arrays_of_their_own(rng):
     x, Q, c = cp.Variable(3), cp.Parameter((3, 3), PSD=True), cp.Parameter(3)
     layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.quad_form(x, Q) + c @ x), [x <= 1]), [Q, c], [x])

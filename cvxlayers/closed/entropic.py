@@ -22,8 +22,8 @@ from jaxtyping import Bool, Float, Int
 
 from cvxlayers.closed.entropic_derivative import EntropicDerivative, linearise_entropies
 from cvxlayers.closed.form import ClosedForm, Whole
-from cvxlayers.derivative import EXACT, Point
 from cvxlayers.program import ConeProgram, Vectors, largest
+from cvxlayers.residual import EXACT, Point, relative
 from cvxlayers.separable import Separable
 from cvxlayers.solvers import Optimum, find_optimum
 
@@ -62,7 +62,8 @@ def certified(program: ConeProgram, optimum: Optimum) -> tuple[Point, Bool[np.nd
     x, y, s = optimum.point(program)
     scales = _scales(program, optimum)
     dual, primal = _residuals(program, optimum, y, *scales)
-    point = Point(x, y - s, y, s, dual[:, None], primal[:, None], *scales)
+    dual, primal = dual[:, None], primal[:, None]
+    point = Point(x, y - s, y, s, dual, primal, *scales, relative(dual, primal, *scales))
     return point, optimum.fine & (point.merit <= EXACT)
 
 

@@ -13,6 +13,8 @@ from cvxlayers.cones.cone import Basis, Triplets
 
 Columns = Float[np.ndarray, "*batch dim k"]
 Index = slice | Int[np.ndarray, " k"]
+# Rows of a product, of one of its parts: a slice where they lie together.
+Rows = slice | Int[np.ndarray, " _part"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,20 +85,23 @@ class ConeRayBasis(Basis):
 
     def rotate(self, w: Columns) -> Columns:
         """Returns Uᵀ w."""
-        t, z = self._split(w)
-        reflected = self._reflect(z)
-        first = self.sigma[..., None] * reflected[..., 0, :]
-        rays = np.stack([t + first, t - first], axis=-2) / np.sqrt(2.0)
-        return np.concatenate([rays, reflected[..., 1:, :]], axis=-2).reshape(w.shape)
+        stacked = self._stacked(w)
+        out = np.empty(stacked.shape)
+        out[..., 1:, :] = self._reflect(stacked[..., 1:, :])
+        t, first = stacked[..., 0, :], self.sigma[..., None] * out[..., 1, :]
+        out[..., 0, :], out[..., 1, :] = (t + first) / np.sqrt(2.0), (t - first) / np.sqrt(2.0)
+        return out.reshape(w.shape)
 
     def unrotate(self, w: Columns) -> Columns:
         """Returns U w."""
-        plus, rest = self._split(w)
-        minus = rest[..., 0, :]
-        first = self.sigma[..., None] * (plus - minus) / np.sqrt(2.0)
-        z = self._reflect(np.concatenate([first[..., None, :], rest[..., 1:, :]], axis=-2))
-        t = (plus + minus) / np.sqrt(2.0)
-        return np.concatenate([t[..., None, :], z], axis=-2).reshape(w.shape)
+        out = np.array(self._stacked(w))
+        plus, minus = out[..., 0, :], out[..., 1, :]
+        out[..., 0, :], out[..., 1, :] = (
+            (plus + minus) / np.sqrt(2.0),
+            self.sigma[..., None] * (plus - minus) / np.sqrt(2.0),
+        )
+        out[..., 1:, :] = self._reflect(out[..., 1:, :])
+        return out.reshape(w.shape)
 
     def triplets(self) -> Triplets:
         """Returns each cone's U as a dense block."""
@@ -109,18 +114,17 @@ class ConeRayBasis(Basis):
         """Returns the bases of some items."""
         return ConeRayBasis(self.h[index], self.sigma[index])
 
-    def _split(self, w: Columns) -> tuple[np.ndarray, np.ndarray]:
+    def _stacked(self, w: Columns) -> np.ndarray:
         size = self.h.shape[-1] + 1
-        stacked = w.reshape((*w.shape[:-2], w.shape[-2] // size, size, w.shape[-1]))
-        return stacked[..., 0, :], stacked[..., 1:, :]
+        return w.reshape((*w.shape[:-2], w.shape[-2] // size, size, w.shape[-1]))
 
     def _reflect(self, z: np.ndarray) -> np.ndarray:
         if z.shape[-1] == 1:
             # The same sums, over memory that lies together.
             h, alone = self.h, z[..., 0]
-            return (alone - 2.0 * h * np.sum(h * alone, axis=-1, keepdims=True))[..., None]
+            return (alone - h * (2.0 * np.sum(h * alone, axis=-1, keepdims=True)))[..., None]
         h = self.h[..., None]
-        return z - 2.0 * h * np.sum(h * z, axis=-2, keepdims=True)
+        return z - h * (2.0 * np.sum(h * z, axis=-2, keepdims=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +186,7 @@ class CongruenceBasis(Basis):
 class ProductBasis(Basis):
     """The direct sum of bases, each on its own rows."""
 
-    rows: Sequence[Int[np.ndarray, " _part"]]
+    rows: Sequence[Rows]
     parts: Sequence[Basis]
 
     def rotate(self, w: Columns) -> Columns:
@@ -204,8 +208,8 @@ class ProductBasis(Basis):
         found = [part.triplets() for part in self.parts]
         batch = np.broadcast_shapes(*(part.values.shape[:-1] for part in found))
         return Triplets(
-            np.concatenate([rows[part.rows] for rows, part in zip(self.rows, found, strict=True)]),
-            np.concatenate([rows[part.cols] for rows, part in zip(self.rows, found, strict=True)]),
+            np.concatenate([places(rows)[part.rows] for rows, part in zip(self.rows, found, strict=True)]),
+            np.concatenate([places(rows)[part.cols] for rows, part in zip(self.rows, found, strict=True)]),
             np.concatenate([np.broadcast_to(part.values, (*batch, part.values.shape[-1])) for part in found], axis=-1),
         )
 
@@ -214,16 +218,30 @@ class ProductBasis(Basis):
         return ProductBasis(self.rows, [part.item(index) for part in self.parts])
 
 
+def places(rows: Rows) -> Int[np.ndarray, " _part"]:
+    """Returns rows one by one."""
+    return np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+
+
+def together(rows: Int[np.ndarray, " _part"]) -> Rows:
+    """Returns rows in ascending order as a slice, if nothing lies between them."""
+    if not len(rows):
+        return slice(0, 0)
+    low, high = int(rows[0]), int(rows[-1]) + 1
+    return slice(low, high) if high - low == len(rows) else rows
+
+
 def rows_of(basis: Basis, index: Int[np.ndarray, " k"], dim: int) -> Float[np.ndarray, "leading k dim"]:
     """Returns some rows of U, of a batch or shared by it."""
     match basis:
         case CongruenceBasis():
             return basis.rows(index)
         case ProductBasis():
-            parts = [np.flatnonzero(np.isin(index, rows)) for rows in basis.rows]
+            every = [places(rows) for rows in basis.rows]
+            parts = [np.flatnonzero(np.isin(index, rows)) for rows in every]
             found = [
                 (mine, rows, rows_of(part, np.searchsorted(rows, index[mine]), len(rows)))
-                for mine, rows, part in zip(parts, basis.rows, basis.parts, strict=True)
+                for mine, rows, part in zip(parts, every, basis.parts, strict=True)
                 if len(mine)
             ]
             out = np.zeros((max((len(values) for *_, values in found), default=1), len(index), dim))

@@ -17,15 +17,25 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.cones.basis import CongruenceBasis, IdentityBasis, ProductBasis, smat, svec, triangle
+from cvxlayers.cones.basis import (
+    CongruenceBasis,
+    IdentityBasis,
+    ProductBasis,
+    Rows,
+    places,
+    smat,
+    svec,
+    together,
+    triangle,
+)
 from cvxlayers.cones.cone import Basis, Cone, Vector
 from cvxlayers.cones.nonnegative import NonNegative
 from cvxlayers.cones.product import Product
 from cvxlayers.cones.second_order import SecondOrder
 from cvxlayers.cones.semidefinite import Semidefinite
+from cvxlayers.cones.zero import Zero
 
 Strength = Float[np.ndarray, "batch 1"]
-Rows = slice | Int[np.ndarray, " _rows"]
 Matrices = Float[np.ndarray, "#batch rows n"]
 Array = Float[np.ndarray, "..."]
 Index = Int[np.ndarray, " _count"]
@@ -184,8 +194,7 @@ class _Stacked(Metric):
 
     def spectrum(self) -> tuple[Vector, Basis]:
         values, bases = zip(*(part.spectrum() for _, part in self.parts), strict=True)
-        every = [np.arange(self.shape[1])[rows] for rows, _ in self.parts]
-        return self._gather(values), ProductBasis(every, bases)
+        return self._gather(values), ProductBasis([rows for rows, _ in self.parts], bases)
 
     def _gather(self, found: Any) -> Vector:
         out = np.empty(self.shape)
@@ -207,9 +216,8 @@ class Frame:
         """Decomposes points: of the rows behind those of the zero cone."""
         parts: list[tuple[Rows, Cone, tuple[Array, ...]]] = []
         for one, index in cone.groups:
-            if index[0] >= cone.zero:
-                low, high = int(index[0]) - cone.zero, int(index[-1]) + 1 - cone.zero
-                rows: Rows = slice(low, high) if high - low == len(index) else index - cone.zero
+            if not isinstance(one, Zero):
+                rows = together(places(index) - cone.zero)
                 parts.append((rows, one, _decompose(one, v[:, rows])))
         return cls(v, parts)
 

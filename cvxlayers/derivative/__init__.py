@@ -15,12 +15,9 @@ from cvxlayers.derivative.known import Known as Known
 from cvxlayers.derivative.linear_solve import Method as Method
 from cvxlayers.derivative.linear_solve import choose_method as choose_method
 from cvxlayers.derivative.linear_solve import factorise as factorise
-from cvxlayers.derivative.polish import EXACT as EXACT
+from cvxlayers.derivative.polish import improve as improve
 from cvxlayers.derivative.polish import polish as polish
 from cvxlayers.derivative.polish import start as start
-from cvxlayers.derivative.residual import Point as Point
-from cvxlayers.derivative.residual import evaluate as evaluate
-from cvxlayers.derivative.residual import residuals as residuals
 from cvxlayers.derivative.second import Motion as Motion
 from cvxlayers.derivative.second import move as move
 from cvxlayers.derivative.second import second_jvp as second_jvp
@@ -31,3 +28,7 @@ from cvxlayers.derivative.system import Factorise as Factorise
 from cvxlayers.derivative.system import Lifted as Lifted
 from cvxlayers.derivative.system import System as System
 from cvxlayers.derivative.system import without_rows as without_rows
+from cvxlayers.residual import EXACT as EXACT
+from cvxlayers.residual import Point as Point
+from cvxlayers.residual import evaluate as evaluate
+from cvxlayers.residual import residuals as residuals

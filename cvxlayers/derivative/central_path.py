@@ -12,9 +12,9 @@ import numpy as np
 
 from cvxlayers.cones import Smoothed
 from cvxlayers.derivative.polish import polish
-from cvxlayers.derivative.residual import Point
 from cvxlayers.derivative.system import Factorise
 from cvxlayers.program import ConeProgram, Vectors, largest
+from cvxlayers.residual import Point
 
 # Newton steps from the solution, and from each point of the path to the next.
 _REACHED, _STEPS, _FEWER = 1e-10, 20, 8
@@ -54,4 +54,4 @@ def central_point(program: ConeProgram, x: Vectors, v: Vectors, mu: float, facto
 def _reached(found: Point, x: Vectors, v: Vectors) -> Point:
     """Gives points that ran away from their solutions an infinite residual: to them, all residuals are relative."""
     away = (largest(found.x) > _AWAY * (1.0 + largest(x))) | (largest(found.v) > _AWAY * (1.0 + largest(v)))
-    return replace(found, dual=np.where(away[:, None], np.inf, found.dual)) if away.any() else found
+    return replace(found, merit=np.where(away, np.inf, found.merit)) if away.any() else found

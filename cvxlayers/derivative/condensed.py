@@ -13,43 +13,36 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from cvxlayers.cones import IdentityBasis
+from cvxlayers.derivative.kept import Kept
 from cvxlayers.derivative.small import SmallFactors
-from cvxlayers.derivative.smaller import Kept, Part, PartialFactorisation, items_of, with_the_rest
-from cvxlayers.derivative.system import Factorise, System
+from cvxlayers.derivative.structured import StructuredFactorisation
+from cvxlayers.derivative.system import Factorise, Rank, System
 from cvxlayers.program import Vectors
 
 _HALF = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class _Condensed(Part):
+class _Condensed:
     system: System
     kept: Kept
     share: Vectors
     factors: SmallFactors
 
-    @property
-    def condition(self) -> Float[np.ndarray, " batch"]:
-        """The ratio of the pivots."""
-        return np.where(self.factors.sound, self.factors.condition, np.inf)
-
-    def solve(self, rhs: Vectors, items: Int[np.ndarray, " count"]) -> Vectors:
+    def solve(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
         """Solves for x and the kept directions, and then for the others."""
-        structure = self.system.program.structure
-        n, mine, kept = structure.n, items_of(self.system, items), self.kept.item(items)
-        first, second, share = rhs[:, :n], rhs[:, n:], self.share[items]
-        pushed = structure.A.rmatvec(mine.program.A, mine.from_eigen(share * second))
-        u = self.factors.solve(np.concatenate([first + pushed, kept.take(second)], axis=1), items)
+        system, A, n = self.system, self.system.program.structure.A, first.shape[1]
+        pushed = A.rmatvec(system.program.A, system.from_eigen(self.share * second))
+        u = self.factors.solve(np.concatenate([first + pushed, self.kept.take(second)], axis=1))
         x = np.ascontiguousarray(u[:, :n])
-        z = share * (mine.to_eigen(structure.A.matvec(mine.program.A, x)) - second)
-        kept.put(z, u[:, n:])
-        return np.concatenate([x, z], axis=1)
+        z = self.share * (system.to_eigen(A.matvec(system.program.A, x)) - second)
+        self.kept.put(z, u[:, n:])
+        return x, z
 
 
-def factorise_condensed(system: System, factorise: Factorise) -> PartialFactorisation:
+def factorise_condensed(system: System, factorise: Factorise) -> StructuredFactorisation:
     """Factorises the condensed matrices of a batch of systems.
 
     Args:
@@ -71,4 +64,7 @@ def factorise_condensed(system: System, factorise: Factorise) -> PartialFactoris
     K[:, :n, n:] = K[:, n:, :n].swapaxes(1, 2)
     diagonal = np.arange(n, K.shape[1])
     K[:, diagonal, diagonal] = chosen - 1.0
-    return with_the_rest(system, _Condensed(system, kept, share, SmallFactors.of(K, n + kept.count)), factorise)
+    factors = SmallFactors.of(K, n + kept.count)
+    ranks = Rank.regular(np.where(factors.sound, factors.condition, np.inf), n)
+    inverse = _Condensed(system, kept, share, factors).solve
+    return StructuredFactorisation.of(system, inverse, ranks, factors.sound, factorise)

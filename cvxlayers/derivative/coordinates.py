@@ -13,12 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
 from cvxlayers.coordinates import Coordinates, turn
+from cvxlayers.derivative.kept import Kept
 from cvxlayers.derivative.small import SmallFactors
-from cvxlayers.derivative.smaller import Kept, Part, PartialFactorisation, items_of, with_the_rest
-from cvxlayers.derivative.system import Factorise, System
+from cvxlayers.derivative.structured import StructuredFactorisation
+from cvxlayers.derivative.system import Factorise, Rank, System
 from cvxlayers.program import Vectors
 
 # Directions whose σ is smaller are kept.
@@ -26,14 +27,13 @@ _SMALL = 0.1
 
 
 @dataclass(frozen=True, eq=False)
-class _Free(Part):
+class _Free:
     """The systems of the kept directions and ν.
 
     Attributes:
         system: the systems.
         form: where the variables stand.
         a: the coefficient of each variable in its conic row.
-        holds: for which items ρ has one value in each cone.
         rho: ρ.
         G: G U.
         sigma: σ.
@@ -44,44 +44,35 @@ class _Free(Part):
     system: System
     form: Coordinates
     a: Vectors
-    holds: Bool[np.ndarray, " leading"]
     rho: Vectors
     G: Float[np.ndarray, "batch few conic"]
     sigma: Vectors
     kept: Kept
     factors: SmallFactors
 
-    @property
-    def condition(self) -> Float[np.ndarray, " batch"]:
-        """The ratio of the pivots."""
-        return np.where(self.factors.sound & self.holds, self.factors.condition, np.inf)
-
-    def solve(self, rhs: Vectors, items: Int[np.ndarray, " count"]) -> Vectors:
+    def solve(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
         """Solves for the kept directions and ν, and then for the others."""
-        form, zero, few, derivative = self.form, self.form.zero, self.form.few, items_of(self.system, items).derivative
-        basis, d = derivative.basis, derivative.eigenvalues[:, zero:]
-        first, equal, g = np.split(rhs, np.cumsum([rhs.shape[1] - d.shape[1] - zero, zero]), axis=1)
-        a, rho = (_items(part, items) for part in (self.a, self.rho))
-        G, sigma, kept = self.G[items], self.sigma[items], self.kept.item(items)
-        free, r = ~kept.mask, np.sqrt(d)
+        form, zero, few, basis = self.form, self.form.zero, self.form.few, self.system.derivative.basis
+        d, equal, g = self.system.derivative.eigenvalues[:, zero:], second[:, :zero], second[:, zero:]
+        r, free = np.sqrt(d), ~self.kept.mask
         rest = np.where(free, 1.0, 1.0 - d)
-        force = np.zeros((len(items), zero + d.shape[1]))
-        force[:, zero + form.rows] = first / a
+        force = np.zeros(second.shape)
+        force[:, zero + form.rows] = first / self.a
         phi = basis.rotate(force[..., None])[:, zero:, 0]
-        base = np.where(free, ((1.0 - d) * phi + r * g) / sigma, 0.0)
-        known = -np.matmul(G, base[..., None])[..., 0]
+        base = np.where(free, ((1.0 - d) * phi + r * g) / self.sigma, 0.0)
+        known = -np.matmul(self.G, base[..., None])[..., 0]
         known[:, :zero] += equal
-        u = self.factors.solve(np.concatenate([known, kept.take(phi + r * g / rest)], axis=1), items)
-        force = np.matmul(np.ascontiguousarray(u[:, None, :few]), G)[:, 0]
-        omega = base - np.where(free, (1.0 - d) * force / sigma, 0.0)
-        kept.put(omega, u[:, few:])
-        z = np.where(free, (r * (phi - force) - rho * g) / sigma, (r * omega - g) / rest)
-        full = np.concatenate([np.zeros((len(items), zero)), omega], axis=1)
+        u = self.factors.solve(np.concatenate([known, self.kept.take(phi + r * g / rest)], axis=1))
+        force = np.matmul(np.ascontiguousarray(u[:, None, :few]), self.G)[:, 0]
+        omega = base - np.where(free, (1.0 - d) * force / self.sigma, 0.0)
+        self.kept.put(omega, u[:, few:])
+        z = np.where(free, (r * (phi - force) - self.rho * g) / self.sigma, (r * omega - g) / rest)
+        full = np.concatenate([np.zeros((len(omega), zero)), omega], axis=1)
         w = basis.unrotate(full[..., None])[:, zero:, 0]
-        return np.concatenate([w[:, form.rows] / a, u[:, :zero], z], axis=1)
+        return w[:, form.rows] / self.a, np.concatenate([u[:, :zero], z], axis=1)
 
 
-def factorise_coordinates(system: System, form: Coordinates, factorise: Factorise) -> PartialFactorisation:
+def factorise_coordinates(system: System, form: Coordinates, factorise: Factorise) -> StructuredFactorisation:
     """Factorises a batch of systems of programs over the coordinates of cones.
 
     Args:
@@ -106,8 +97,7 @@ def factorise_coordinates(system: System, form: Coordinates, factorise: Factoris
     diagonal = np.arange(few, K.shape[1])
     K[:, diagonal, diagonal] = kept.take(rho + d / (1.0 - np.where(free, 0.0, d)))
     factors = SmallFactors.of(K, few + kept.count)
-    return with_the_rest(system, _Free(system, form, a, holds, rho, G, sigma, kept, factors), factorise)
-
-
-def _items(part: Vectors, index: Int[np.ndarray, " count"]) -> Vectors:
-    return part if len(part) == 1 else part[index]
+    served = factors.sound & holds
+    ranks = Rank.regular(np.where(served, factors.condition, np.inf), program.structure.n)
+    inverse = _Free(system, form, a, rho, G, sigma, kept, factors).solve
+    return StructuredFactorisation.of(system, inverse, ranks, served, factorise)

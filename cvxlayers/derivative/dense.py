@@ -18,8 +18,10 @@ from cvxlayers.program import Vectors
 
 Matrices = Float[np.ndarray, "batch k k"]
 
-# A ratio of LU pivots below this makes an item suspect; an eigenvalue ratio below the second makes it singular.
+# A condition number of one over this makes an item suspect; an eigenvalue ratio below the second makes it singular.
 _SUSPECT, _SINGULAR = 1e-9, 1e-12
+# A ratio of LU pivots above this may be far below the condition number.
+_ROUGH = 1e3
 _REFINEMENTS = 3
 # A residual above the first is worth another method; the shift of the regularised one; a null vector's parts above
 # the last are not rounding.
@@ -55,8 +57,9 @@ class Group:
         if self.pseudo_inverses:
             degenerate = np.isin(self.place, list(self.pseudo_inverses))
         solution, residual = refine(self.system, rhs, self._back_substitute, ~degenerate)
-        for item in np.flatnonzero((residual > _ESCALATE) & np.isfinite(residual) & ~degenerate).tolist():
-            solution[item], residual[item] = self._escalate(item, rhs[item], solution[item], residual[item])
+        if (residual > _ESCALATE).any():
+            for item in np.flatnonzero((residual > _ESCALATE) & np.isfinite(residual) & ~degenerate).tolist():
+                solution[item], residual[item] = self._escalate(item, rhs[item], solution[item], residual[item])
         return Solve(solution[:, :n], solution[:, n:], residual)
 
     def _escalate(
@@ -83,20 +86,22 @@ class Group:
     def _back_substitute(self, rhs: Vectors, items: Int[np.ndarray, " count"]) -> Vectors:
         """Applies the factors; the rows left out read −z = 0."""
         n, m = self.system.program.structure.n, self.system.program.structure.m
-        everything = self.kept.shape[1] == m
+        if self.kept.shape[1] == m:
+            return self._apply(rhs, items)
         columns = np.concatenate([np.broadcast_to(np.arange(n), (len(items), n)), n + self.kept[items]], axis=1)
-        rhs = rhs if everything else np.take_along_axis(rhs, columns, axis=1)
+        full = np.zeros((len(items), n + m))
+        np.put_along_axis(full, columns, self._apply(np.take_along_axis(rhs, columns, axis=1), items), axis=1)
+        return full
+
+    def _apply(self, rhs: Vectors, items: Int[np.ndarray, " count"]) -> Vectors:
+        """Applies the factors to the rows that are kept."""
         solution = np.empty_like(rhs)
-        for row, place in enumerate(self.place[items].tolist() if columns.shape[1] else ()):
+        for row, place in enumerate(self.place[items].tolist() if rhs.shape[1] else ()):
             if place in self.pseudo_inverses:
                 solution[row] = self.pseudo_inverses[place] @ rhs[row]
             else:
                 solution[row] = lapack.dgetrs(self.factors[place].T, self.pivots[place], rhs[row])[0]
-        if everything:
-            return solution
-        full = np.zeros((len(items), n + m))
-        np.put_along_axis(full, columns, solution, axis=1)
-        return full
+        return solution
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,16 +199,19 @@ def _rank(
 ) -> tuple[dict[int, Float[np.ndarray, "k k"]], Rank]:
     """Returns the pseudo-inverse of every item that is singular to working precision, and how regular all are."""
     batch, n = len(factors), system.program.structure.n
-    rank = Rank.regular(np.ones(batch), n)
     if not factors.shape[1]:
-        return {}, rank
+        return {}, Rank.regular(np.ones(batch), n)
     pivots = np.abs(np.diagonal(factors, axis1=1, axis2=2))
     smallest, largest = pivots.min(axis=1), pivots.max(axis=1)
-    rank.condition[:] = np.divide(largest, smallest, out=np.full(batch, np.inf), where=smallest > 0)
+    if (largest <= _ROUGH * smallest).all():
+        return {}, Rank.regular(largest / smallest, n)
+    rank = Rank.regular(np.divide(largest, smallest, out=np.full(batch, np.inf), where=smallest > 0), n)
+    for item in np.flatnonzero((rank.condition > _ROUGH) & (smallest > _SUSPECT * largest)).tolist():
+        reciprocal = float(lapack.dgecon(factors[item].T, 1.0)[0])
+        rank.condition[item] = max(rank.condition[item], largest[item] / reciprocal if reciprocal > 0 else np.inf)
     rank.inverted[:] = rank.condition
     found: dict[int, Float[np.ndarray, "k k"]] = {}
-    suspects = np.flatnonzero(~(smallest > _SUSPECT * largest))
-    for item in suspects.tolist():
+    for item in np.flatnonzero(~(rank.condition * _SUSPECT < 1.0)).tolist():
         K = assemble(system.item(np.array([item])), kept[[item]])[0]
         if not np.isfinite(K).all():
             continue

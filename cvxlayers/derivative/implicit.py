@@ -19,22 +19,26 @@ from cvxlayers.cones import (
     Smoothed,
     derivative_dual,
 )
-from cvxlayers.derivative.residual import Point
 from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System
 from cvxlayers.program import ConeProgram, Values, Vectors
+from cvxlayers.residual import Point
 
 # A dual and a slack both below this, relative to the largest of their kind, count as both zero: weakly active.
 _WEAKLY_ACTIVE = 1e-10
+# Multipliers this small beside the terms of the costs may be rounding; they are where their terms are this small.
+_FAINT, _LOST = 1e-6, 1e-14
 # So do both below the residual of the point times the condition number of the system, up to this.
 _FARTHEST, _ROUNDING = 1e-6, 1e-16
 # A system with this condition number amplifies the residual of a polished point to no more than the first of these.
 _WELL = 1e3
 # A derivative is doubtful where the residual of its point, amplified by the system, is larger than this.
-_BLURRED = 1e-3
+_BLURRED = 1e-4
 # A null vector's part that is below this does not reach the outputs.
 _HIDDEN = 1e-6
 # Across a kink of a curved cone's projection, its derivative of a random direction of size one jumps by more than this.
 _JUMP = 1e-2
+# So many directions are tried.
+_PROBES = 4
 # At so many times the distance of the probe from where the boundary bends, it is smooth.
 _SMOOTH = 1e4
 # Relative residuals and condition numbers up to which a derivative counts as reliable.
@@ -84,7 +88,7 @@ class DerivativeInfo:
 
     Attributes:
         residual: relative residual ‖K u − rhs‖∞ / ‖rhs‖∞ of the linear solve; where K amplifies the residual of the
-            solution itself to more than 1e-3, that; for a smoothed derivative also that of the point of the central
+            solution itself to more than 1e-4, that; for a smoothed derivative also that of the point of the central
             path, for lpgd infinite where neither perturbed program has a solution.
         condition: estimate of the condition number of K: errors of the solution are amplified by no more than about it.
         not_unique: whether the layer's listed variables could take other values that are as good; the derivative is
@@ -172,9 +176,9 @@ def linearise(
 
 def _seen(rank: Rank, outputs: Callable[[Vectors], Vectors] | None) -> Rank:
     """Returns the rank without what is not unique but reaches no output, such as a bound that CVXPY introduced."""
-    items = np.flatnonzero(rank.not_unique)
-    if outputs is None or not len(items):
+    if outputs is None or not rank.not_unique.any():
         return rank
+    items = np.flatnonzero(rank.not_unique)
     free = rank.free[items]
     hidden = items[~(_size(outputs(free)) > _HIDDEN * _size(free))[:, 0]]
     not_unique, condition = rank.not_unique.copy(), rank.condition.copy()
@@ -191,9 +195,11 @@ def _blurred(program: ConeProgram, rank: Rank, point: Point) -> Float[np.ndarray
     """
     blur = np.zeros(len(rank.inverted))
     with np.errstate(invalid="ignore"):
-        items = np.flatnonzero(~(rank.inverted * point.merit <= _BLURRED))
-        if len(items):
-            blur[items] = rank.inverted[items] * point.item(items).measured(program.item(items))
+        clear = rank.inverted * point.merit <= _BLURRED
+        if clear.all():
+            return blur
+        items = np.flatnonzero(~clear)
+        blur[items] = rank.inverted[items] * point.item(items).measured(program.item(items))
     return np.where(blur > _BLURRED, np.minimum(blur, 1.0), 0.0)
 
 
@@ -208,14 +214,31 @@ def projection_derivative(
     derivative = cone.derivative(-point.v, point.s).complement()
     rows = slice(cone.zero, cone.zero + cone.nonnegative)
     v, y, s = point.v[:, rows], point.y[:, rows], point.s[:, rows]
-    sizes = _size(point.y), np.maximum(_size(point.s), _size(program.b))
-    weak = (y <= _WEAKLY_ACTIVE * sizes[0]) & (s <= _WEAKLY_ACTIVE * sizes[1])
+    small = _WEAKLY_ACTIVE * _size(point.y)
+    weak = s <= _WEAKLY_ACTIVE * np.maximum(_size(point.s), _size(program.b))
+    weak &= y <= np.maximum(small, _FAINT * point.dual_scale[:, None])
+    if not weak.any():
+        return derivative, np.zeros(len(weak), dtype=bool)
     weak &= np.isfinite(v)
-    if weak.any():
-        eigenvalues = derivative.eigenvalues.copy()
-        eigenvalues[:, rows] = np.where(weak, 0.5, eigenvalues[:, rows])
-        derivative = replace(derivative, eigenvalues=eigenvalues)
-    return derivative, np.any(weak & telling[rows], axis=1)
+    # Where all multipliers are rounding, the largest of them says nothing.
+    for item in np.flatnonzero(np.any(weak & (y > small), axis=1)).tolist():
+        index = np.array([item])
+        weak[item] &= (y[item] <= small[item]) | _drowned(program.item(index), point.item(index))[rows]
+    if not weak.any():
+        return derivative, np.zeros(len(weak), dtype=bool)
+    eigenvalues = derivative.eigenvalues.copy()
+    eigenvalues[:, rows] = np.where(weak, 0.5, eigenvalues[:, rows])
+    return replace(derivative, eigenvalues=eigenvalues), np.any(weak & telling[rows], axis=1)
+
+
+def _drowned(program: ConeProgram, point: Point) -> Bool[np.ndarray, " m"]:
+    """Returns which multipliers of one program no cost of its variables can tell from zero: each is rounding there."""
+    A, P = program.structure.A, program.structure.P
+    entries = np.abs(program.A[0])
+    costs = np.abs(program.q) + P.matvec(np.abs(program.P), np.abs(point.x))
+    costs = np.where(costs > 0, costs + A.rmatvec(np.abs(program.A), np.abs(point.y)), point.dual_scale[:, None])
+    felt = entries * np.abs(point.y[0, A.rows]) > _LOST * costs[0, A.cols]
+    return np.bincount(A.rows[felt], minlength=program.structure.m) == 0
 
 
 class Reach(NamedTuple):
@@ -258,9 +281,10 @@ def _near_kinks(
 ) -> Bool[np.ndarray, " batch"]:
     """Returns which points have a kink of the projection so near that they may lie on either side of it."""
     cone, found = program.structure.cone, np.zeros(len(point.v), dtype=bool)
-    items = np.flatnonzero(~(condition <= _WELL)) if cone.polyhedral else np.arange(len(found))
-    if not len(items):
+    far = condition <= _WELL if cone.polyhedral else found
+    if far.all():
         return found
+    items = np.flatnonzero(~far)
     mine = point if len(items) == len(found) else point.item(items)
     y, s, v = mine.y, mine.s, mine.v
     b = np.broadcast_to(program.b, point.v.shape)[items]
@@ -297,15 +321,17 @@ def _may_be_kinked(cone: Product, y: Vectors, s: Vectors, close: Reach) -> Bool[
 def _kinked(cone: Product, v: Vectors, distance: Float[np.ndarray, "batch 1"]) -> Bool[np.ndarray, " batch"]:
     """Returns whether the projection on a curved cone has a kink within about a distance of v.
 
-    Across a kink its derivative jumps; where it is smooth, a step as small as this changes it hardly at all.
+    Across a kink its derivative jumps; where it is smooth, a step as small as this changes it hardly at all. One
+    random direction may happen to lie along the kink.
     """
-    curved = np.arange(v.shape[1]) >= cone.zero + cone.nonnegative
-    rng = np.random.default_rng(0)
-    step, probe = rng.normal(size=(2, 1, v.shape[1])) * curved
-    step, probe = distance * step, np.broadcast_to(probe, v.shape)
-    ahead, behind = (derivative_dual(cone, v + sign * step).apply(probe) for sign in (1.0, -1.0))
-    with np.errstate(invalid="ignore"):
-        return np.max(np.abs(ahead - behind), axis=1, initial=0.0) > _JUMP
+    curved, found = np.arange(v.shape[1]) >= cone.zero + cone.nonnegative, np.zeros(len(v), dtype=bool)
+    for directions in np.random.default_rng(0).normal(size=(_PROBES, 2, 1, v.shape[1])):
+        step, probe = directions * curved
+        step, probe = distance * step, np.broadcast_to(probe, v.shape)
+        ahead, behind = (derivative_dual(cone, v + sign * step).apply(probe) for sign in (1.0, -1.0))
+        with np.errstate(invalid="ignore"):
+            found |= np.max(np.abs(ahead - behind), axis=1, initial=0.0) > _JUMP
+    return found
 
 
 def jvp(linearisation: Linearisation, tangent: Data) -> tuple[Vectors, Vectors, Vectors, DerivativeInfo]:
@@ -327,7 +353,7 @@ def vjp(
     program, system = linearisation.program, linearisation.system
     A = program.structure.A
     first = x if s is None else x - A.rmatvec(program.A, s)
-    solve = linearisation.factors.solve(first, system.to_eigen(y))
+    solve = linearisation.factors.solve(first, system.to_eigen(y) if y.any() else y)
     mu = system.from_eigen(solve.second)
     data = needs.pull(program, linearisation.point, solve.first, mu if s is None else s + mu)
     return data, linearisation.trust(solve)

@@ -13,16 +13,14 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from cvxlayers.cones import Cone, Derivative, Product, derivative_dual
 from cvxlayers.derivative.damped import LARGEST, damped_solve
-from cvxlayers.derivative.residual import Point, evaluate, relative
 from cvxlayers.derivative.system import Factorise, System
 from cvxlayers.program import ConeProgram, Vectors
+from cvxlayers.residual import EXACT, Point, evaluate, relative
 
-# Points whose relative residual is below this are left as they are.
-EXACT = 1e-13
 # Below this a step that gains less than half is rounding.
 _ENOUGH = 1e-11
 # How much larger than the products of y and s those of their largest values are, where these say something.
@@ -50,22 +48,27 @@ def polish(
         cone: a smoothed cone, whose residual map vanishes on the central path; the program's own by default.
         near: what s is likely to be near.
     """
+    return improve(program, evaluate(program, x, v, cone, near), factorise, max_steps, cone)
+
+
+def improve(
+    program: ConeProgram, best: Point, factorise: Factorise, max_steps: int = 12, cone: Cone | None = None
+) -> Point:
+    """As `polish`, from points where the residual map is known."""
+    if best.is_exact:
+        return best
     cone = program.structure.cone if cone is None else cone
-    best = evaluate(program, x, v, cone, near)
-    merit = best.merit.copy()
-    pending = np.flatnonzero((merit > EXACT) & np.isfinite(merit))
+    pending = np.flatnonzero((best.merit > EXACT) & np.isfinite(best.merit))
     for _ in range(max_steps):
         if not len(pending):
             break
         items = program if len(pending) == program.batch else program.item(pending)
         start = best.item(pending)
-        candidate, improved = _newton_step(items, cone, start, merit[pending], partial(factorise, items=pending))
+        candidate, improved = _newton_step(items, cone, start, partial(factorise, items=pending))
         taken = pending[improved]
-        before = merit[taken]
         best = best.put(taken, candidate.item(np.flatnonzero(improved)))
-        merit[taken] = candidate.merit[improved]
-        going = (merit[taken] > EXACT) & ((merit[taken] < 0.5 * before) | (merit[taken] > _ENOUGH))
-        pending = taken[going]
+        before, merit = start.merit[improved], candidate.merit[improved]
+        pending = taken[(merit > EXACT) & ((merit < 0.5 * before) | (merit > _ENOUGH))]
     return best
 
 
@@ -87,19 +90,19 @@ def start(cone: Product, y: Vectors, s: Vectors) -> Vectors:
 
 
 def _newton_step(
-    program: ConeProgram, cone: Cone, start: Point, merit: Float[np.ndarray, " batch"], factorise: Factorise
+    program: ConeProgram, cone: Cone, start: Point, factorise: Factorise
 ) -> tuple[Point, Bool[np.ndarray, " batch"]]:
     """Returns the best shortened step of each item, Newton's or a damped one, and whether it lowers the residual."""
     system = System(program, _derivative(cone, start))
     rhs = -start.dual, -system.to_eigen(start.primal)
     solve = factorise(system).solve(*rhs)
-    best, improved = _search(system, cone, start, merit, (solve.first, solve.second))
-    left = np.flatnonzero(~improved & (merit > _ENOUGH))
+    best, improved = _search(system, cone, start, (solve.first, solve.second))
+    left = np.flatnonzero(~improved & (start.merit > _ENOUGH))
     if not len(left) or program.structure.n + program.structure.m > LARGEST:
         return best, improved
     stuck = system.item(left)
-    step = damped_solve(stuck, rhs[0][left], rhs[1][left], merit[left])
-    again, helped = _search(stuck, cone, start.item(left), merit[left], step)
+    step = damped_solve(stuck, rhs[0][left], rhs[1][left], start.merit[left])
+    again, helped = _search(stuck, cone, start.item(left), step)
     improved[left] = helped
     return best.put(left, again), improved
 
@@ -112,13 +115,13 @@ def _derivative(cone: Cone, start: Point) -> Derivative:
 
 
 def _search(
-    system: System, cone: Cone, start: Point, merit: Float[np.ndarray, " batch"], direction: tuple[Vectors, Vectors]
+    system: System, cone: Cone, start: Point, direction: tuple[Vectors, Vectors]
 ) -> tuple[Point, Bool[np.ndarray, " batch"]]:
     """Returns the point of each item along its direction that lowers the residual, and whether there is one."""
     program, (dx, z) = system.program, direction
     dv = program.structure.A.matvec(program.A, dx) + system.from_eigen(z) + start.primal
     usable = np.isfinite(dx).all(axis=1) & np.isfinite(dv).all(axis=1)
-    best, improved = start, np.zeros(len(merit), dtype=bool)
+    best, improved = start, np.zeros(len(dx), dtype=bool)
     pending = np.flatnonzero(usable)
     for step in _STEPS:
         if not len(pending):
@@ -127,7 +130,7 @@ def _search(
         trial = evaluate(program.item(pending), x, v, cone)
         # On the start's scale a step gains nothing by inflating the terms that cancel, and loses nothing if all vanish.
         scales = start.dual_scale[pending], start.primal_scale[pending]
-        lower = relative(trial.dual, trial.primal, *scales) < (1.0 - 0.1 * step) * merit[pending]
+        lower = relative(trial.dual, trial.primal, *scales) < (1.0 - 0.1 * step) * start.merit[pending]
         best = best.put(pending[lower], trial.item(np.flatnonzero(lower)))
         improved[pending[lower]] = True
         pending = pending[~lower]

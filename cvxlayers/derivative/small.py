@@ -26,12 +26,14 @@ class SmallFactors:
     def of(cls, matrices: Float[np.ndarray, "batch k k"], orders: Int[np.ndarray, " batch"]) -> SmallFactors:
         """Factorises symmetric matrices, the leading blocks of some orders, which may be overwritten."""
         factors, exchanges, pivots = [], [], np.zeros(matrices.shape[:2])
-        for row, (item, order) in enumerate(zip(matrices, orders.tolist(), strict=True)):
+        for row, order in enumerate(orders.tolist()):
             # The transpose of a row-major item is the matrix itself, in the order that LAPACK works on.
-            block, exchange, _ = lapack.dgetrf(item[:order, :order].T, overwrite_a=1) if order else (item, item, 0)
+            block, exchange = matrices[row, :order, :order].T, np.zeros(0, dtype=np.int64)
+            if order:
+                block, exchange, _ = lapack.dgetrf(block, overwrite_a=1)
             factors.append(block)
             exchanges.append(exchange)
-            pivots[row, :order] = block.diagonal()[:order]
+            pivots[row, :order] = block.diagonal()
         pivots, used = np.abs(pivots), np.arange(matrices.shape[1]) < orders[:, None]
         smallest, largest = np.where(used, pivots, np.inf).min(axis=1, initial=np.inf), pivots.max(axis=1, initial=0.0)
         condition = np.divide(largest, smallest, out=np.full(len(matrices), np.inf), where=smallest > 0)
@@ -42,12 +44,10 @@ class SmallFactors:
         """Which matrices are regular without a doubt."""
         return self.condition * _SUSPECT < 1.0
 
-    def solve(self, rhs: Vectors, items: Int[np.ndarray, " count"]) -> Vectors:
-        """Solves for the right-hand sides of some items; behind an item's order they do not count."""
+    def solve(self, rhs: Vectors) -> Vectors:
+        """Solves for one right-hand side each; what lies behind an item's order does not count."""
         solution = np.zeros(rhs.shape)
-        for row, item in enumerate(items.tolist()):
-            factors = self.factors[item]
-            if len(factors):
-                order = len(factors)
-                solution[row, :order] = lapack.dgetrs(factors, self.exchanges[item], rhs[row, :order])[0]
+        for row, (factors, exchange) in enumerate(zip(self.factors, self.exchanges, strict=True)):
+            if len(exchange):
+                solution[row, : len(exchange)] = lapack.dgetrs(factors, exchange, rhs[row, : len(exchange)])[0]
         return solution

@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.cones import Derivative, IdentityBasis, ProductBasis
+from cvxlayers.cones import Derivative, IdentityBasis, ProductBasis, places, together
 from cvxlayers.program import ConeProgram, Vectors, largest
 
 # A relative residual above the first is refined, at most so often.
@@ -167,17 +167,16 @@ def without_rows(derivative: Derivative, dropped: Bool[np.ndarray, " m"]) -> Der
     if not isinstance(basis, ProductBasis):
         return Derivative(eigenvalues, IdentityBasis(eigenvalues.shape[1]))
     position = np.cumsum(~dropped) - 1
-    kept = [rows[~dropped[rows]] for rows in basis.rows]
-    parts = [
-        IdentityBasis(len(k)) if len(k) < len(r) else p for k, r, p in zip(kept, basis.rows, basis.parts, strict=True)
-    ]
-    return Derivative(eigenvalues, ProductBasis([position[rows] for rows in kept], parts))
+    every = [places(rows) for rows in basis.rows]
+    kept = [rows[~dropped[rows]] for rows in every]
+    parts = [IdentityBasis(len(k)) if len(k) < len(r) else p for k, r, p in zip(kept, every, basis.parts, strict=True)]
+    return Derivative(eigenvalues, ProductBasis([together(position[rows]) for rows in kept], parts))
 
 
 def relative_residual(residual: Vectors, rhs: Vectors) -> Float[np.ndarray, " batch"]:
     """Returns ‖residual‖∞ / ‖rhs‖∞ per item: 0 where the right-hand side is zero, infinite where it is not finite."""
     size, scale = largest(residual), largest(rhs)
-    ratio = np.divide(size, scale, out=np.zeros_like(size), where=scale > 0)
+    ratio = np.divide(size, scale, out=np.zeros(len(size)), where=scale > 0)
     return np.where(np.isfinite(ratio), ratio, np.inf)
 
 
@@ -200,9 +199,10 @@ def refine(
     gap = rhs - np.concatenate(system.matvec(solution[:, :n], solution[:, n:]), axis=1)
     residual = relative_residual(gap, rhs)
     for _ in range(_REFINEMENTS):
-        items = np.flatnonzero((residual > _REFINE_ABOVE) & refinable)
-        if not len(items):
+        rough = (residual > _REFINE_ABOVE) & refinable
+        if not rough.any():
             break
+        items = np.flatnonzero(rough)
         refined = solution[items] + approximate(gap[items], items)
         product = system.item(items).matvec(refined[:, :n], refined[:, n:])
         refined_gap = rhs[items] - np.concatenate(product, axis=1)

@@ -25,6 +25,9 @@ class Side:
         return of_bounds[:, self.columns] / self.sizes
 
 
+_NO_SIDE = Side(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros((1, 0)))
+
+
 @dataclass(frozen=True, eq=False)
 class Boxes:
     """Some items of a batch of programs, with bounds on variables in place of rows; infinite where there is none.
@@ -69,7 +72,7 @@ def find_boxes(program: ConeProgram) -> list[Boxes]:
     entries = program.structure.single_entries
     everything = np.arange(program.batch)
     if not len(entries):
-        return [_boxes(program, everything, entries, np.zeros(0))]
+        return [_without_bounds(program, everything)]
     signs = spread_rows(np.sign(program.A[:, entries]), program.batch)
     groups = [everything]
     if not (signs == signs[:1]).all():
@@ -81,11 +84,16 @@ def find_boxes(program: ConeProgram) -> list[Boxes]:
         lower, upper = boxes.bounds()
         crossing = np.broadcast_to((lower > upper).any(axis=1), items.shape)
         if crossing.any():
-            found.append(_boxes(program, items[crossing], entries[:0], np.zeros(0)))
+            found.append(_without_bounds(program, items[crossing]))
             boxes = _boxes(program, items[~crossing], entries, signs[items[0]])
         if len(boxes.items) or not len(program.b):
             found.append(boxes)
     return found
+
+
+def _without_bounds(program: ConeProgram, items: Index) -> Boxes:
+    mine = program if len(items) == program.batch else program.item(items)
+    return Boxes(items, mine, np.arange(program.structure.m), _NO_SIDE, _NO_SIDE)
 
 
 def _boxes(program: ConeProgram, items: Index, entries: Index, signs: Float[np.ndarray, " _count"]) -> Boxes:

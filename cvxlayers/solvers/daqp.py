@@ -22,8 +22,9 @@ _EQUALITY = 5
 _NO_BOUND = -1e30
 _SMALL = 1e-3
 # Flags for cycling, and for a P that is not positive definite, are missing here: nothing is known of such an item.
+_SOLVED = 1
 _STATUS = {
-    1: Status.SOLVED,
+    _SOLVED: Status.SOLVED,
     -1: Status.INFEASIBLE,
     -3: Status.UNBOUNDED,
     -4: Status.ITERATION_LIMIT,
@@ -68,14 +69,13 @@ class DAQP(Solver):
 
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Solves item by item."""
-        solution, settings = unsolved(program.structure, program.batch), _settings(options)
-        for boxes in find_boxes(program):
-            data, batch = _data(boxes), len(boxes.items)
-            shared = len(data.P) == len(data.A) == 1 < batch
-            solve = _shared_solver(data, settings) if shared else _solver(data, settings)
-            arrays = (data.P, data.q, data.A, data.upper, data.lower)
-            rows = zip(*(each(array, batch) for array in arrays), strict=True)
-            _collect(solution, boxes, data, [solve(P, q, A, upper, lower) for P, q, A, upper, lower in rows])
+        settings, groups = _settings(options), find_boxes(program)
+        answers = [_solve(boxes, settings) for boxes in groups]
+        if len(answers) == 1 and answers[0].all_solved:
+            return answers[0].solution()
+        solution = unsolved(program.structure, program.batch)
+        for answer in answers:
+            answer.put(solution)
         return solution
 
 
@@ -131,7 +131,18 @@ def _beside(bounds: Vectors, rows: Vectors) -> Vectors:
 
 def _unit(size: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Returns the power of two that brings a small size to one, so that scaling rounds nothing; one for others."""
+    if not (size < _SMALL).any():
+        return np.ones(size.shape)
     return np.where((size > 0) & (size < _SMALL), np.ldexp(1.0, -np.maximum(np.frexp(size)[1], -500)), 1.0)
+
+
+def _solve(boxes: Boxes, settings: dict[str, Any]) -> _Answers:
+    """Solves item by item."""
+    data, batch = _data(boxes), len(boxes.items)
+    shared = len(data.P) == len(data.A) == 1 < batch
+    solve = _shared_solver(data, settings) if shared else _solver(data, settings)
+    rows = zip(*(each(array, batch) for array in (data.P, data.q, data.A, data.upper, data.lower)), strict=True)
+    return _Answers(boxes, data, [solve(P, q, A, upper, lower) for P, q, A, upper, lower in rows])
 
 
 def _settings(options: Options) -> dict[str, Any]:
@@ -177,29 +188,59 @@ def _shared_solver(data: _Data, settings: dict[str, Any]) -> Callable[..., Any]:
     return solve
 
 
-def _collect(solution: Solution, boxes: Boxes, data: _Data, results: list[Any]) -> None:
-    """Takes x, y and s = b − Ax, zero where y is not, out of DAQP's words, which hold no iterate on a failure."""
-    answered = [item for item, result in enumerate(results) if result is not None]
-    items = boxes.items[answered]
-    solution.status[items] = [int(_STATUS.get(results[item][2], Status.NUMERICAL_ERROR)) for item in answered]
-    solution.iterations[items] = [results[item][3]["iterations"] for item in answered]
-    solved = np.array(answered, dtype=int)[solution.status[items] == int(Status.SOLVED)].tolist()
-    if not solved:
-        return
-    program, count, items = boxes.program, boxes.bounded, boxes.items[solved]
-    program = program if len(solved) == program.batch else program.item(np.array(solved))
-    x = np.array([results[item][0] for item in solved])
-    multipliers = np.array([results[item][3]["lam"] for item in solved]) / _of(data.cost, solved)
-    y = np.zeros((len(solved), program.structure.m))
-    y[:, boxes.kept] = multipliers[:, count:] * _of(data.rows, solved)
-    for side, sign in ((boxes.upper, 1.0), (boxes.lower, -1.0)):
-        mine = np.maximum(sign * multipliers[:, side.columns], 0.0)
-        y[:, side.rows] = mine / _of(side.sizes, solved)
-    slack = np.maximum(program.b - program.structure.A.matvec(program.A, x), 0.0)
-    equation = np.arange(program.structure.m) < program.structure.cone.zero
-    solution.x[items], solution.y[items] = x, y
-    solution.s[items] = np.where((y == 0) & ~equation, slack, 0.0)
+@dataclass(frozen=True, eq=False)
+class _Answers:
+    """What DAQP says of each item: x, the objective, how it ended, and more by name; nothing of a set-up that failed.
+
+    Where it failed, it has no iterate.
+    """
+
+    boxes: Boxes
+    data: _Data
+    results: list[Any]
+
+    @property
+    def all_solved(self) -> bool:
+        """Whether every item is."""
+        return bool(self.results) and all(result is not None and result[2] == _SOLVED for result in self.results)
+
+    def solution(self) -> Solution:
+        """Returns the points of items that are all solved."""
+        x, y, s = self._points(self.boxes.program, self.results, slice(None))
+        iterations = np.array([result[3]["iterations"] for result in self.results], dtype=np.int64)
+        return Solution(x, y, s, np.zeros(len(x), dtype=np.int64), iterations)
+
+    def put(self, solution: Solution) -> None:
+        """Puts what is known of the items in place."""
+        answered = [item for item, result in enumerate(self.results) if result is not None]
+        items = self.boxes.items[answered]
+        flags = [self.results[item][2] for item in answered]
+        solution.status[items] = [int(_STATUS.get(flag, Status.NUMERICAL_ERROR)) for flag in flags]
+        solution.iterations[items] = [self.results[item][3]["iterations"] for item in answered]
+        solved = [item for item, flag in zip(answered, flags, strict=True) if flag == _SOLVED]
+        if solved:
+            items, program = self.boxes.items[solved], self.boxes.program.item(np.array(solved))
+            results = [self.results[item] for item in solved]
+            solution.x[items], solution.y[items], solution.s[items] = self._points(program, results, solved)
+
+    def _points(
+        self, program: ConeProgram, results: list[Any], solved: list[int] | slice
+    ) -> tuple[Vectors, Vectors, Vectors]:
+        """Returns x, y and s = b − Ax, zero where y is not."""
+        boxes, data, structure = self.boxes, self.data, program.structure
+        x = np.array([result[0] for result in results])
+        multipliers = np.array([result[3]["lam"] for result in results]) / _of(data.cost, solved)
+        y = np.zeros((len(x), structure.m))
+        y[:, boxes.kept] = multipliers[:, boxes.bounded :] * _of(data.rows, solved)
+        for side, sign in ((boxes.upper, 1.0), (boxes.lower, -1.0)):
+            if len(side.rows):
+                mine = np.maximum(sign * multipliers[:, side.columns], 0.0)
+                y[:, side.rows] = mine / _of(side.sizes, solved)
+        s = np.maximum(program.b - structure.A.matvec(program.A, x), 0.0)
+        s[y != 0] = 0.0
+        s[:, : structure.cone.zero] = 0.0
+        return x, y, s
 
 
-def _of(array: Vectors, items: list[int]) -> Vectors:
+def _of(array: Vectors, items: list[int] | slice) -> Vectors:
     return array if len(array) == 1 else array[items]

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import reduce
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -13,12 +14,15 @@ from jaxtyping import Bool, Int
 from cvxlayers.errors import CvxlayersError, CvxlayersWarning
 from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
 from cvxlayers.program import ConeProgram, Solution, Status
+from cvxlayers.residual import Point, evaluate
 from cvxlayers.solvers.certificate import certify
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.optimality import violation
 from cvxlayers.solvers.registry import Plan
 from cvxlayers.solvers.scaling import scale
 from cvxlayers.solvers.solver import Options, Solver
+
+T = TypeVar("T", Point, Solution)
 
 # Relative violation of the optimality conditions up to which a point that its solver calls inaccurate is accurate
 # after all, and beyond which one that its solver calls solved is inaccurate; the polish rescues what lies between.
@@ -35,11 +39,13 @@ class Outcome:
         solution: points and statuses.
         names: the solvers of the plan, in order.
         served: per item, the position in `names` of the solver whose result it has; −1 where none was asked.
+        point: the residual map at these points, where it is what they were judged by.
     """
 
     solution: Solution
     names: tuple[str, ...]
     served: Int[np.ndarray, "#batch"]
+    point: Point | None = None
 
     def item(self, index: Int[np.ndarray, " k"]) -> Outcome:
         """Returns the outcome of some items."""
@@ -61,6 +67,26 @@ class Outcome:
         return self.served > 0
 
 
+class _Served(NamedTuple):
+    """The solution of a batch, which solver of the plan served each item, and the residual map if it was asked."""
+
+    solution: Solution
+    served: Int[np.ndarray, "#batch"]
+    point: Point | None
+
+
+class _Attempt(NamedTuple):
+    """What one solver found.
+
+    Settled are items that are solved, out of time, or proven by a certificate that the solver meant as one. An iterate
+    that happens to certify something is proof only if no other solver knows better.
+    """
+
+    solution: Solution
+    settled: Bool[np.ndarray, "#batch"]
+    point: Point | None
+
+
 def solve_batch(program: ConeProgram, plan: Plan, options: Options, threads: int) -> Outcome:
     """Solves every item of a batch; no item's result depends on the others, on their order, or on the threads.
 
@@ -70,13 +96,13 @@ def solve_batch(program: ConeProgram, plan: Plan, options: Options, threads: int
     names = tuple(solver.name for solver in plan.solvers)
     finite = _finite(program)
     if finite.all():
-        solution, served = _solve(program, plan, options, threads)
-        return Outcome(solution, names, served)
+        solution, served, point = _solve(program, plan, options, threads)
+        return Outcome(solution, names, served, point)
     solution, served = unsolved(program.structure, program.batch), np.full(program.batch, -1)
     solution.status[:] = Status.INVALID_INPUT
     finite = np.flatnonzero(np.broadcast_to(finite, (program.batch,)))
     if len(finite):
-        part, who = _solve(program.item(finite), plan, options, threads)
+        part, who, _ = _solve(program.item(finite), plan, options, threads)
         solution, served[finite] = _put(solution, finite, part), who
     return Outcome(solution, names, served)
 
@@ -85,10 +111,8 @@ def _finite(program: ConeProgram) -> Bool[np.ndarray, "#batch"]:
     return np.isfinite(reduce(np.maximum, program.sizes))
 
 
-def _solve(
-    program: ConeProgram, plan: Plan, options: Options, threads: int
-) -> tuple[Solution, Int[np.ndarray, "#batch"]]:
-    """Solves a batch of finite programs, and says which solver of the plan served each item."""
+def _solve(program: ConeProgram, plan: Plan, options: Options, threads: int) -> _Served:
+    """Solves a batch of finite programs."""
     structure, primary = program.structure, plan.primary
     pieces = worthwhile_chunks(program.batch, threads, primary.free_microseconds(structure))
     dense = program.batch * primary.dense_bytes(structure) // _MEMORY
@@ -96,13 +120,17 @@ def _solve(
     results = map_chunks(lambda piece: _solve_chunk(program.item(piece), plan, options), pieces, threads)
     if len(results) == 1:
         return results[0]
-    solutions, served = zip(*results, strict=True)
-    return _joined(solutions), np.concatenate(served)
+    solutions, served, points = zip(*results, strict=True)
+    known = [point for point in points if point is not None]
+    point = _joined(Point, known) if len(known) == len(points) else None
+    return _Served(_joined(Solution, solutions), np.concatenate(served), point)
 
 
-def _solve_chunk(program: ConeProgram, plan: Plan, options: Options) -> tuple[Solution, Int[np.ndarray, "#batch"]]:
-    solution, settled = _attempt(program, plan.primary, options)
+def _solve_chunk(program: ConeProgram, plan: Plan, options: Options) -> _Served:
+    solution, settled, point = _attempt(program, plan.primary, options)
     served = np.zeros(program.batch, dtype=np.int64)
+    if settled.all():
+        return _Served(solution, served, point)
     # The native options are the primary solver's: the others would not know them.
     common = replace(options, native={})
     for position, solver in enumerate(plan.fallbacks, start=1):
@@ -113,7 +141,7 @@ def _solve_chunk(program: ConeProgram, plan: Plan, options: Options) -> tuple[So
         better = _rank(second.status) < _rank(solution.status[pending])
         served[pending[better]] = position
         solution = _put(solution, pending[better], _item(second, np.flatnonzero(better)))
-    return solution, served
+    return _Served(solution, served, None)
 
 
 def _attempt_again(
@@ -121,20 +149,18 @@ def _attempt_again(
 ) -> tuple[Solution, Bool[np.ndarray, "#batch"]]:
     """Solves with a fallback, whose dense matrices the chunk was not cut for."""
     pieces = chunks(program.batch, program.batch * solver.dense_bytes(program.structure) // _MEMORY + 1)
-    if len(pieces) == 1:
-        return _attempt(program, solver, options)
-    solutions, settled = zip(*(_attempt(program.item(piece), solver, options) for piece in pieces), strict=True)
-    return _joined(solutions), np.concatenate(settled)
+    solutions, settled, _ = zip(*(_attempt(program.item(piece), solver, options) for piece in pieces), strict=True)
+    return _joined(Solution, solutions), np.concatenate(settled)
 
 
-def _attempt(program: ConeProgram, solver: Solver, options: Options) -> tuple[Solution, Bool[np.ndarray, "#batch"]]:
-    """Solves with one solver, and replaces what it says of each item by what the data say.
-
-    Returns the solution, and which items are settled: solved, out of time, or proven by a certificate that the solver
-    meant as one. An iterate that happens to certify something is proof only if no other solver knows better.
-    """
+def _attempt(program: ConeProgram, solver: Solver, options: Options) -> _Attempt:
+    """Solves with one solver, and replaces what it says of each item by what the data say."""
     scaling = scale(program)
     solution = scaling.restore(_guarded(scaling.program, solver, options))
+    point = _complementary(program, solution)
+    if point is not None and point.is_exact:
+        # The residual map says more than the violation of an optimality condition.
+        return _Attempt(solution, np.ones(program.batch, dtype=bool), point)
     claimed = _settled(solution.status)
     residual = violation(program, solution)
     status = solution.status
@@ -145,7 +171,18 @@ def _attempt(program: ConeProgram, solver: Solver, options: Options) -> tuple[So
     doubtful = np.flatnonzero(status != Status.SOLVED)
     if len(doubtful):
         solution = _put(solution, doubtful, certify(program.item(doubtful), _item(solution, doubtful)))
-    return solution, _settled(solution.status) & (claimed | (solution.status == Status.SOLVED))
+    return _Attempt(solution, _settled(solution.status) & (claimed | (solution.status == Status.SOLVED)), point)
+
+
+def _complementary(program: ConeProgram, solution: Solution) -> Point | None:
+    """Returns the residual map at the points of an active-set method, whose y or s of each inequality is zero.
+
+    None where others are, or where any item is not called solved.
+    """
+    cone = program.structure.cone
+    if not cone.polyhedral or solution.status.any() or np.multiply(solution.y, solution.s).any():
+        return None
+    return evaluate(program, solution.x, solution.y - solution.s)
 
 
 def _guarded(program: ConeProgram, solver: Solver, options: Options) -> Solution:
@@ -180,9 +217,10 @@ def _rank(status: Int[np.ndarray, "#batch"]) -> Int[np.ndarray, "#batch"]:
     return np.select([status == Status.SOLVED, proven, status == Status.INACCURATE], [0, 1, 2], 3)
 
 
-def _joined(solutions: Sequence[Solution]) -> Solution:
-    columns = ([getattr(solution, field.name) for solution in solutions] for field in fields(Solution))
-    return Solution(*(np.concatenate(column) for column in columns))
+def _joined(kind: type[T], parts: Sequence[T]) -> T:
+    """Puts the arrays of consecutive items together."""
+    columns = ([getattr(part, field.name) for part in parts] for field in fields(kind))
+    return kind(*(np.concatenate(column) for column in columns))
 
 
 def _is_one_of(status: Int[np.ndarray, "#batch"], *some: Status) -> Bool[np.ndarray, "#batch"]:

@@ -15,6 +15,7 @@ from cvxlayers.program import ConeProgram, Solution, largest
 
 Sizes = Float[np.ndarray, "#batch"]
 Powers = Int[np.ndarray, "#batch"]
+Factors = Float[np.ndarray, "leading 1"]
 
 # Data within this many powers of two of one are left as they are.
 _ORDINARY = 6
@@ -30,20 +31,19 @@ class Scaling:
 
     Attributes:
         program: the programs in x′.
-        x: σ per item.
-        y: ρσ/α per item.
-        s: σ/ρ per item.
+        factors: σ, ρσ/α and σ/ρ per item; None where all are one.
     """
 
     program: ConeProgram
-    x: Float[np.ndarray, "leading 1"]
-    y: Float[np.ndarray, "leading 1"]
-    s: Float[np.ndarray, "leading 1"]
+    factors: tuple[Factors, Factors, Factors] | None = None
 
     def restore(self, solution: Solution) -> Solution:
         """Returns the solution of the programs as they were."""
+        if self.factors is None:
+            return solution
+        x, y, s = self.factors
         with np.errstate(over="ignore"):
-            return replace(solution, x=solution.x * self.x, y=solution.y * self.y, s=solution.s * self.s)
+            return replace(solution, x=solution.x * x, y=solution.y * y, s=solution.s * s)
 
 
 def scale(program: ConeProgram) -> Scaling:
@@ -51,16 +51,14 @@ def scale(program: ConeProgram) -> Scaling:
 
     Each item's scales depend on its own data alone. Where all are ordinary, the program is returned as it is.
     """
-    P, q = program.sizes.P, program.sizes.q
-    height = -_power(program.sizes.A)
+    P, q, height = _power(program.sizes.P), _power(program.sizes.q), -np.frexp(program.sizes.A)[1]
     length = _natural_length(program, P, q, height)
-    slope = np.where(q > 0, _power(q) - length, -np.inf)
+    slope = q - length
     # Where both are there P counts, which items often share, unless it is small.
-    cost = -np.where(P > 0, np.maximum(_power(P), slope - _SMALL), slope)
+    cost = -np.where(P > -np.inf, np.maximum(P, slope - _SMALL), slope)
+    if all(_is_ordinary(power) for power in (height, length, cost)):
+        return Scaling(program)
     height, length, cost = (_extraordinary(k) for k in np.broadcast_arrays(height, length, cost))
-    if not (height.any() or length.any() or cost.any()):
-        one = np.ones((1, 1))
-        return Scaling(program, one, one, one)
     scaled = replace(
         program,
         P=_scaled(program.P, cost),
@@ -68,34 +66,38 @@ def scale(program: ConeProgram) -> Scaling:
         A=_scaled(program.A, height),
         b=_scaled(program.b, height - length),
     )
-    return Scaling(scaled, *(np.ldexp(1.0, k)[:, None] for k in (length, height + length - cost, length - height)))
+    x, y, s = (np.ldexp(1.0, k)[:, None] for k in (length, height + length - cost, length - height))
+    return Scaling(scaled, (x, y, s))
 
 
-def _natural_length(program: ConeProgram, P: Sizes, q: Sizes, height: Powers) -> Powers:
+def _natural_length(program: ConeProgram, P: Sizes, q: Sizes, height: Powers) -> Sizes:
     """Returns the power of two next to the size of x.
 
     It is at least what the linear constraints that x = 0 violates ask for. Beyond that, it is the typical size of a
     right-hand side (single bounds may be far away), or, where constraints are linear and it is smaller, the size of the
     unconstrained minimiser.
     """
-    cone = program.structure.cone
+    cone, b = program.structure.cone, program.b
     zero, linear = cone.zero, cone.zero + cone.nonnegative
-    equations, inequalities = largest(program.b[:, :zero]), -np.min(program.b[:, zero:linear], axis=1, initial=0.0)
-    asked = np.maximum(equations, inequalities)
-    with np.errstate(divide="ignore"):
-        powers = np.where(program.b == 0, np.nan, np.frexp(program.b)[1])
-    known = np.isfinite(powers)
-    typical = np.sum(powers, axis=1, where=known, initial=0.0) / np.maximum(known.sum(axis=1), 1)
-    bound = np.where(known.any(axis=1), typical, np.inf) + height
-    minimiser = np.where(P > 0, np.where(q > 0, _power(q) - _power(P), -np.inf), np.inf)
+    asked = np.maximum(largest(b[:, :zero]), -np.minimum.reduce(b[:, zero:linear], axis=1, initial=0.0))
+    # The power of a zero is zero, and adds nothing.
+    total, count = np.add.reduce(np.frexp(b)[1], axis=1), np.add.reduce(b != 0, axis=1)
+    bound = np.where(count > 0, total / np.maximum(count, 1), np.inf) + height
+    minimiser = np.where(P > -np.inf, q, np.inf) - P
     length = np.minimum(bound, minimiser) if cone.polyhedral else np.where(np.isfinite(bound), bound, minimiser)
-    length = np.maximum(length, np.where(asked > 0, _power(asked) + height, -np.inf))
-    return np.where(np.isfinite(length), np.round(length), 0.0).astype(np.int64)
+    length = np.maximum(length, _power(asked) + height)
+    return np.where(np.isfinite(length), np.rint(length), 0.0)
 
 
-def _power(size: Sizes) -> Powers:
-    """Returns k with 2ᵏ⁻¹ ≤ size < 2ᵏ; 0 for 0."""
-    return np.frexp(size)[1].astype(np.int64)
+def _power(size: Sizes) -> Sizes:
+    """Returns k with 2ᵏ⁻¹ ≤ size < 2ᵏ; −∞ for 0."""
+    return np.where(size > 0, np.frexp(size)[1], -np.inf)
+
+
+def _is_ordinary(power: Powers | Sizes) -> bool:
+    """Whether no power is worth scaling by; an infinite one stands for data that are zero."""
+    size = np.abs(power)
+    return bool(((size <= _ORDINARY) | (size == np.inf)).all())
 
 
 def _extraordinary(power: Powers | Sizes) -> Powers:

@@ -23,14 +23,18 @@ from cvxlayers.program import ConeProgram, Residuals, Vectors, largest
 
 Sizes = Float[np.ndarray, "#batch"]
 
-_BEYOND_DOUBT = 1e-13
+# A point whose relative residual is below this is a solution, beyond doubt.
+EXACT = 1e-13
 # A right-hand side below this part of the terms that would cancel in it is what rounding left of zero.
 _ROUNDING = 1e-15
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A point (x, v) with y, s in their cones, the residual map there, and the sizes of the terms that cancel in it."""
+    """A point (x, v) with y, s in their cones, the residual map there, and the sizes of the terms that cancel in it.
+
+    `merit` is the larger of the two relative residuals, per item; infinite where the point is not finite.
+    """
 
     x: Vectors
     v: Vectors
@@ -40,20 +44,22 @@ class Point:
     primal: Vectors
     dual_scale: Sizes
     primal_scale: Sizes
+    merit: Sizes
 
     @cached_property
-    def merit(self) -> Sizes:
-        """The larger of the two relative residuals, per item; infinite where the point is not finite."""
-        return relative(self.dual, self.primal, self.dual_scale, self.primal_scale)
+    def is_exact(self) -> bool:
+        """Whether the residuals of all items are below every doubt."""
+        return bool((self.merit <= EXACT).all())
 
     def accuracy(self, program: ConeProgram) -> Sizes:
         """As `merit`, but absolute where q or b sets no scale, since it is zero or b rounding: so may a solution be.
 
         It is never larger, and where the merit is beyond doubt, it is the merit.
         """
-        merit, doubtful = self.merit, np.flatnonzero(~(self.merit <= _BEYOND_DOUBT))
-        if not len(doubtful):
+        merit = self.merit
+        if self.is_exact:
             return merit
+        doubtful = np.flatnonzero(~(merit <= EXACT))
         if len(doubtful) == len(merit):
             return self.measured(program)
         merit = merit.copy()
@@ -70,7 +76,7 @@ class Point:
     def item(self, index: slice | Int[np.ndarray, " k"]) -> Point:
         """Returns the points of some items."""
         if isinstance(index, slice) and index.indices(len(self.x)) == (0, len(self.x), 1):
-            return self
+            return self  # with what is known of it
         return Point(*(getattr(self, field.name)[index] for field in fields(self)))
 
     def compact(self) -> Point:
@@ -109,13 +115,15 @@ def evaluate(
     dual_scale, primal_scale = _largest(Px, Aty, program.q), _largest(Ax, s, program.b)
     # A sum may be small because its terms cancel, as in Ax = 0: then their own size is the measure. It costs as much
     # as the residual, and is asked for only where the residual is not below every doubt.
-    doubtful = np.flatnonzero(~(relative(dual, primal, dual_scale, primal_scale) <= _BEYOND_DOUBT))
+    merit = relative(dual, primal, dual_scale, primal_scale)
+    doubtful = np.flatnonzero(~(merit <= EXACT))
     if len(doubtful):
         terms = _terms(program.item(doubtful), np.abs(x[doubtful]), np.abs(y[doubtful]))
         dual_scale, primal_scale = np.array(dual_scale), np.array(primal_scale)
         dual_scale[doubtful] = np.maximum(dual_scale[doubtful], terms[0])
         primal_scale[doubtful] = np.maximum(primal_scale[doubtful], terms[1])
-    return Point(x, v, y, s, dual, primal, dual_scale, primal_scale)
+        merit = relative(dual, primal, dual_scale, primal_scale)
+    return Point(x, v, y, s, dual, primal, dual_scale, primal_scale, merit)
 
 
 def _terms(program: ConeProgram, x: Vectors, y: Vectors) -> tuple[Sizes, Sizes]:
@@ -126,7 +134,12 @@ def _terms(program: ConeProgram, x: Vectors, y: Vectors) -> tuple[Sizes, Sizes]:
 
 def relative(dual: Vectors, primal: Vectors, dual_scale: Sizes, primal_scale: Sizes) -> Sizes:
     """Returns max(‖dual‖∞ / dual_scale, ‖primal‖∞ / primal_scale), with 0 / 0 = 0 and infinity where not finite."""
-    worst = np.maximum(_ratio(_largest(dual), dual_scale), _ratio(_largest(primal), primal_scale))
+    sizes = largest(dual), largest(primal)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        worst = np.maximum(sizes[0] / dual_scale, sizes[1] / primal_scale)
+    if np.isfinite(worst).all():
+        return worst
+    worst = np.maximum(_ratio(sizes[0], dual_scale), _ratio(sizes[1], primal_scale))
     return np.where(np.isfinite(worst), worst, np.inf)
 
 
@@ -135,8 +148,8 @@ def residuals(program: ConeProgram, point: Point) -> Residuals:
     quadratic = np.sum(point.x * program.structure.P.matvec(program.P, point.x), axis=1)
     linear, dual = np.sum(program.q * point.x, axis=1), np.sum(program.b * point.y, axis=1)
     return Residuals(
-        primal=_ratio(_largest(point.primal), point.primal_scale),
-        dual=_ratio(_largest(point.dual), point.dual_scale),
+        primal=_ratio(largest(point.primal), point.primal_scale),
+        dual=_ratio(largest(point.dual), point.dual_scale),
         gap=_ratio(np.abs(quadratic + linear + dual), np.max(np.abs([quadratic, linear, dual]), axis=0)),
     )
 
