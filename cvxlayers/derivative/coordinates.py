@@ -90,11 +90,12 @@ def factorise_coordinates(system: System, form: Coordinates, factorise: Factoris
     kept, sigma = Kept.of(~free), np.where(free, sigma, 1.0)
     equalities = np.pad(form.equalities(program, a), ((0, 0), (0, 0), (zero, 0)))
     G = np.ascontiguousarray(turn(equalities, zero + form.bare, system.derivative.basis, len(d))[:, :, zero:])
-    K = np.zeros((len(d), *2 * (few + kept.order.shape[1],)))
+    order = few + kept.order.shape[1]
+    K = np.zeros((len(d), order, order))
     K[:, :few, :few] = -np.matmul(G * np.where(free, (1.0 - d) / sigma, 0.0)[:, None], G.swapaxes(1, 2))
     K[:, :few, few:] = np.take_along_axis(G, kept.order[:, None], axis=2)
     K[:, few:, :few] = K[:, :few, few:].swapaxes(1, 2)
-    diagonal = np.arange(few, K.shape[1])
+    diagonal = np.arange(few, order)
     K[:, diagonal, diagonal] = kept.take(rho + d / (1.0 - np.where(free, 0.0, d)))
     factors = SmallFactors.of(K, few + kept.count)
     served = factors.sound & holds
