@@ -175,6 +175,11 @@ def test_no_step_is_taken_that_does_not_help(monkeypatch, rng):
     found = follow(program)
     assert (found.status == Status.ITERATION_LIMIT).all()
     np.testing.assert_array_equal(found.x, 0.0)
+    # Nor is what such a step would leave taken for what is left.
+    monkeypatch.setattr("cvxlayers.solvers.continuation._ROUGH", 1e3)
+    monkeypatch.setattr("cvxlayers.solvers.continuation._HALVINGS", 0)
+    monkeypatch.setattr(DenseStep, "direction", lambda *args: tuple(-1e6 * part for part in right(*args)))
+    assert (follow(program, max_iters=1).status == Status.INACCURATE).all()
 
 
 def test_directions_that_are_not_finite_lead_nowhere(monkeypatch, rng):
