@@ -153,13 +153,33 @@ class CongruenceBasis(Basis):
         """Returns the bases of some items."""
         return CongruenceBasis(self.vectors[index])
 
+    def rows(self, index: Int[np.ndarray, " k"]) -> Float[np.ndarray, "batch k dim"]:
+        """Returns some rows of U: svec of Qᵀ E Q, where the symmetric E has one entry."""
+        order = self.vectors.shape[-1]
+        rows, cols = triangle(order)
+        cone, entry = np.divmod(index, len(rows))
+        left, right = self.vectors[:, cone, rows[entry]], self.vectors[:, cone, cols[entry]]
+        turned = left.take(rows, axis=-1) * right.take(cols, axis=-1)
+        if (rows[entry] != cols[entry]).any():
+            turned += right.take(rows, axis=-1) * left.take(cols, axis=-1)
+            turned *= np.where(rows[entry] == cols[entry], 0.5, np.sqrt(0.5))[:, None]
+        turned *= _places(order).stretch
+        if self.vectors.shape[1] == 1:
+            return turned
+        out = np.zeros((len(turned), len(index), self.vectors.shape[1], len(rows)))
+        out[:, np.arange(len(index)), cone] = turned
+        return out.reshape((len(turned), len(index), -1))
+
     def _congruence(self, Q: np.ndarray, w: Columns) -> Columns:
-        order = Q.shape[-1]
-        size = order * (order + 1) // 2
-        stacked = w.reshape((*w.shape[:-2], w.shape[-2] // size, size, w.shape[-1]))
-        W = smat(np.swapaxes(stacked, -1, -2), order)
-        turned = Q[..., None, :, :] @ W @ np.swapaxes(Q, -1, -2)[..., None, :, :]
-        return np.swapaxes(svec(turned), -1, -2).reshape(w.shape)
+        # Of all columns at once: two products of an item's Q with a wide matrix, as W is symmetric.
+        order, count = Q.shape[-1], w.shape[-1]
+        places = _places(order)
+        stacked = w.reshape((*w.shape[:-2], w.shape[-2] // len(places.upper), len(places.upper), count))
+        W = stacked.take(places.entry, axis=-2) * places.shrink[:, None]
+        wide = (*W.shape[:-2], order, order * count)
+        half = np.matmul(Q, W.reshape(wide)).reshape((*W.shape[:-2], order, order, count))
+        turned = np.matmul(Q, np.swapaxes(half, -3, -2).reshape(wide)).reshape(W.shape)
+        return (turned.take(places.upper, axis=-2) * places.stretch[:, None]).reshape(w.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +231,29 @@ def together(rows: Int[np.ndarray, " _part"]) -> Rows:
     return slice(low, high) if high - low == len(rows) else rows
 
 
+def rows_of(basis: Basis, index: Int[np.ndarray, " k"], dim: int) -> Float[np.ndarray, "leading k dim"]:
+    """Returns some rows of U, of a batch or shared by it."""
+    match basis:
+        case CongruenceBasis():
+            return basis.rows(index)
+        case ProductBasis():
+            every = [places(rows) for rows in basis.rows]
+            parts = [np.flatnonzero(np.isin(index, rows)) for rows in every]
+            found = [
+                (mine, rows, rows_of(part, np.searchsorted(rows, index[mine]), len(rows)))
+                for mine, rows, part in zip(parts, every, basis.parts, strict=True)
+                if len(mine)
+            ]
+            out = np.zeros((max((len(values) for *_, values in found), default=1), len(index), dim))
+            for mine, rows, values in found:
+                out[:, mine[:, None], rows] = values
+            return out
+        case _:
+            units = np.zeros((1, dim, len(index)))
+            units[:, index, np.arange(len(index))] = 1.0
+            return np.swapaxes(basis.rotate(units), -1, -2)
+
+
 @lru_cache
 def triangle(order: int) -> tuple[Int[np.ndarray, " size"], Int[np.ndarray, " size"]]:
     """Returns the rows and columns of the upper triangle, column by column."""
@@ -219,17 +262,33 @@ def triangle(order: int) -> tuple[Int[np.ndarray, " size"], Int[np.ndarray, " si
     return rows, cols
 
 
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Where the entries of symmetric matrices stand in svec, and those of svec in matrices, and their factors."""
+
+    entry: Int[np.ndarray, " square"]
+    shrink: Float[np.ndarray, " square"]
+    upper: Int[np.ndarray, " size"]
+    stretch: Float[np.ndarray, " size"]
+
+
+@lru_cache
+def _places(order: int) -> _Places:
+    rows, cols = triangle(order)
+    entry = np.empty((order, order), dtype=np.int64)
+    entry[rows, cols] = entry[cols, rows] = np.arange(len(rows))
+    stretch = np.where(rows == cols, 1.0, np.sqrt(2.0))
+    shrink = np.where(rows == cols, 1.0, np.sqrt(0.5))
+    return _Places(entry.ravel(), shrink[entry.ravel()], rows * order + cols, stretch)
+
+
 def svec(M: Float[np.ndarray, "*batch order order"]) -> Float[np.ndarray, "*batch size"]:
     """Returns the upper triangle, column by column, with off-diagonal entries times √2: an isometry."""
-    rows, cols = triangle(M.shape[-1])
-    return M[..., rows, cols] * np.where(rows == cols, 1.0, np.sqrt(2.0))
+    places = _places(M.shape[-1])
+    return M.reshape((*M.shape[:-2], len(places.entry))).take(places.upper, axis=-1) * places.stretch
 
 
 def smat(v: Float[np.ndarray, "*batch size"], order: int) -> Float[np.ndarray, "*batch order order"]:
     """Returns the symmetric matrix M with svec(M) = v."""
-    rows, cols = triangle(order)
-    entries = v * np.where(rows == cols, 1.0, np.sqrt(0.5))
-    M = np.empty((*v.shape[:-1], order, order))
-    M[..., rows, cols] = entries
-    M[..., cols, rows] = entries
-    return M
+    places = _places(order)
+    return (v.take(places.entry, axis=-1) * places.shrink).reshape((*v.shape[:-1], order, order))

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, final
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from cvxlayers.cones.basis import (
     CongruenceBasis,
@@ -38,6 +38,7 @@ from cvxlayers.cones.zero import Zero
 Strength = Float[np.ndarray, "batch 1"]
 Matrices = Float[np.ndarray, "#batch rows n"]
 Array = Float[np.ndarray, "..."]
+Index = Int[np.ndarray, " _count"]
 
 
 class Metric(ABC):
@@ -220,10 +221,28 @@ class Frame:
                 parts.append((rows, one, _decompose(one, v[:, rows])))
         return cls(v, parts)
 
+    def item(self, index: Index) -> Frame:
+        """Returns the points of some items."""
+        return Frame(self.v[index], [(rows, cone, tuple(a[index] for a in found)) for rows, cone, found in self.parts])
+
+    def put(self, index: Index, values: Frame) -> Frame:
+        """Returns the points with those of some items replaced."""
+        parts: list[tuple[Rows, Cone, tuple[Array, ...]]] = []
+        for (rows, cone, mine), (_, _, theirs) in zip(self.parts, values.parts, strict=True):
+            pairs = zip(mine, theirs, strict=True)
+            parts.append((rows, cone, tuple(_put(one, index, other) for one, other in pairs)))
+        return Frame(_put(self.v, index, values.v), parts)
+
     def at(self, mu: Strength) -> Metric:
         """Returns the points of the central path."""
         found = [(rows, _metric(cone, self.v[:, rows], parts, mu)) for rows, cone, parts in self.parts]
         return found[0][1] if len(found) == 1 else _Stacked(found, (len(self.v), self.v.shape[1]))
+
+
+def _put(array: Array, index: Index, values: Array) -> Array:
+    changed = array.copy()
+    changed[index] = values
+    return changed
 
 
 def is_symmetric(cone: Product) -> bool:

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.coordinates import Coordinates
+from cvxlayers.coordinates import Coordinates, turn
 from cvxlayers.derivative.grouped import Part, factorise_groups
 from cvxlayers.derivative.small import SmallFactors
 from cvxlayers.derivative.structured import StructuredFactorisation
@@ -107,9 +107,8 @@ def _factorise(form: Coordinates, system: System, kept: Int[np.ndarray, "batch k
     d = system.derivative.eigenvalues[:, zero:]
     sigma, free = rho * (1.0 - d) + d, np.ones(d.shape, dtype=bool)
     np.put_along_axis(free, kept, False, axis=1)
-    columns = np.zeros((len(d), zero + d.shape[1], form.few))
-    columns[:, zero:] = form.constraints(program, a).swapaxes(1, 2)
-    G = np.ascontiguousarray(system.derivative.basis.rotate(columns)[:, zero:].swapaxes(1, 2))
+    equalities = np.pad(form.equalities(program, a), ((0, 0), (0, 0), (zero, 0)))
+    G = np.ascontiguousarray(turn(equalities, zero + form.bare, system.derivative.basis, len(d))[:, :, zero:])
     count = kept.shape[1]
     K = np.zeros((len(d), count + form.few, count + form.few))
     weights = np.where(free, (1.0 - d) / np.where(free, sigma, 1.0), 0.0)
