@@ -249,9 +249,20 @@ def rows_of(basis: Basis, index: Int[np.ndarray, " k"], dim: int) -> Float[np.nd
                 out[:, mine[:, None], rows] = values
             return out
         case _:
-            units = np.zeros((1, dim, len(index)))
+            units = np.zeros((_leading(basis), dim, len(index)))
             units[:, index, np.arange(len(index))] = 1.0
             return np.swapaxes(basis.rotate(units), -1, -2)
+
+
+def _leading(basis: Basis) -> int:
+    """Returns how many items have bases of their own."""
+    match basis:
+        case ConeRayBasis():
+            return len(basis.h)
+        case BlockBasis():
+            return len(basis.blocks)
+        case _:
+            return 1
 
 
 @lru_cache
