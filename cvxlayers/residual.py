@@ -134,13 +134,8 @@ def _terms(program: ConeProgram, x: Vectors, y: Vectors) -> tuple[Sizes, Sizes]:
 
 def relative(dual: Vectors, primal: Vectors, dual_scale: Sizes, primal_scale: Sizes) -> Sizes:
     """Returns max(‖dual‖∞ / dual_scale, ‖primal‖∞ / primal_scale), with 0 / 0 = 0 and infinity where not finite."""
-    sizes = largest(dual), largest(primal)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        worst = np.maximum(sizes[0] / dual_scale, sizes[1] / primal_scale)
-    if np.isfinite(worst).all():
-        return worst
-    worst = np.maximum(_ratio(sizes[0], dual_scale), _ratio(sizes[1], primal_scale))
-    return np.where(np.isfinite(worst), worst, np.inf)
+    worst = np.maximum(_ratio(largest(dual), dual_scale), _ratio(largest(primal), primal_scale))
+    return worst if np.isfinite(worst).all() else np.where(np.isfinite(worst), worst, np.inf)
 
 
 def residuals(program: ConeProgram, point: Point) -> Residuals:
@@ -167,5 +162,7 @@ def _largest(*terms: Vectors) -> Sizes:
 
 
 def _ratio(size: Sizes, scale: Sizes) -> Sizes:
+    if not size.any():
+        return size
     with np.errstate(invalid="ignore"):  # infinity over infinity, of invalid data
         return np.divide(size, scale, out=np.where(size == 0, 0.0, np.inf), where=scale > 0)
