@@ -6,6 +6,7 @@ is then one product with the part of S that is asked for, and so is a derivative
 function of its first state is of this kind.
 
 Each column is polished and certified by the residual map at compile time; the residual of a sum is at most their sum.
+That is much beside a sum whose terms cancel: such items are left to be solved one by one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from cvxlayers.compiled import CompiledProblem, VariableMap
 from cvxlayers.derivative import TRUSTED, DerivativeInfo, Point, evaluate, linearise
@@ -28,6 +29,8 @@ Matrix = Float[np.ndarray, "_rows _columns"]
 
 # Residual of the columns above which calls are solved one by one; smaller ones than the second are rounding.
 _EXACT, _ROUNDING = 1e-12, 1e-16
+# Terms so many times as large as their sum leave too little of it.
+_CANCELS = 1e6
 # Numbers in the matrix of a call's outputs above which factors are cheaper, and columns that are solved for at all.
 _LARGEST, _WIDEST = 2**16, 2**12
 
@@ -49,19 +52,23 @@ class Affine:
     columns: Matrix
     accuracy: float
     condition: float
-    _outputs: WeakKeyDictionary[VariableMap, tuple[Matrix, Matrix]] = field(default_factory=WeakKeyDictionary)
+    _outputs: WeakKeyDictionary[VariableMap, _Product] = field(default_factory=WeakKeyDictionary)
 
     def serves(self, map: VariableMap) -> bool:
         """Whether the product is the cheaper way to these outputs."""
         return (map.x.matrix.indptr.size - 1) * len(self.columns) <= _LARGEST
 
-    def outputs(self, map: VariableMap, theta: Vectors) -> tuple[list[Array], Int[np.ndarray, " batch"]]:
-        """Returns the outputs of each item, and its status."""
-        constant, matrix = self._of(map)
+    def outputs(
+        self, map: VariableMap, theta: Vectors
+    ) -> tuple[list[Array], Int[np.ndarray, " batch"], Int[np.ndarray, " _lost"]]:
+        """Returns the outputs of each item, its status, and the items of which an output's terms cancel."""
+        product = self._of(map)
         with np.errstate(invalid="ignore", over="ignore"):  # of invalid data
-            found = constant + _each(theta, matrix)
+            found = product.constant + _each(theta, product.matrix)
+            lost = product.cancels(theta, found)
         failed = np.where(np.isfinite(theta).all(axis=1), int(Status.NUMERICAL_ERROR), int(Status.INVALID_INPUT))
-        return map.shaped(found), np.where(np.isfinite(found).all(axis=1), int(Status.SOLVED), failed)
+        status = np.where(np.isfinite(found).all(axis=1), int(Status.SOLVED), failed)
+        return map.shaped(found), status, np.flatnonzero(lost & (status == Status.SOLVED))
 
     def outcome(self, status: Int[np.ndarray, " batch"], plan: Plan) -> Outcome:
         """Returns how the items of a call ended."""
@@ -72,11 +79,11 @@ class Affine:
 
     def push(self, map: VariableMap, dtheta: Vectors) -> list[Array]:
         """Returns the tangents of the outputs for a tangent of theta."""
-        return map.shaped(_each(dtheta, self._of(map)[1]))
+        return map.shaped(_each(dtheta, self._of(map).matrix))
 
     def pull(self, map: VariableMap, cotangents: Sequence[Array | None], batch: int) -> Matrix:
         """Returns the cotangent of theta for cotangents of the outputs: the adjoint of `push`."""
-        return _each(map.stacked(cotangents, batch), self._of(map)[1].T)
+        return _each(map.stacked(cotangents, batch), self._of(map).matrix.T)
 
     def point(self, program: ConeProgram, theta: Vectors) -> Point:
         """Returns the solutions, with their residuals."""
@@ -89,13 +96,50 @@ class Affine:
         no = np.zeros(batch, dtype=bool)
         return DerivativeInfo(np.full(batch, self.accuracy), np.full(batch, self.condition), no, no, no)
 
-    def _of(self, map: VariableMap) -> tuple[Matrix, Matrix]:
-        """Returns the constant part of the outputs, and a row for each column of theta."""
+    def _of(self, map: VariableMap) -> _Product:
+        """Returns the product that gives these outputs."""
         known = self._outputs.get(map)
         if known is None:
             constant, matrix = (map.linear(z[:, : self.n], z[:, self.n :]) for z in (self.constant, self.columns))
-            known = self._outputs[map] = constant, matrix
+            known = self._outputs[map] = _Product.of(constant, matrix, map)
         return known
+
+
+@dataclass(frozen=True, eq=False)
+class _Product:
+    """Outputs as a product with theta.
+
+    Attributes:
+        constant: their constant part.
+        matrix: a row for each column of theta.
+        starts: where each output begins that has entries.
+        reach: the largest entries of the constant, and of each row of the matrix, in each of these outputs.
+    """
+
+    constant: Matrix
+    matrix: Matrix
+    starts: Int[np.ndarray, " _outputs"]
+    reach: tuple[Matrix, Matrix]
+
+    @classmethod
+    def of(cls, constant: Matrix, matrix: Matrix, map: VariableMap) -> _Product:
+        """Prepares what tells whether terms cancel."""
+        sizes = np.array([int(np.prod(shape)) for shape in map.shapes], dtype=int)
+        starts = (np.cumsum(sizes) - sizes)[sizes > 0]
+        reach = _tops(constant, starts), _tops(matrix, starts)
+        return cls(constant, matrix, starts, reach)
+
+    def cancels(self, theta: Vectors, found: Matrix) -> Bool[np.ndarray, " batch"]:
+        """Returns of which items the terms of an output are far larger than the output."""
+        terms = self.reach[0] + _each(np.abs(theta), self.reach[1])
+        return np.any(terms > _CANCELS * _tops(found, self.starts), axis=1)
+
+
+def _tops(rows: Matrix, starts: Int[np.ndarray, " _outputs"]) -> Matrix:
+    """Returns the largest absolute value in each part of each row."""
+    if not len(starts):
+        return np.zeros((len(rows), 0))
+    return np.maximum.reduceat(np.abs(rows), starts, axis=1)
 
 
 def find_affine(compiled: CompiledProblem, kernel: Kernel, options: CallOptions) -> Affine | None:

@@ -13,6 +13,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cvxlayers.cones import Basis
+from cvxlayers.cones.basis import rows_of
 from cvxlayers.program import ConeProgram, Structure, Vectors
 
 Index = Int[np.ndarray, " _count"]
@@ -77,15 +79,24 @@ class Coordinates:
             rho[:, rows] = most[:, None]
         return rho, holds
 
-    def constraints(self, program: ConeProgram, a: Vectors) -> Float[np.ndarray, "leading few m"]:
-        """Returns G."""
-        m = program.structure.m - self.zero
+    def equalities(self, program: ConeProgram, a: Vectors) -> Float[np.ndarray, "leading zero m"]:
+        """Returns those rows of G that are no units."""
         leading = max(len(program.A), len(a)) if self.zero else 1
-        G = np.zeros((leading, self.few, m))
-        if self.zero:
-            G[:, self.side_rows, self.rows[self.side_variables]] = program.A[:, self.sides] / a[:, self.side_variables]
-        G[:, self.zero + np.arange(len(self.bare)), self.bare] = 1.0
+        G = np.zeros((leading, self.zero, program.structure.m - self.zero))
+        G[:, self.side_rows, self.rows[self.side_variables]] = program.A[:, self.sides] / a[:, self.side_variables]
         return G
+
+
+def turn(
+    equalities: Float[np.ndarray, "leading zero m"], units: Index, basis: Basis, batch: int
+) -> Float[np.ndarray, "batch few m"]:
+    """Returns G U for an eigenbasis U, where the rows of G are the equalities, and unit vectors at some places."""
+    zero, m = equalities.shape[1:]
+    own = np.broadcast_to(rows_of(basis, units, m), (batch, len(units), m))
+    if not zero:
+        return np.ascontiguousarray(own)
+    columns = np.broadcast_to(equalities.swapaxes(1, 2), (batch, m, zero))
+    return np.concatenate([basis.rotate(columns).swapaxes(1, 2), own], axis=1)
 
 
 _KNOWN: WeakKeyDictionary[Structure, Coordinates | None] = WeakKeyDictionary()

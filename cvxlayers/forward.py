@@ -22,6 +22,10 @@ from cvxlayers.solvers import Outcome
 Array = Float[np.ndarray, "..."]
 Items = Int[np.ndarray, " items"]
 
+# Relative KKT residuals of the returned point up to which it counts as solved, and as usable (with a warning), unless
+# the caller asked for less.
+_SOLVED, _USABLE = 1e-8, 1e-5
+
 
 @dataclass(frozen=True, eq=False)
 class Found:
@@ -188,3 +192,14 @@ def put_on_path(point: Point, solved: Items, found: Point) -> Point:
     merit[solved] = found.merit
     none, scale = np.zeros((len(merit), 0)), np.ones(len(merit))
     return Point(**columns, dual=merit[:, None], primal=none, dual_scale=scale, primal_scale=scale, merit=merit)
+
+
+def final_status(
+    status: Int[np.ndarray, " batch"], accuracy: Float[np.ndarray, " batch"], eps: float
+) -> Int[np.ndarray, " batch"]:
+    """Returns the solver's word on failures; for the rest, what the residual of the returned point says."""
+    if not status.any() and (accuracy <= _SOLVED).all():
+        return status
+    judged = np.where(accuracy <= max(eps, _SOLVED), Status.SOLVED, Status.INACCURATE)
+    judged = np.where(accuracy <= max(eps, _USABLE), judged, Status.NUMERICAL_ERROR)
+    return np.where(status <= Status.INACCURATE, judged, status)

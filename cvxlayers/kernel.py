@@ -342,7 +342,8 @@ def _polished(
     x, v = solution.x, start(program.structure.cone, solution.y, solution.s)
     if len(promising) == program.batch:
         return polish(program, x, v, factoriser(None), near=solution.s)
-    point = evaluate(program, x, v)
+    with np.errstate(invalid="ignore", over="ignore"):  # points of items without a solution may be infinite
+        point = evaluate(program, x, v)
     if not len(promising):
         return point
     near = solution.s[promising]
@@ -374,8 +375,9 @@ def _formula(
 
 def _judged_by_points(outcome: Outcome) -> Outcome:
     """Returns the outcome with what ended early as inaccurate: how accurate its points are, their residuals say."""
-    status = outcome.solution.status
-    early = np.isin(status, (Status.ITERATION_LIMIT, Status.TIME_LIMIT, Status.NUMERICAL_ERROR))
+    status, points = outcome.solution.status, (outcome.solution.x, outcome.solution.y, outcome.solution.s)
+    finite = np.all([np.isfinite(part).all(axis=1) for part in points], axis=0)
+    early = finite & np.isin(status, (Status.ITERATION_LIMIT, Status.TIME_LIMIT, Status.NUMERICAL_ERROR))
     status = np.where(early, Status.INACCURATE, status)
     return replace(outcome, solution=replace(outcome.solution, status=status))
 

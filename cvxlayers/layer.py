@@ -36,7 +36,19 @@ from cvxlayers.derivative import (
 )
 from cvxlayers.differentiation import Differentiation
 from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, SolverError
-from cvxlayers.forward import Answer, Array, Forward, Found, Items, join, put_on_path, split, spread, spread_info
+from cvxlayers.forward import (
+    Answer,
+    Array,
+    Forward,
+    Found,
+    Items,
+    final_status,
+    join,
+    put_on_path,
+    split,
+    spread,
+    spread_info,
+)
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.lpgd import Differences
 from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
@@ -47,9 +59,6 @@ from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
 
 Sizes = Float[np.ndarray, " batch"]
 
-# Relative KKT residuals of the returned point up to which it counts as solved, and as usable (with a warning), unless
-# the caller asked for less.
-_SOLVED, _USABLE = 1e-8, 1e-5
 # Bytes of matrices that one piece of a batch may fill.
 _CACHE = 2**22
 # The same with threads: each piece is a hundred short calls of NumPy, between which they queue for the interpreter.
@@ -140,7 +149,7 @@ class Layer:
         reduced = self.kernel.reduce(program)
         outcome, point, known = self.kernel.solve(program, reduced, options, warm_start)
         accuracy = point.accuracy(program)
-        status = _final_status(outcome.solution.status, accuracy, options.solver.eps)
+        status = final_status(outcome.solution.status, accuracy, options.solver.eps)
         found = Found(program, offset, reduced, known, point, outcome)
         return Answer(lambda: outputs.recover(point.x, point.y), status, accuracy, outcome, lambda: found)
 
@@ -418,15 +427,6 @@ class Layer:
 def _joined(infos: Sequence[DerivativeInfo]) -> DerivativeInfo:
     names = [column.name for column in fields(DerivativeInfo)]
     return DerivativeInfo(*(np.concatenate([getattr(info, name) for info in infos]) for name in names))
-
-
-def _final_status(status: Int[np.ndarray, " batch"], accuracy: Sizes, eps: float) -> Int[np.ndarray, " batch"]:
-    """The solver's word on failures; for the rest, what the residual of the returned point says."""
-    if not status.any() and (accuracy <= _SOLVED).all():
-        return status
-    judged = np.where(accuracy <= max(eps, _SOLVED), Status.SOLVED, Status.INACCURATE)
-    judged = np.where(accuracy <= max(eps, _USABLE), judged, Status.NUMERICAL_ERROR)
-    return np.where(status <= Status.INACCURATE, judged, status)
 
 
 def _replace_failed(output: Array, failed: Bool[np.ndarray, " batch"], on_failure: str) -> Array:

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Float
 
 from cvxlayers.affine import Affine
 from cvxlayers.compiled import CompiledProblem, VariableMap
 from cvxlayers.derivative import DerivativeInfo
-from cvxlayers.forward import Answer, Array, Forward, Found, spread, spread_info
+from cvxlayers.forward import Answer, Array, Forward, Found, final_status, spread, spread_info
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.parameter_map import Theta
-from cvxlayers.program import Vectors
+from cvxlayers.program import ConeProgram, Vectors
 
 
 def solve(
@@ -29,15 +30,28 @@ def solve(
 ) -> Answer:
     """Solves every item by the map that compilation found."""
     rows = theta.values
-    arrays, status = affine.outputs(outputs, rows)
-    outcome = affine.outcome(status, options.plan)
+    arrays, status, lost = affine.outputs(outputs, rows)
+    accuracy, outcome = np.full(len(rows), affine.accuracy), affine.outcome(status, options.plan)
+
+    def data() -> tuple[ConeProgram, Float[np.ndarray, "#batch"]]:
+        kept = replace(theta, blocks=tuple(compiled.parameters.split(rows)))
+        return compiled.program(kept), compiled.offset.apply(kept)[:, 0]
 
     def find() -> Found:
-        kept = replace(theta, blocks=tuple(compiled.parameters.split(rows)))
-        program, offset = compiled.program(kept), compiled.offset.apply(kept)[:, 0]
-        return Found(program, offset, kernel.reduce(program), None, affine.point(program, rows), outcome)
+        program, offset = data()
+        point = affine.point(program, rows)
+        point = point if again is None else point.put(lost, again)
+        return Found(program, offset, kernel.reduce(program), None, point, outcome)
 
-    return Answer(lambda: arrays, status, np.full(len(rows), affine.accuracy), outcome, find)
+    again = None
+    if len(lost):
+        program = data()[0].item(lost)
+        solved, again, _ = kernel.solve(program, kernel.reduce(program), options, None)
+        accuracy[lost] = again.accuracy(program)
+        status[lost] = final_status(solved.solution.status, accuracy[lost], options.solver.eps)
+        for array, part in zip(arrays, outputs.recover(again.x, again.y), strict=True):
+            array[lost] = part
+    return Answer(lambda: arrays, status, accuracy, outcome, find)
 
 
 def pull(

@@ -188,3 +188,33 @@ def test_another_solver_a_warm_start_and_smoothing_go_their_own_ways(rng, monkey
 def test_describe_says_so():
     assert "affine function of the parameters" in CvxpyLayer(*regulator()).describe()
     assert "affine function" not in CvxpyLayer(*regulator(), recognise=False).describe()
+
+
+def difference_of_costs(**keywords):
+    """Costs that are a difference of parameters, and a dual variable that is large whatever x is."""
+    x, p, r, h = cp.Variable(3), cp.Parameter(3), cp.Parameter(3), cp.Parameter()
+    row = cp.sum(x) == h
+    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x) + (p - r) @ x + 1e4 * cp.sum(x)), [row])
+    return CvxpyLayer(problem, [p, r, h], [x, row.dual_variables[0]], **keywords)
+
+
+@pytest.mark.parametrize("size", [1e8, 1e12])
+def test_items_whose_terms_cancel_are_solved_one_by_one(size, rng):
+    product, plain = difference_of_costs(), difference_of_costs(recognise=False)
+    p, h = rng.normal(size=(4, 3)), np.array([1.0, 1.0, 1e-9, 1e3])
+    r = rng.normal(size=(4, 3))
+    p[1] *= size
+    r[1] = p[1] - r[1]
+    values = [p, r, h]
+    got, want = product.solve(*values), plain.solve(*values)
+    for one, other in zip(got.variables, want.variables, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10)
+    assert got.info.primal.max() < 1e-12
+    assert got.info.dual.max() < 1e-12
+    np.testing.assert_allclose(got.objective, want.objective, rtol=1e-10)
+    cotangents = [rng.normal(size=output.shape) for output in want.variables]
+    for one, other in zip(product.vjp(values, cotangents)[0], plain.vjp(values, cotangents)[0], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-12)
+    alone = product(*(value[[1]] for value in values))
+    np.testing.assert_array_equal(alone[0], got.variables[0][[1]])
+    np.testing.assert_array_equal(product(*(value[[0]] for value in values))[0], got.variables[0][[0]])

@@ -9,7 +9,9 @@ from cvxlayers.cones import Product
 from cvxlayers.program import ConeProgram, Pattern, Status, Structure
 from cvxlayers.solvers import Options, Plan, solve_batch
 from cvxlayers.solvers.boxes import find_boxes
+from cvxlayers.solvers.piqp import prefers_dense
 from cvxlayers.solvers.registry import SOLVERS
+from tests.programs import known_solution
 
 N = 4
 # Rows: one equation, two general inequalities, and bounds on x₀ (three times), x₁ (both sides) and x₃.
@@ -89,3 +91,27 @@ def test_bounds_that_cross_are_infeasible_for_their_item_alone(solver, rng):
     plan = Plan(SOLVERS[solver or "DAQP"], (SOLVERS["CLARABEL"],))
     status = solve_batch(crossed, plan, Options(), threads=1).solution.status
     assert status.tolist() == [Status.SOLVED] * 2 + [Status.INFEASIBLE] + [Status.SOLVED] * 3
+
+
+@pytest.mark.parametrize("solver", ["PIQP", "CLARABEL"])
+@pytest.mark.parametrize("n", [6, 60])
+def test_one_solver_serves_many_programs_without_a_history(solver, n, rng):
+    cone = Product(zero=n // 6, nonnegative=2 * n)
+    program = known_solution(cone, n, rng, batch=12, density=1.0 if n == 6 else 0.03)[0]
+    assert prefers_dense(program.structure) == (n == 6)
+    # Rows of very different size, a cost that leaves equilibration much to do, and a program without a solution.
+    units = 10.0 ** rng.uniform(-4, 4, size=(4, program.structure.m))
+    program.A[2:6] *= units[:, program.structure.A.rows]
+    program.b[2:6] *= units
+    program.P[7], program.q[7] = program.P[7] * 1e7, program.q[7] * 1e-3
+    program.b[8, -1] = 1e100
+    program.A[9], program.b[9] = 0.0, -1.0
+    together = SOLVERS[solver].solve(program, Options())
+    solved = np.delete(together.status == Status.SOLVED, [8, 9])
+    assert solved.all()
+    backwards = SOLVERS[solver].solve(program.item(np.arange(12)[::-1]), Options())
+    for item in range(12):
+        alone = SOLVERS[solver].solve(program.item(np.array([item])), Options())
+        for name in ("status", "iterations", "x", "y", "s"):
+            np.testing.assert_array_equal(getattr(alone, name)[0], getattr(together, name)[item])
+            np.testing.assert_array_equal(getattr(backwards, name)[11 - item], getattr(together, name)[item])

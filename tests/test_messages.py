@@ -70,19 +70,18 @@ def test_duals_that_are_not_recovered_are_named(monkeypatch):
 
 
 def test_a_panic_of_clarabel_is_an_error(monkeypatch, rng):
-    from cvxlayers.solvers import clarabel as room
+    import clarabel
 
     class PanicException(BaseException):
         """As the bindings of Rust raise it."""
 
-    class Panicking:
-        @staticmethod
-        def DefaultSolver(*arguments):
-            raise PanicException("index out of bounds")
+    def panicking(*arguments):
+        raise PanicException("index out of bounds")
 
-    monkeypatch.setattr(room, "_package", Panicking)
+    monkeypatch.setattr(clarabel, "DefaultSolver", panicking)
+    program, _, _ = known_solution(CONES["second_order"], n=3, rng=rng)
     with pytest.raises(RuntimeError, match="Clarabel panicked: index out of bounds"):
-        room._run()
+        Clarabel().solve(program, Options())
 
 
 @pytest.mark.parametrize(("solver", "native"), [(Clarabel(), {"max_iter": "ten"}), (SCS(), {"max_iters": "ten"})])

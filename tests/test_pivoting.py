@@ -193,3 +193,16 @@ def test_gradients_of_a_layer_agree_with_finite_differences(rng):
     check = layer.gradcheck(*data)
     assert check.ok, str(check)
     assert set(layer.solve(*data).info.solver) == {"PIVOTING"}
+
+
+def test_points_without_an_active_row_have_a_complement_of_order_zero(rng):
+    program, _, _ = separable(rng)
+    structure = replace(program.structure, cone=Product(nonnegative=program.structure.m))
+    inside = replace(program, structure=structure)
+    none = Derivative(np.zeros((6, structure.m)), IdentityBasis(structure.m))
+    system = System(inside, replace(none, eigenvalues=np.where(np.arange(6)[:, None] == 1, 1.0, none.eigenvalues)))
+    first, second = rng.normal(size=program.q.shape), rng.normal(size=program.b.shape)
+    found = factorise(system, Method.SCHUR, 1).solve(first, second)
+    assert found.residual.max() < 1e-12
+    np.testing.assert_allclose(found.first[0], first[0] / program.P[0], rtol=1e-14)
+    np.testing.assert_array_equal(found.second[0], -second[0])

@@ -412,7 +412,8 @@ def test_large_programs_take_sparse_paths(label: str, density: float, rng: np.ra
     for name in names:
         solution = solve_batch(program, only(name), Options(), threads=1).solution
         assert (solution.status == Status.SOLVED).all(), name
-        np.testing.assert_allclose(solution.x, reference.x, atol=1e-5, err_msg=name)
+        # An interior point bounds the gap, and so x by its root.
+        np.testing.assert_allclose(solution.x, reference.x, atol=np.sqrt(Options().eps), err_msg=name)
 
 
 def test_large_singular_systems_are_solved_or_certified(rng: np.random.Generator) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 
 import cvxpy as cp
 import numpy as np
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from cvxlayers import CvxpyLayer, Status
 from cvxlayers.derivative import TRUSTED
 from cvxlayers.errors import CvxlayersError, CvxlayersWarning
+from tests import stress_layers
 from tests.stress import MAKERS, judge, regular, survey, table
 
 QUICK = settings(deadline=None, max_examples=20, derandomize=True, suppress_health_check=list(HealthCheck))
@@ -30,6 +32,20 @@ def test_no_gradient_of_a_random_program_is_silently_wrong(count, capsys):
     assert np.mean(kinds["no active row"]) <= 0.1
     assert np.mean(kinds["duplicated rows"]) == 1.0
     assert sum(one.error is not None and one.error <= 1e-5 for one in found) > 0.3 * count
+
+
+@pytest.mark.parametrize("count", [240, pytest.param(6000, marks=pytest.mark.full)])
+def test_no_layer_of_a_recognised_form_is_silently_wrong(count, capsys):
+    found = stress_layers.survey(count)
+    with capsys.disabled():
+        print(f"\n{table(found)}")
+    assert not [one for one in found if one.silent], table(found)
+    routes = Counter(one.kind.split("/")[1] for one in found)
+    wanted = {"affine", "arrow", "ball", "closed form", "condensed", "coordinates", "dense", "isotropic", "Schur"}
+    assert wanted <= {route for route, number in routes.items() if number >= 0.01 * count}
+    solvers = Counter(one.kind.split("/")[0] for one in found)
+    assert {"BALL", "BOUNDED", "CONTINUATION", "DIRECT", "ENTROPIC", "PIVOTING", "PROJECTION"} <= set(solvers)
+    assert sum(one.error is not None and one.error <= 1e-5 for one in found) > 0.5 * count
 
 
 @QUICK

@@ -118,8 +118,8 @@ def test_a_derivative_that_the_residual_of_its_point_blurs_is_doubted(rng, monke
     a, moments = cp.Parameter(7), cp.Variable(7)
     hankel = cp.bmat([[moments[i + j] for j in range(4)] for i in range(4)])
     layer = CvxpyLayer(cp.Problem(cp.Minimize(a @ moments), [hankel >> 0, moments[0] == 1]), [a], [moments])
-    polynomials, jacobians = zip(*(polynomial(rng) for _ in range(12)), strict=True)
-    weights = rng.normal(size=(12, 7))
+    polynomials, jacobians = zip(*(polynomial(rng) for _ in range(24)), strict=True)
+    weights = rng.normal(size=(24, 7))
     with pytest.warns(CvxlayersWarning, match="solved inaccurately"):
         call = layer.layer.forward([np.array(polynomials)], replace(layer.layer.options, on_failure="mask"))
     with pytest.warns(DerivativeWarning, match="is unreliable"):

@@ -13,8 +13,8 @@ from benchmarks.workload import Bar, Row, Task, Workload
 _OF: tuple[tuple[str, dict[str, int], int], ...] = (
     ("dense_qp", {"n": 100}, 128),  # DAQP
     ("sparse_qp", {"n": 1000}, 16),  # PIVOTING
-    ("sum_of_norms", {"n": 50}, 32),  # CLARABEL
-    ("nearest_correlation", {"order": 20}, 8),  # CLARABEL
+    ("sum_of_norms", {"n": 50}, 32),  # CONTINUATION
+    ("nearest_correlation", {"order": 20}, 8),  # CONTINUATION
 )
 _ONE = "cvxlayers, one thread"
 

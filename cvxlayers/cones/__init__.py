@@ -3,6 +3,8 @@
 from cvxlayers.cones.basis import BlockBasis as BlockBasis
 from cvxlayers.cones.basis import IdentityBasis as IdentityBasis
 from cvxlayers.cones.basis import ProductBasis as ProductBasis
+from cvxlayers.cones.basis import places as places
+from cvxlayers.cones.basis import together as together
 from cvxlayers.cones.cone import Basis as Basis
 from cvxlayers.cones.cone import Cone as Cone
 from cvxlayers.cones.cone import Derivative as Derivative

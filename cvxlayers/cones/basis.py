@@ -13,6 +13,8 @@ from cvxlayers.cones.cone import Basis, Triplets
 
 Columns = Float[np.ndarray, "*batch dim k"]
 Index = slice | Int[np.ndarray, " k"]
+# Rows of a product, of one of its parts: a slice where they lie together.
+Rows = slice | Int[np.ndarray, " _part"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,20 +85,23 @@ class ConeRayBasis(Basis):
 
     def rotate(self, w: Columns) -> Columns:
         """Returns Uᵀ w."""
-        t, z = self._split(w)
-        reflected = self._reflect(z)
-        first = self.sigma[..., None] * reflected[..., 0, :]
-        rays = np.stack([t + first, t - first], axis=-2) / np.sqrt(2.0)
-        return np.concatenate([rays, reflected[..., 1:, :]], axis=-2).reshape(w.shape)
+        stacked = self._stacked(w)
+        out = np.empty(stacked.shape)
+        out[..., 1:, :] = self._reflect(stacked[..., 1:, :])
+        t, first = stacked[..., 0, :], self.sigma[..., None] * out[..., 1, :]
+        out[..., 0, :], out[..., 1, :] = (t + first) / np.sqrt(2.0), (t - first) / np.sqrt(2.0)
+        return out.reshape(w.shape)
 
     def unrotate(self, w: Columns) -> Columns:
         """Returns U w."""
-        plus, rest = self._split(w)
-        minus = rest[..., 0, :]
-        first = self.sigma[..., None] * (plus - minus) / np.sqrt(2.0)
-        z = self._reflect(np.concatenate([first[..., None, :], rest[..., 1:, :]], axis=-2))
-        t = (plus + minus) / np.sqrt(2.0)
-        return np.concatenate([t[..., None, :], z], axis=-2).reshape(w.shape)
+        out = np.array(self._stacked(w))
+        plus, minus = out[..., 0, :], out[..., 1, :]
+        out[..., 0, :], out[..., 1, :] = (
+            (plus + minus) / np.sqrt(2.0),
+            self.sigma[..., None] * (plus - minus) / np.sqrt(2.0),
+        )
+        out[..., 1:, :] = self._reflect(out[..., 1:, :])
+        return out.reshape(w.shape)
 
     def triplets(self) -> Triplets:
         """Returns each cone's U as a dense block."""
@@ -109,18 +114,17 @@ class ConeRayBasis(Basis):
         """Returns the bases of some items."""
         return ConeRayBasis(self.h[index], self.sigma[index])
 
-    def _split(self, w: Columns) -> tuple[np.ndarray, np.ndarray]:
+    def _stacked(self, w: Columns) -> np.ndarray:
         size = self.h.shape[-1] + 1
-        stacked = w.reshape((*w.shape[:-2], w.shape[-2] // size, size, w.shape[-1]))
-        return stacked[..., 0, :], stacked[..., 1:, :]
+        return w.reshape((*w.shape[:-2], w.shape[-2] // size, size, w.shape[-1]))
 
     def _reflect(self, z: np.ndarray) -> np.ndarray:
         if z.shape[-1] == 1:
             # The same sums, over memory that lies together.
             h, alone = self.h, z[..., 0]
-            return (alone - 2.0 * h * np.sum(h * alone, axis=-1, keepdims=True))[..., None]
+            return (alone - h * (2.0 * np.sum(h * alone, axis=-1, keepdims=True)))[..., None]
         h = self.h[..., None]
-        return z - 2.0 * h * np.sum(h * z, axis=-2, keepdims=True)
+        return z - h * (2.0 * np.sum(h * z, axis=-2, keepdims=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,20 +153,40 @@ class CongruenceBasis(Basis):
         """Returns the bases of some items."""
         return CongruenceBasis(self.vectors[index])
 
+    def rows(self, index: Int[np.ndarray, " k"]) -> Float[np.ndarray, "batch k dim"]:
+        """Returns some rows of U: svec of Qᵀ E Q, where the symmetric E has one entry."""
+        order = self.vectors.shape[-1]
+        rows, cols = triangle(order)
+        cone, entry = np.divmod(index, len(rows))
+        left, right = self.vectors[:, cone, rows[entry]], self.vectors[:, cone, cols[entry]]
+        turned = left.take(rows, axis=-1) * right.take(cols, axis=-1)
+        if (rows[entry] != cols[entry]).any():
+            turned += right.take(rows, axis=-1) * left.take(cols, axis=-1)
+            turned *= np.where(rows[entry] == cols[entry], 0.5, np.sqrt(0.5))[:, None]
+        turned *= _places(order).stretch
+        if self.vectors.shape[1] == 1:
+            return turned
+        out = np.zeros((len(turned), len(index), self.vectors.shape[1], len(rows)))
+        out[:, np.arange(len(index)), cone] = turned
+        return out.reshape((len(turned), len(index), -1))
+
     def _congruence(self, Q: np.ndarray, w: Columns) -> Columns:
-        order = Q.shape[-1]
-        size = order * (order + 1) // 2
-        stacked = w.reshape((*w.shape[:-2], w.shape[-2] // size, size, w.shape[-1]))
-        W = smat(np.swapaxes(stacked, -1, -2), order)
-        turned = Q[..., None, :, :] @ W @ np.swapaxes(Q, -1, -2)[..., None, :, :]
-        return np.swapaxes(svec(turned), -1, -2).reshape(w.shape)
+        # Of all columns at once: two products of an item's Q with a wide matrix, as W is symmetric.
+        order, count = Q.shape[-1], w.shape[-1]
+        places = _places(order)
+        stacked = w.reshape((*w.shape[:-2], w.shape[-2] // len(places.upper), len(places.upper), count))
+        W = stacked.take(places.entry, axis=-2) * places.shrink[:, None]
+        wide = (*W.shape[:-2], order, order * count)
+        half = np.matmul(Q, W.reshape(wide)).reshape((*W.shape[:-2], order, order, count))
+        turned = np.matmul(Q, np.swapaxes(half, -3, -2).reshape(wide)).reshape(W.shape)
+        return (turned.take(places.upper, axis=-2) * places.stretch[:, None]).reshape(w.shape)
 
 
 @dataclass(frozen=True, eq=False)
 class ProductBasis(Basis):
     """The direct sum of bases, each on its own rows."""
 
-    rows: Sequence[Int[np.ndarray, " _part"]]
+    rows: Sequence[Rows]
     parts: Sequence[Basis]
 
     def rotate(self, w: Columns) -> Columns:
@@ -184,14 +208,50 @@ class ProductBasis(Basis):
         found = [part.triplets() for part in self.parts]
         batch = np.broadcast_shapes(*(part.values.shape[:-1] for part in found))
         return Triplets(
-            np.concatenate([rows[part.rows] for rows, part in zip(self.rows, found, strict=True)]),
-            np.concatenate([rows[part.cols] for rows, part in zip(self.rows, found, strict=True)]),
+            np.concatenate([places(rows)[part.rows] for rows, part in zip(self.rows, found, strict=True)]),
+            np.concatenate([places(rows)[part.cols] for rows, part in zip(self.rows, found, strict=True)]),
             np.concatenate([np.broadcast_to(part.values, (*batch, part.values.shape[-1])) for part in found], axis=-1),
         )
 
     def item(self, index: Index) -> ProductBasis:
         """Returns the bases of some items."""
         return ProductBasis(self.rows, [part.item(index) for part in self.parts])
+
+
+def places(rows: Rows) -> Int[np.ndarray, " _part"]:
+    """Returns rows one by one."""
+    return np.arange(rows.start, rows.stop) if isinstance(rows, slice) else rows
+
+
+def together(rows: Int[np.ndarray, " _part"]) -> Rows:
+    """Returns rows in ascending order as a slice, if nothing lies between them."""
+    if not len(rows):
+        return slice(0, 0)
+    low, high = int(rows[0]), int(rows[-1]) + 1
+    return slice(low, high) if high - low == len(rows) else rows
+
+
+def rows_of(basis: Basis, index: Int[np.ndarray, " k"], dim: int) -> Float[np.ndarray, "leading k dim"]:
+    """Returns some rows of U, of a batch or shared by it."""
+    match basis:
+        case CongruenceBasis():
+            return basis.rows(index)
+        case ProductBasis():
+            every = [places(rows) for rows in basis.rows]
+            parts = [np.flatnonzero(np.isin(index, rows)) for rows in every]
+            found = [
+                (mine, rows, rows_of(part, np.searchsorted(rows, index[mine]), len(rows)))
+                for mine, rows, part in zip(parts, every, basis.parts, strict=True)
+                if len(mine)
+            ]
+            out = np.zeros((max((len(values) for *_, values in found), default=1), len(index), dim))
+            for mine, rows, values in found:
+                out[:, mine[:, None], rows] = values
+            return out
+        case _:
+            units = np.zeros((1, dim, len(index)))
+            units[:, index, np.arange(len(index))] = 1.0
+            return np.swapaxes(basis.rotate(units), -1, -2)
 
 
 @lru_cache
@@ -202,17 +262,33 @@ def triangle(order: int) -> tuple[Int[np.ndarray, " size"], Int[np.ndarray, " si
     return rows, cols
 
 
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Where the entries of symmetric matrices stand in svec, and those of svec in matrices, and their factors."""
+
+    entry: Int[np.ndarray, " square"]
+    shrink: Float[np.ndarray, " square"]
+    upper: Int[np.ndarray, " size"]
+    stretch: Float[np.ndarray, " size"]
+
+
+@lru_cache
+def _places(order: int) -> _Places:
+    rows, cols = triangle(order)
+    entry = np.empty((order, order), dtype=np.int64)
+    entry[rows, cols] = entry[cols, rows] = np.arange(len(rows))
+    stretch = np.where(rows == cols, 1.0, np.sqrt(2.0))
+    shrink = np.where(rows == cols, 1.0, np.sqrt(0.5))
+    return _Places(entry.ravel(), shrink[entry.ravel()], rows * order + cols, stretch)
+
+
 def svec(M: Float[np.ndarray, "*batch order order"]) -> Float[np.ndarray, "*batch size"]:
     """Returns the upper triangle, column by column, with off-diagonal entries times √2: an isometry."""
-    rows, cols = triangle(M.shape[-1])
-    return M[..., rows, cols] * np.where(rows == cols, 1.0, np.sqrt(2.0))
+    places = _places(M.shape[-1])
+    return M.reshape((*M.shape[:-2], len(places.entry))).take(places.upper, axis=-1) * places.stretch
 
 
 def smat(v: Float[np.ndarray, "*batch size"], order: int) -> Float[np.ndarray, "*batch order order"]:
     """Returns the symmetric matrix M with svec(M) = v."""
-    rows, cols = triangle(order)
-    entries = v * np.where(rows == cols, 1.0, np.sqrt(0.5))
-    M = np.empty((*v.shape[:-1], order, order))
-    M[..., rows, cols] = entries
-    M[..., cols, rows] = entries
-    return M
+    places = _places(order)
+    return (v.take(places.entry, axis=-1) * places.shrink).reshape((*v.shape[:-1], order, order))

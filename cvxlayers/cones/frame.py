@@ -17,17 +17,28 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.cones.basis import CongruenceBasis, IdentityBasis, ProductBasis, smat, svec, triangle
+from cvxlayers.cones.basis import (
+    CongruenceBasis,
+    IdentityBasis,
+    ProductBasis,
+    Rows,
+    places,
+    smat,
+    svec,
+    together,
+    triangle,
+)
 from cvxlayers.cones.cone import Basis, Cone, Vector
 from cvxlayers.cones.nonnegative import NonNegative
 from cvxlayers.cones.product import Product
 from cvxlayers.cones.second_order import SecondOrder
 from cvxlayers.cones.semidefinite import Semidefinite
+from cvxlayers.cones.zero import Zero
 
 Strength = Float[np.ndarray, "batch 1"]
-Rows = slice | Int[np.ndarray, " _rows"]
 Matrices = Float[np.ndarray, "#batch rows n"]
 Array = Float[np.ndarray, "..."]
+Index = Int[np.ndarray, " _count"]
 
 
 class Metric(ABC):
@@ -183,8 +194,7 @@ class _Stacked(Metric):
 
     def spectrum(self) -> tuple[Vector, Basis]:
         values, bases = zip(*(part.spectrum() for _, part in self.parts), strict=True)
-        every = [np.arange(self.shape[1])[rows] for rows, _ in self.parts]
-        return self._gather(values), ProductBasis(every, bases)
+        return self._gather(values), ProductBasis([rows for rows, _ in self.parts], bases)
 
     def _gather(self, found: Any) -> Vector:
         out = np.empty(self.shape)
@@ -206,16 +216,33 @@ class Frame:
         """Decomposes points: of the rows behind those of the zero cone."""
         parts: list[tuple[Rows, Cone, tuple[Array, ...]]] = []
         for one, index in cone.groups:
-            if index[0] >= cone.zero:
-                low, high = int(index[0]) - cone.zero, int(index[-1]) + 1 - cone.zero
-                rows: Rows = slice(low, high) if high - low == len(index) else index - cone.zero
+            if not isinstance(one, Zero):
+                rows = together(places(index) - cone.zero)
                 parts.append((rows, one, _decompose(one, v[:, rows])))
         return cls(v, parts)
+
+    def item(self, index: Index) -> Frame:
+        """Returns the points of some items."""
+        return Frame(self.v[index], [(rows, cone, tuple(a[index] for a in found)) for rows, cone, found in self.parts])
+
+    def put(self, index: Index, values: Frame) -> Frame:
+        """Returns the points with those of some items replaced."""
+        parts: list[tuple[Rows, Cone, tuple[Array, ...]]] = []
+        for (rows, cone, mine), (_, _, theirs) in zip(self.parts, values.parts, strict=True):
+            pairs = zip(mine, theirs, strict=True)
+            parts.append((rows, cone, tuple(_put(one, index, other) for one, other in pairs)))
+        return Frame(_put(self.v, index, values.v), parts)
 
     def at(self, mu: Strength) -> Metric:
         """Returns the points of the central path."""
         found = [(rows, _metric(cone, self.v[:, rows], parts, mu)) for rows, cone, parts in self.parts]
         return found[0][1] if len(found) == 1 else _Stacked(found, (len(self.v), self.v.shape[1]))
+
+
+def _put(array: Array, index: Index, values: Array) -> Array:
+    changed = array.copy()
+    changed[index] = values
+    return changed
 
 
 def is_symmetric(cone: Product) -> bool:

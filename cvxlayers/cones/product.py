@@ -8,9 +8,8 @@ from functools import cached_property
 from typing import final
 
 import numpy as np
-from jaxtyping import Int
 
-from cvxlayers.cones.basis import IdentityBasis, ProductBasis
+from cvxlayers.cones.basis import IdentityBasis, ProductBasis, Rows, places, together
 from cvxlayers.cones.cone import Cone, Derivative, Vector
 from cvxlayers.cones.exponential import Exponential
 from cvxlayers.cones.nonnegative import NonNegative
@@ -76,7 +75,7 @@ class Product(Cone):
         return [(cone, rows) for cone, rows in found if cone.dim]
 
     @cached_property
-    def groups(self) -> list[tuple[Cone, Int[np.ndarray, " _rows"]]]:
+    def groups(self) -> list[tuple[Cone, Rows]]:
         """Equal cones, wherever they stand, as one cone with all their rows."""
         rows: dict[Cone | type[Cone], list[np.ndarray]] = {}
         alphas: list[float] = []
@@ -84,15 +83,17 @@ class Product(Cone):
             # Power cones of all exponents are computed together.
             key = Power if isinstance(cone, Power) else cone
             alphas += cone.alphas if isinstance(cone, Power) else ()
-            rows.setdefault(key, []).append(np.arange(block.start, block.stop))
-        return [(_stack(key, len(parts), tuple(alphas)), np.concatenate(parts)) for key, parts in rows.items()]
+            rows.setdefault(key, []).append(places(block))
+        return [
+            (_stack(key, len(parts), tuple(alphas)), together(np.concatenate(parts))) for key, parts in rows.items()
+        ]
 
     def project(self, v: Vector, near: Vector | None = None) -> Vector:
         """Projects each block; a search for the projection starts `near` a given point."""
         if self.polyhedral:
             return self._of_orthant(np.maximum(v, 0.0))
 
-        def block(cone: Cone, rows: Int[np.ndarray, " rows"]) -> Vector:
+        def block(cone: Cone, rows: Rows) -> Vector:
             if near is not None and isinstance(cone, Exponential):
                 return cone.project(v[..., rows], near[..., rows])
             return cone.project(v[..., rows])
@@ -104,14 +105,14 @@ class Product(Cone):
         if self.polyhedral:
             return Derivative(self._of_orthant(np.heaviside(v, 0.5)), IdentityBasis(self.dim))
 
-        def block(cone: Cone, rows: Int[np.ndarray, " rows"]) -> Derivative:
+        def block(cone: Cone, rows: Rows) -> Derivative:
             if projected is not None and isinstance(cone, Exponential):
                 return cone.derivative(v[..., rows], projected[..., rows])
             return cone.derivative(v[..., rows])
 
         return self.stack(v, [(rows, block(cone, rows)) for cone, rows in self.groups])
 
-    def stack(self, v: Vector, parts: Sequence[tuple[Int[np.ndarray, " _rows"], Derivative]]) -> Derivative:
+    def stack(self, v: Vector, parts: Sequence[tuple[Rows, Derivative]]) -> Derivative:
         """Stacks the derivatives of the groups at v; where all are polyhedral their common basis is the identity."""
         eigenvalues = np.empty(v.shape)
         for rows, part in parts:
@@ -133,7 +134,7 @@ class Product(Cone):
         values[..., : self.zero] = 0.0
         return values
 
-    def by_group(self, v: Vector, compute: Callable[[Cone, Int[np.ndarray, " rows"]], Vector]) -> Vector:
+    def by_group(self, v: Vector, compute: Callable[[Cone, Rows], Vector]) -> Vector:
         """Stacks what is computed for each group."""
         out = np.empty(v.shape)
         for cone, rows in self.groups:

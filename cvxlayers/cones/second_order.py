@@ -14,6 +14,9 @@ import numpy as np
 from cvxlayers.cones.basis import ConeRayBasis, IdentityBasis
 from cvxlayers.cones.cone import Cone, Derivative, Vector
 
+# Squares below this, or above its inverse, may have lost digits.
+_TINY = 1e-250
+
 
 @final
 @dataclass(frozen=True)
@@ -80,9 +83,12 @@ class SecondOrder(Cone):
         """Returns t, z and ‖z‖ of each cone; the norm neither overflows nor underflows."""
         stacked = v.reshape((*v.shape[:-1], self.count, self.size))
         t, z = stacked[..., 0], stacked[..., 1:]
-        largest = np.max(np.abs(z), axis=-1, initial=0.0, keepdims=True)
-        unit = np.divide(z, largest, out=np.zeros(z.shape), where=largest > 0)
-        return t, z, largest[..., 0] * np.sqrt(np.sum(unit * unit, axis=-1))
+        with np.errstate(over="ignore"):
+            squared = np.sum(z * z, axis=-1)
+        norm, extreme = np.sqrt(squared), ~((squared > _TINY) & (squared < 1.0 / _TINY))
+        if extreme.any():
+            norm[extreme] = _norm(z[extreme])
+        return t, z, norm
 
     def _basis(self, z: np.ndarray, norm: np.ndarray) -> ConeRayBasis:
         unit = np.divide(z, norm[..., None], out=np.zeros(z.shape), where=norm[..., None] > 0)
@@ -92,3 +98,10 @@ class SecondOrder(Cone):
         h[..., 0] += 1.0
         h /= np.sqrt(np.sum(h * h, axis=-1, keepdims=True))
         return ConeRayBasis(h, sigma)
+
+
+def _norm(z: np.ndarray) -> np.ndarray:
+    """Returns the norms of rows of any size."""
+    largest = np.max(np.abs(z), axis=-1, initial=0.0, keepdims=True)
+    unit = np.divide(z, largest, out=np.zeros(z.shape), where=largest > 0)
+    return largest[..., 0] * np.sqrt(np.sum(unit * unit, axis=-1))

@@ -21,15 +21,14 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.cones import Basis, BlockBasis, ProductBasis
-from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System
-from cvxlayers.program import Vectors, largest
+from cvxlayers.derivative.structured import StructuredFactorisation
+from cvxlayers.derivative.system import Factorise, Rank, System
+from cvxlayers.program import Vectors
 from cvxlayers.separable import Bounds, Entropies, Separable
 
-_REFINE_ABOVE, _REFINEMENTS, _ESCALATE = 1e-13, 2, 1e-8
 # A condition number above this is for methods that pivot.
 _DOUBTFUL = 1e9
 
-Items = Int[np.ndarray, " _items"]
 Terms = Float[np.ndarray, "batch _terms"]
 Matrices = Float[np.ndarray, "batch _coupling _coupling"]
 
@@ -140,57 +139,7 @@ def _equation(part: _Entropy, first: Vectors, g: Vectors) -> tuple[Terms, Float[
     return np.take_along_axis(rhs, part.hard, axis=2)[..., 0] / part.tau, rhs
 
 
-@dataclass(frozen=True, eq=False)
-class ArrowFactorisation(Factorisation):
-    """The systems of a batch: most of them eliminated, and the doubtful ones, `rest`, factorised as a whole."""
-
-    system: System
-    arrow: Arrow
-    ranks: Rank
-    rest: Items
-    whole: Factorisation | None
-    factorise: Factorise
-
-    @property
-    def rank(self) -> Rank:
-        """How regular the systems are."""
-        return self.ranks
-
-    def solve(self, first: Vectors, second: Vectors) -> Solve:
-        """Solves K u = [first; second] for each item."""
-        with np.errstate(all="ignore"):
-            x, z = self.arrow.solve(first, second)
-            residual, gap = self._residual(x, z, first, second)
-            for _ in range(_REFINEMENTS):
-                if not (residual > _REFINE_ABOVE).any():
-                    break
-                dx, dz = self.arrow.solve(*gap)
-                refined, refined_gap = self._residual(x + dx, z + dz, first, second)
-                # An item is refined for its own sake alone, so that its bits do not depend on its neighbours.
-                better = ((refined < residual) & (residual > _REFINE_ABOVE))[:, None]
-                x, z = np.where(better, x + dx, x), np.where(better, z + dz, z)
-                gap = np.where(better, refined_gap[0], gap[0]), np.where(better, refined_gap[1], gap[1])
-                residual = np.where(better[:, 0], refined, residual)
-        if self.whole is not None:
-            part = self.whole.solve(first[self.rest], second[self.rest])
-            x[self.rest], z[self.rest], residual[self.rest] = part.first, part.second, part.residual
-        rough = np.setdiff1d(np.flatnonzero(~(residual <= _ESCALATE)), self.rest)
-        if len(rough):
-            part = self.factorise(self.system.item(rough)).solve(first[rough], second[rough])
-            x[rough], z[rough], residual[rough] = part.first, part.second, part.residual
-        return Solve(x, z, residual)
-
-    def _residual(
-        self, x: Vectors, z: Vectors, first: Vectors, second: Vectors
-    ) -> tuple[Float[np.ndarray, " batch"], tuple[Vectors, Vectors]]:
-        head, tail = self.system.matvec(x, z)
-        gap = first - head, second - tail
-        size, scale = (np.maximum(largest(one), largest(other)) for one, other in (gap, (first, second)))
-        ratio = np.divide(size, scale, out=np.zeros_like(size), where=scale > 0)
-        return np.where(np.isfinite(ratio), ratio, np.inf), gap
-
-
-def factorise_arrow(system: System, parts: Separable, factorise: Factorise) -> ArrowFactorisation:
+def factorise_arrow(system: System, parts: Separable, factorise: Factorise) -> StructuredFactorisation:
     """Factorises a batch of separable systems.
 
     Args:
@@ -200,13 +149,8 @@ def factorise_arrow(system: System, parts: Separable, factorise: Factorise) -> A
     """
     with np.errstate(all="ignore"):
         arrow, sound = _eliminate(system, parts)
-    sound &= arrow.condition <= _DOUBTFUL
-    rest = np.flatnonzero(~sound)
     ranks = Rank.regular(arrow.condition, system.program.structure.n)
-    whole = factorise(system.item(rest)) if len(rest) else None
-    if whole is not None:
-        ranks.replace_items(rest, whole.rank)
-    return ArrowFactorisation(system, arrow, ranks, rest, whole, factorise)
+    return StructuredFactorisation.of(system, arrow.solve, ranks, sound & (arrow.condition <= _DOUBTFUL), factorise)
 
 
 def _eliminate(system: System, parts: Separable) -> tuple[Arrow, Bool[np.ndarray, " batch"]]:

@@ -13,54 +13,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from cvxlayers.ball import Ball
-from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System
-from cvxlayers.program import Vectors, largest
-
-_ESCALATE = 1e-8
+from cvxlayers.derivative.structured import StructuredFactorisation
+from cvxlayers.derivative.system import Factorise, Rank, System
+from cvxlayers.program import Vectors
 
 Sizes = Float[np.ndarray, " batch"]
-Items = Int[np.ndarray, " _items"]
 
 
 @dataclass(frozen=True, eq=False)
-class BallFactorisation(Factorisation):
-    """The systems of a batch; those of the items `rest` have another form, and are factorised as a whole."""
+class _Sphere:
+    """The systems of a batch, in or outside the ball."""
 
     system: System
     ball: Ball
     a: Vectors
     rho: Sizes
     outside: Bool[np.ndarray, " batch"]
-    ranks: Rank
-    rest: Items
-    factorise: Factorise
 
-    @property
-    def rank(self) -> Rank:
-        """How regular the systems are."""
-        return self.ranks
-
-    def solve(self, first: Vectors, second: Vectors) -> Solve:
+    def solve(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
         """Solves K u = [first; second] for each item."""
-        with np.errstate(all="ignore"):
-            x, z = self._solve(first, second)
-            head, tail = self.system.matvec(x, z)
-            gap, scale = (
-                np.maximum(largest(one), largest(other))
-                for one, other in ((first - head, second - tail), (first, second))
-            )
-        residual = np.divide(gap, scale, out=np.zeros_like(gap), where=scale > 0)
-        residual = np.where(np.isfinite(residual), residual, np.inf)
-        rough = np.union1d(self.rest, np.flatnonzero(~(residual <= _ESCALATE)))
-        if len(rough):
-            part = self.factorise(self.system.item(rough)).solve(first[rough], second[rough])
-            x[rough], z[rough], residual[rough] = part.first, part.second, part.residual
-        return Solve(x, z, residual)
-
-    def _solve(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
         ball, basis, root = self.ball, self.system.derivative.basis, self.system.root
         top, rows, outside = ball.first, ball.tail, self.outside
         d = self.system.derivative.eigenvalues
@@ -86,7 +60,7 @@ class BallFactorisation(Factorisation):
         return x, np.where(outside[:, None], z, -second)
 
 
-def factorise_ball(system: System, ball: Ball, factorise: Factorise) -> BallFactorisation:
+def factorise_ball(system: System, ball: Ball, factorise: Factorise) -> StructuredFactorisation:
     """Factorises a batch of systems of projections on a ball.
 
     Args:
@@ -105,12 +79,10 @@ def factorise_ball(system: System, ball: Ball, factorise: Factorise) -> BallFact
         condition = pivots.max(axis=1) / pivots.min(axis=1)
         if ball.bound is not None:
             condition = condition * np.maximum(slope, 1.0 / slope) * np.maximum(-head, -1.0 / head)
-    rest = np.flatnonzero(~clear)
     ranks = Rank.regular(np.where(np.isfinite(condition), condition, np.inf), program.structure.n)
     if ball.bound is not None:
         free = np.flatnonzero(~outside)
         ranks.not_unique[free], ranks.condition[free] = True, np.inf
         ranks.free[free, ball.bound.column] = 1.0
-    if len(rest):
-        ranks.replace_items(rest, factorise(system.item(rest)).rank)
-    return BallFactorisation(system, ball, a, rho, outside, ranks, rest, factorise)
+    inverse = _Sphere(system, ball, a, rho, outside).solve
+    return StructuredFactorisation.of(system, inverse, ranks, clear, factorise)

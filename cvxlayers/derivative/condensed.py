@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvxlayers.cones import IdentityBasis
-from cvxlayers.derivative.grouped import GroupedFactorisation, Part, factorise_groups
+from cvxlayers.derivative.grouped import Part, factorise_groups
 from cvxlayers.derivative.small import SmallFactors
+from cvxlayers.derivative.structured import StructuredFactorisation
 from cvxlayers.derivative.system import Factorise, System
 from cvxlayers.program import Vectors
 
@@ -36,21 +37,19 @@ class _Condensed(Part):
         """The ratio of the pivots."""
         return np.where(self.factors.sound, self.factors.condition, np.inf)
 
-    def solve(self, rhs: Vectors, items: Int[np.ndarray, " count"]) -> Vectors:
+    def solve(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
         """Solves for x and the kept directions, and then for the others."""
-        structure = self.system.program.structure
-        n, mine = structure.n, self.system.item(items)
-        first, second, share = rhs[:, :n], rhs[:, n:], self.share[items]
-        pushed = structure.A.rmatvec(mine.program.A, mine.from_eigen(share * second))
-        kept = np.take_along_axis(second, self.kept[items], axis=1)
-        u = self.factors.solve(np.concatenate([first + pushed, kept], axis=1), items)
+        system, A, n = self.system, self.system.program.structure.A, first.shape[1]
+        pushed = A.rmatvec(system.program.A, system.from_eigen(self.share * second))
+        kept = np.take_along_axis(second, self.kept, axis=1)
+        u = self.factors.solve(np.concatenate([first + pushed, kept], axis=1))
         x = np.ascontiguousarray(u[:, :n])
-        z = share * (mine.to_eigen(structure.A.matvec(mine.program.A, x)) - second)
-        np.put_along_axis(z, self.kept[items], u[:, n:], axis=1)
-        return np.concatenate([x, z], axis=1)
+        z = self.share * (system.to_eigen(A.matvec(system.program.A, x)) - second)
+        np.put_along_axis(z, self.kept, u[:, n:], axis=1)
+        return x, z
 
 
-def factorise_condensed(system: System, factorise: Factorise) -> GroupedFactorisation:
+def factorise_condensed(system: System, factorise: Factorise) -> StructuredFactorisation:
     """Factorises the condensed matrices of a batch of systems.
 
     Args:

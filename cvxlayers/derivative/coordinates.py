@@ -16,9 +16,10 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.coordinates import Coordinates
-from cvxlayers.derivative.grouped import GroupedFactorisation, Part, factorise_groups
+from cvxlayers.coordinates import Coordinates, turn
+from cvxlayers.derivative.grouped import Part, factorise_groups
 from cvxlayers.derivative.small import SmallFactors
+from cvxlayers.derivative.structured import StructuredFactorisation
 from cvxlayers.derivative.system import Factorise, System
 from cvxlayers.program import Vectors
 
@@ -59,33 +60,29 @@ class _Free(Part):
         """The ratio of the pivots."""
         return np.where(self.factors.sound & self.holds, self.factors.condition, np.inf)
 
-    def solve(self, rhs: Vectors, items: Int[np.ndarray, " count"]) -> Vectors:
+    def solve(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
         """Solves for the kept directions and ν, and then for the others."""
-        form, zero, count = self.form, self.form.zero, self.kept.shape[1]
-        basis, d = self.system.derivative.basis.item(items), self.system.derivative.eigenvalues[items, zero:]
-        first, equal, g = np.split(rhs, np.cumsum([rhs.shape[1] - d.shape[1] - zero, zero]), axis=1)
-        a, rho = (_items(part, items) for part in (self.a, self.rho))
-        G, sigma, kept, free = self.G[items], self.sigma[items], self.kept[items], self.free[items]
-        r, rest = np.sqrt(d), np.where(free, 1.0, 1.0 - d)
-        force = np.zeros((len(items), zero + d.shape[1]))
-        force[:, zero + form.rows] = first / a
+        form, zero, count, basis = self.form, self.form.zero, self.kept.shape[1], self.system.derivative.basis
+        d, equal, g = self.system.derivative.eigenvalues[:, zero:], second[:, :zero], second[:, zero:]
+        r, rest = np.sqrt(d), np.where(self.free, 1.0, 1.0 - d)
+        force = np.zeros(second.shape)
+        force[:, zero + form.rows] = first / self.a
         phi = basis.rotate(force[..., None])[:, zero:, 0]
-        base = np.where(free, ((1.0 - d) * phi + r * g) / sigma, 0.0)
-        known = -np.matmul(G, base[..., None])[..., 0]
+        base = np.where(self.free, ((1.0 - d) * phi + r * g) / self.sigma, 0.0)
+        known = -np.matmul(self.G, base[..., None])[..., 0]
         known[:, :zero] += equal
-        u = self.factors.solve(
-            np.concatenate([np.take_along_axis(phi + r * g / rest, kept, axis=1), known], axis=1), items
-        )
-        force = np.matmul(np.ascontiguousarray(u[:, None, count:]), G)[:, 0]
-        omega = base - np.where(free, (1.0 - d) * force / sigma, 0.0)
-        np.put_along_axis(omega, kept, u[:, :count], axis=1)
-        z = np.where(free, (r * (phi - force) - rho * g) / sigma, (r * omega - g) / rest)
-        full = np.concatenate([np.zeros((len(items), zero)), omega], axis=1)
+        own = np.take_along_axis(phi + r * g / rest, self.kept, axis=1)
+        u = self.factors.solve(np.concatenate([own, known], axis=1))
+        force = np.matmul(np.ascontiguousarray(u[:, None, count:]), self.G)[:, 0]
+        omega = base - np.where(self.free, (1.0 - d) * force / self.sigma, 0.0)
+        np.put_along_axis(omega, self.kept, u[:, :count], axis=1)
+        z = np.where(self.free, (r * (phi - force) - self.rho * g) / self.sigma, (r * omega - g) / rest)
+        full = np.concatenate([np.zeros((len(omega), zero)), omega], axis=1)
         w = basis.unrotate(full[..., None])[:, zero:, 0]
-        return np.concatenate([w[:, form.rows] / a, u[:, count : count + zero], z], axis=1)
+        return w[:, form.rows] / self.a, np.concatenate([u[:, count : count + zero], z], axis=1)
 
 
-def factorise_coordinates(system: System, form: Coordinates, factorise: Factorise) -> GroupedFactorisation:
+def factorise_coordinates(system: System, form: Coordinates, factorise: Factorise) -> StructuredFactorisation:
     """Factorises a batch of systems of programs over the coordinates of cones.
 
     Args:
@@ -110,9 +107,8 @@ def _factorise(form: Coordinates, system: System, kept: Int[np.ndarray, "batch k
     d = system.derivative.eigenvalues[:, zero:]
     sigma, free = rho * (1.0 - d) + d, np.ones(d.shape, dtype=bool)
     np.put_along_axis(free, kept, False, axis=1)
-    columns = np.zeros((len(d), zero + d.shape[1], form.few))
-    columns[:, zero:] = form.constraints(program, a).swapaxes(1, 2)
-    G = np.ascontiguousarray(system.derivative.basis.rotate(columns)[:, zero:].swapaxes(1, 2))
+    equalities = np.pad(form.equalities(program, a), ((0, 0), (0, 0), (zero, 0)))
+    G = np.ascontiguousarray(turn(equalities, zero + form.bare, system.derivative.basis, len(d))[:, :, zero:])
     count = kept.shape[1]
     K = np.zeros((len(d), count + form.few, count + form.few))
     weights = np.where(free, (1.0 - d) / np.where(free, sigma, 1.0), 0.0)
@@ -122,7 +118,3 @@ def _factorise(form: Coordinates, system: System, kept: Int[np.ndarray, "batch k
     own, diagonal = np.take_along_axis(d, kept, axis=1), np.arange(count)
     K[:, diagonal, diagonal] = np.take_along_axis(sigma, kept, axis=1) / (1.0 - own)
     return _Free(system, form, a, holds, rho, G, np.where(free, sigma, 1.0), kept, free, SmallFactors.of(K))
-
-
-def _items(part: Vectors, index: Int[np.ndarray, " count"]) -> Vectors:
-    return part if len(part) == 1 else part[index]

@@ -18,8 +18,10 @@ from cvxlayers.program import Vectors
 
 Matrices = Float[np.ndarray, "batch k k"]
 
-# A ratio of LU pivots below this makes an item suspect; an eigenvalue ratio below the second makes it singular.
+# A condition number of one over this makes an item suspect; an eigenvalue ratio below the second makes it singular.
 _SUSPECT, _SINGULAR = 1e-9, 1e-12
+# A ratio of LU pivots above this may be far below the condition number.
+_ROUGH = 1e3
 _REFINEMENTS = 3
 # A residual above the first is worth another method; the shift of the regularised one; a null vector's parts above
 # the last are not rounding.
@@ -201,12 +203,15 @@ def _rank(
         return {}, Rank.regular(np.ones(batch), n)
     pivots = np.abs(np.diagonal(factors, axis1=1, axis2=2))
     smallest, largest = pivots.min(axis=1), pivots.max(axis=1)
-    sound = smallest > _SUSPECT * largest
-    if sound.all():
+    if (largest <= _ROUGH * smallest).all():
         return {}, Rank.regular(largest / smallest, n)
     rank = Rank.regular(np.divide(largest, smallest, out=np.full(batch, np.inf), where=smallest > 0), n)
+    for item in np.flatnonzero((rank.condition > _ROUGH) & (smallest > _SUSPECT * largest)).tolist():
+        reciprocal = float(lapack.dgecon(factors[item].T, 1.0)[0])
+        rank.condition[item] = max(rank.condition[item], largest[item] / reciprocal if reciprocal > 0 else np.inf)
+    rank.inverted[:] = rank.condition
     found: dict[int, Float[np.ndarray, "k k"]] = {}
-    for item in np.flatnonzero(~sound).tolist():
+    for item in np.flatnonzero(~(rank.condition * _SUSPECT < 1.0)).tolist():
         K = assemble(system.item(np.array([item])), kept[[item]])[0]
         if not np.isfinite(K).all():
             continue

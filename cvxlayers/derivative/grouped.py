@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System, refine
+from cvxlayers.derivative.structured import StructuredFactorisation
+from cvxlayers.derivative.system import Factorise, Rank, System
 from cvxlayers.program import Vectors
 
 Index = Int[np.ndarray, " _count"]
@@ -28,48 +29,24 @@ class Part(ABC):
         """An estimate of the condition numbers; infinite where a matrix is nearly singular."""
 
     @abstractmethod
-    def solve(self, rhs: Vectors, items: Index) -> Vectors:
-        """Solves K u = right-hand side for some items."""
+    def solve(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
+        """Solves K u = [first; second] for each of them."""
 
 
 @dataclass(frozen=True, eq=False)
-class GroupedFactorisation(Factorisation):
-    """The groups of a batch, and those items that are factorised as a whole."""
+class _Groups:
+    """The groups of a batch."""
 
-    system: System
     groups: Sequence[tuple[Index, Part]]
-    ranks: Rank
-    rest: Index
-    whole: Factorisation | None
 
-    @property
-    def rank(self) -> Rank:
-        """How regular the systems are."""
-        return self.ranks
-
-    def solve(self, first: Vectors, second: Vectors) -> Solve:
+    def solve(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
         """Solves K u = [first; second] for each item."""
-        n, rhs = first.shape[1], np.concatenate([first, second], axis=1)
-        refinable = np.ones(len(rhs), dtype=bool)
-        refinable[self.rest] = False
-        solution, residual = refine(self.system, rhs, self._approximate, refinable)
-        if self.whole is None:
-            return Solve(solution[:, :n], solution[:, n:], residual)
-        part = self.whole.solve(first[self.rest], second[self.rest])
-        solution[self.rest] = np.concatenate([part.first, part.second], axis=1)
-        residual[self.rest] = part.residual
-        return Solve(solution[:, :n], solution[:, n:], residual)
-
-    def _approximate(self, rhs: Vectors, items: Index) -> Vectors:
-        solution = np.zeros(rhs.shape)
-        where = np.full(len(self.ranks.condition), -1)
-        where[items] = np.arange(len(items))
-        for members, part in self.groups:
-            chosen = np.flatnonzero(where[members] >= 0)
-            if len(chosen):
-                rows = where[members[chosen]]
-                solution[rows] = part.solve(rhs[rows], chosen)
-        return solution
+        if len(self.groups) == 1:
+            return self.groups[0][1].solve(first, second)
+        x, z = np.empty(first.shape), np.empty(second.shape)
+        for items, part in self.groups:
+            x[items], z[items] = part.solve(first[items], second[items])
+        return x, z
 
 
 def factorise_groups(
@@ -77,7 +54,7 @@ def factorise_groups(
     kept: Bool[np.ndarray, "batch _m"],
     make: Callable[[System, Int[np.ndarray, "group kept"]], Part],
     factorise: Factorise,
-) -> GroupedFactorisation:
+) -> StructuredFactorisation:
     """Factorises a batch of systems by smaller ones.
 
     Args:
@@ -94,8 +71,5 @@ def factorise_groups(
         part = make(mine, np.nonzero(kept[items])[1].reshape(len(items), -1))
         condition[items] = part.condition
         groups.append((items, part))
-    ranks, rest = Rank.regular(condition, system.program.structure.n), np.flatnonzero(~np.isfinite(condition))
-    whole = factorise(system.item(rest)) if len(rest) else None
-    if whole is not None:
-        ranks.replace_items(rest, whole.rank)
-    return GroupedFactorisation(system, groups, ranks, rest, whole)
+    ranks = Rank.regular(condition, system.program.structure.n)
+    return StructuredFactorisation.of(system, _Groups(groups).solve, ranks, np.isfinite(condition), factorise)

@@ -25,16 +25,20 @@ from cvxlayers.residual import Point
 
 # A dual and a slack both below this, relative to the largest of their kind, count as both zero: weakly active.
 _WEAKLY_ACTIVE = 1e-10
+# Multipliers this small beside the terms of the costs may be rounding; they are where their terms are this small.
+_FAINT, _LOST = 1e-6, 1e-14
 # So do both below the residual of the point times the condition number of the system, up to this.
 _FARTHEST, _ROUNDING = 1e-6, 1e-16
 # A system with this condition number amplifies the residual of a polished point to no more than the first of these.
 _WELL = 1e3
 # A derivative is doubtful where the residual of its point, amplified by the system, is larger than this.
-_BLURRED = 1e-3
+_BLURRED = 1e-4
 # A null vector's part that is below this does not reach the outputs.
 _HIDDEN = 1e-6
 # Across a kink of a curved cone's projection, its derivative of a random direction of size one jumps by more than this.
 _JUMP = 1e-2
+# So many directions are tried.
+_PROBES = 4
 # At so many times the distance of the probe from where the boundary bends, it is smooth.
 _SMOOTH = 1e4
 # Relative residuals and condition numbers up to which a derivative counts as reliable.
@@ -84,7 +88,7 @@ class DerivativeInfo:
 
     Attributes:
         residual: relative residual ‖K u − rhs‖∞ / ‖rhs‖∞ of the linear solve; where K amplifies the residual of the
-            solution itself to more than 1e-3, that; for a smoothed derivative also that of the point of the central
+            solution itself to more than 1e-4, that; for a smoothed derivative also that of the point of the central
             path, for lpgd infinite where neither perturbed program has a solution.
         condition: estimate of the condition number of K: errors of the solution are amplified by no more than about it.
         not_unique: whether the layer's listed variables could take other values that are as good; the derivative is
@@ -210,14 +214,31 @@ def projection_derivative(
     derivative = cone.derivative(-point.v, point.s).complement()
     rows = slice(cone.zero, cone.zero + cone.nonnegative)
     v, y, s = point.v[:, rows], point.y[:, rows], point.s[:, rows]
-    sizes = _size(point.y), np.maximum(_size(point.s), _size(program.b))
-    weak = (y <= _WEAKLY_ACTIVE * sizes[0]) & (s <= _WEAKLY_ACTIVE * sizes[1])
+    small = _WEAKLY_ACTIVE * _size(point.y)
+    weak = s <= _WEAKLY_ACTIVE * np.maximum(_size(point.s), _size(program.b))
+    weak &= y <= np.maximum(small, _FAINT * point.dual_scale[:, None])
     if not weak.any():
         return derivative, np.zeros(len(weak), dtype=bool)
     weak &= np.isfinite(v)
+    # Where all multipliers are rounding, the largest of them says nothing.
+    for item in np.flatnonzero(np.any(weak & (y > small), axis=1)).tolist():
+        index = np.array([item])
+        weak[item] &= (y[item] <= small[item]) | _drowned(program.item(index), point.item(index))[rows]
+    if not weak.any():
+        return derivative, np.zeros(len(weak), dtype=bool)
     eigenvalues = derivative.eigenvalues.copy()
     eigenvalues[:, rows] = np.where(weak, 0.5, eigenvalues[:, rows])
     return replace(derivative, eigenvalues=eigenvalues), np.any(weak & telling[rows], axis=1)
+
+
+def _drowned(program: ConeProgram, point: Point) -> Bool[np.ndarray, " m"]:
+    """Returns which multipliers of one program no cost of its variables can tell from zero: each is rounding there."""
+    A, P = program.structure.A, program.structure.P
+    entries = np.abs(program.A[0])
+    costs = np.abs(program.q) + P.matvec(np.abs(program.P), np.abs(point.x))
+    costs = np.where(costs > 0, costs + A.rmatvec(np.abs(program.A), np.abs(point.y)), point.dual_scale[:, None])
+    felt = entries * np.abs(point.y[0, A.rows]) > _LOST * costs[0, A.cols]
+    return np.bincount(A.rows[felt], minlength=program.structure.m) == 0
 
 
 class Reach(NamedTuple):
@@ -300,15 +321,17 @@ def _may_be_kinked(cone: Product, y: Vectors, s: Vectors, close: Reach) -> Bool[
 def _kinked(cone: Product, v: Vectors, distance: Float[np.ndarray, "batch 1"]) -> Bool[np.ndarray, " batch"]:
     """Returns whether the projection on a curved cone has a kink within about a distance of v.
 
-    Across a kink its derivative jumps; where it is smooth, a step as small as this changes it hardly at all.
+    Across a kink its derivative jumps; where it is smooth, a step as small as this changes it hardly at all. One
+    random direction may happen to lie along the kink.
     """
-    curved = np.arange(v.shape[1]) >= cone.zero + cone.nonnegative
-    rng = np.random.default_rng(0)
-    step, probe = rng.normal(size=(2, 1, v.shape[1])) * curved
-    step, probe = distance * step, np.broadcast_to(probe, v.shape)
-    ahead, behind = (derivative_dual(cone, v + sign * step).apply(probe) for sign in (1.0, -1.0))
-    with np.errstate(invalid="ignore"):
-        return np.max(np.abs(ahead - behind), axis=1, initial=0.0) > _JUMP
+    curved, found = np.arange(v.shape[1]) >= cone.zero + cone.nonnegative, np.zeros(len(v), dtype=bool)
+    for directions in np.random.default_rng(0).normal(size=(_PROBES, 2, 1, v.shape[1])):
+        step, probe = directions * curved
+        step, probe = distance * step, np.broadcast_to(probe, v.shape)
+        ahead, behind = (derivative_dual(cone, v + sign * step).apply(probe) for sign in (1.0, -1.0))
+        with np.errstate(invalid="ignore"):
+            found |= np.max(np.abs(ahead - behind), axis=1, initial=0.0) > _JUMP
+    return found
 
 
 def jvp(linearisation: Linearisation, tangent: Data) -> tuple[Vectors, Vectors, Vectors, DerivativeInfo]:
@@ -330,7 +353,7 @@ def vjp(
     program, system = linearisation.program, linearisation.system
     A = program.structure.A
     first = x if s is None else x - A.rmatvec(program.A, s)
-    solve = linearisation.factors.solve(first, system.to_eigen(y))
+    solve = linearisation.factors.solve(first, system.to_eigen(y) if y.any() else y)
     mu = system.from_eigen(solve.second)
     data = needs.pull(program, linearisation.point, solve.first, mu if s is None else s + mu)
     return data, linearisation.trust(solve)

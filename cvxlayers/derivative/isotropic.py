@@ -10,54 +10,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
 
-from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System
+from cvxlayers.derivative.structured import StructuredFactorisation
+from cvxlayers.derivative.system import Factorise, Rank, System
 from cvxlayers.isotropic import Isotropic
-from cvxlayers.program import Vectors, largest
+from cvxlayers.program import Vectors
 
 
 @dataclass(frozen=True, eq=False)
-class IsotropicFactorisation(Factorisation):
-    """The systems of a batch; those of the items `rest` have another form, and are factorised as a whole."""
+class _Diagonal:
+    """The systems of a batch."""
 
     system: System
     isotropic: Isotropic
     a: Vectors
     rho: Vectors
-    ranks: Rank
-    rest: Int[np.ndarray, " rest"]
-    whole: Factorisation | None
 
-    @property
-    def rank(self) -> Rank:
-        """How regular the systems are."""
-        return self.ranks
-
-    def solve(self, first: Vectors, second: Vectors) -> Solve:
+    def solve(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
         """Solves K u = [first; second] for each item."""
         basis, columns = self.system.derivative.basis, self.isotropic.columns
         d, r, x = self.system.derivative.eigenvalues, self.system.root, np.empty(first.shape)
-        with np.errstate(all="ignore"):
-            force = basis.rotate((first[:, columns] / self.a)[..., None])[..., 0]
-            size = self.rho * (1.0 - d) + d
-            w, z = ((1.0 - d) * force + r * second) / size, (r * force - self.rho * second) / size
-            x[:, columns] = basis.unrotate(w[..., None])[..., 0] / self.a
-            head, tail = self.system.matvec(x, z)
-        if self.whole is not None:
-            part = self.whole.solve(first[self.rest], second[self.rest])
-            x[self.rest], z[self.rest] = part.first, part.second
-            head, tail = self.system.matvec(x, z)
-        gap, scale = (np.maximum(largest(one), largest(other)) for one, other in _pairs(first, second, head, tail))
-        residual = np.divide(gap, scale, out=np.zeros_like(gap), where=scale > 0)
-        return Solve(x, z, np.where(np.isfinite(residual), residual, np.inf))
+        force = basis.rotate((first[:, columns] / self.a)[..., None])[..., 0]
+        size = self.rho * (1.0 - d) + d
+        w, z = ((1.0 - d) * force + r * second) / size, (r * force - self.rho * second) / size
+        x[:, columns] = basis.unrotate(w[..., None])[..., 0] / self.a
+        return x, z
 
 
-def _pairs(first: Vectors, second: Vectors, head: Vectors, tail: Vectors) -> tuple[tuple[Vectors, Vectors], ...]:
-    return (first - head, second - tail), (first, second)
-
-
-def factorise_isotropic(system: System, isotropic: Isotropic, factorise: Factorise) -> IsotropicFactorisation:
+def factorise_isotropic(system: System, isotropic: Isotropic, factorise: Factorise) -> StructuredFactorisation:
     """Factorises a batch of systems of projections.
 
     Args:
@@ -68,11 +48,8 @@ def factorise_isotropic(system: System, isotropic: Isotropic, factorise: Factori
     d = system.derivative.eigenvalues
     with np.errstate(all="ignore"):
         a, rho = isotropic.coefficients(system.program)
-        rest = np.flatnonzero(~np.broadcast_to(isotropic.holds(rho), (len(d),)))
+        served = np.broadcast_to(isotropic.holds(rho), (len(d),))
         pivots = np.concatenate([np.broadcast_to(rho, d.shape), rho * (1.0 - d) + d], axis=1)
         condition = pivots.max(axis=1, initial=0.0) / pivots.min(axis=1, initial=np.inf)
     ranks = Rank.regular(np.where(np.isfinite(condition), condition, np.inf), system.program.structure.n)
-    whole = factorise(system.item(rest)) if len(rest) else None
-    if whole is not None:
-        ranks.replace_items(rest, whole.rank)
-    return IsotropicFactorisation(system, isotropic, a, rho, ranks, rest, whole)
+    return StructuredFactorisation.of(system, _Diagonal(system, isotropic, a, rho).solve, ranks, served, factorise)

@@ -19,14 +19,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import lapack
 
-from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System, refine
+from cvxlayers.derivative.structured import StructuredFactorisation
+from cvxlayers.derivative.system import Factorise, Rank, System
 from cvxlayers.parallel import chunks, map_chunks
 from cvxlayers.program import Vectors
 
-# A condition number above the first, and a residual above the second, are for methods that pivot.
-_DOUBTFUL, _ESCALATE = 1e9, 1e-8
-
-Items = Int[np.ndarray, " _items"]
+# A condition number above this is for methods that pivot.
+_DOUBTFUL = 1e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,54 +39,29 @@ class _Factor:
 
     def solve(self, rhs: Float[np.ndarray, " _active"]) -> Float[np.ndarray, " _active"]:
         """Returns S⁻¹ rhs."""
+        if not len(rhs):
+            return rhs  # LAPACK refuses what is empty
         return self.scale * lapack.dpotrs(self.upper, self.scale * rhs)[0]
 
 
 @dataclass(frozen=True, eq=False)
-class SchurFactorisation(Factorisation):
-    """The systems of a batch: most of them eliminated, and the doubtful ones, `rest`, factorised as a whole."""
+class _Complement:
+    """The systems of a batch: P⁻¹ as `weights`, and the factors of S."""
 
     system: System
     weights: Vectors
     factors: Sequence[_Factor]
-    ranks: Rank
-    rest: Items
-    whole: Factorisation | None
-    factorise: Factorise
 
-    @property
-    def rank(self) -> Rank:
-        """How regular the systems are."""
-        return self.ranks
-
-    def solve(self, first: Vectors, second: Vectors) -> Solve:
-        """Solves K u = [first; second] for each item."""
-        rhs, n = np.concatenate([first, second], axis=1), first.shape[1]
-        sound = ~np.isin(np.arange(len(rhs)), self.rest)
-        u, residual = refine(self.system, np.where(sound[:, None], rhs, 0.0), self._approximate, sound)
-        if self.whole is not None:
-            part = self.whole.solve(first[self.rest], second[self.rest])
-            u[self.rest], residual[self.rest] = np.concatenate([part.first, part.second], axis=1), part.residual
-        rough = np.flatnonzero(~(residual <= _ESCALATE) & sound)
-        if len(rough):
-            part = self.factorise(self.system.item(rough)).solve(first[rough], second[rough])
-            u[rough], residual[rough] = np.concatenate([part.first, part.second], axis=1), part.residual
-        return Solve(u[:, :n], u[:, n:], residual)
-
-    def _approximate(self, rhs: Vectors, items: Items) -> Vectors:
-        system = self.system if len(items) == len(self.factors) else self.system.item(items)
-        n = system.program.structure.n
-        weights = self.weights if len(self.weights) == 1 else self.weights[items]
-        f, g = rhs[:, :n], rhs[:, n:]
-        z = system.to_eigen(system.program.structure.A.matvec(system.program.A, weights * f)) - g
-        for row, item in zip(z, items.tolist(), strict=True):
-            factor = self.factors[item]
+    def solve(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
+        """Solves K u = [first; second] for each item, once."""
+        system, A, values = self.system, self.system.program.structure.A, self.system.program.A
+        z = system.to_eigen(A.matvec(values, self.weights * first)) - second
+        for row, factor in zip(z, self.factors, strict=True):
             row[factor.rows] = factor.solve(row[factor.rows])
-        x = weights * (f - system.program.structure.A.rmatvec(system.program.A, system.from_eigen(z)))
-        return np.concatenate([x, z], axis=1)
+        return self.weights * (first - A.rmatvec(values, system.from_eigen(z))), z
 
 
-def factorise_schur(system: System, threads: int, factorise: Factorise) -> SchurFactorisation:
+def factorise_schur(system: System, threads: int, factorise: Factorise) -> StructuredFactorisation:
     """Factorises a batch of systems of polyhedral programs with diagonal P.
 
     Args:
@@ -106,12 +80,9 @@ def factorise_schur(system: System, threads: int, factorise: Factorise) -> Schur
     distinct = [factor for part in parts for factor in part]
     factors = [distinct[k] for k in place.tolist()]
     condition = np.where(positive, [factor.condition for factor in factors], np.inf)
-    rest = np.flatnonzero(~(condition <= _DOUBTFUL))
     ranks = Rank.regular(condition, system.program.structure.n)
-    whole = factorise(system.item(rest)) if len(rest) else None
-    if whole is not None:
-        ranks.replace_items(rest, whole.rank)
-    return SchurFactorisation(system, weights, factors, ranks, rest, whole, factorise)
+    inverse = _Complement(system, weights, factors).solve
+    return StructuredFactorisation.of(system, inverse, ranks, condition <= _DOUBTFUL, factorise)
 
 
 def _factorise(system: System, weights: Vectors, item: int) -> _Factor:

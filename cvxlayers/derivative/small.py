@@ -37,9 +37,9 @@ class SmallFactors:
         """Which matrices are regular without a doubt."""
         return self.condition * _SUSPECT < 1.0
 
-    def solve(self, rhs: Vectors, items: Int[np.ndarray, " count"]) -> Vectors:
-        """Solves for the right-hand sides of some items."""
+    def solve(self, rhs: Vectors) -> Vectors:
+        """Solves for one right-hand side each."""
         solution = np.empty(rhs.shape)
-        for row, item in enumerate(items.tolist() if rhs.shape[1] else ()):
-            solution[row] = lapack.dgetrs(self.factors[item].T, self.exchanges[item], rhs[row])[0]
+        for row in range(len(rhs) if rhs.shape[1] else 0):
+            solution[row] = lapack.dgetrs(self.factors[row].T, self.exchanges[row], rhs[row])[0]
         return solution

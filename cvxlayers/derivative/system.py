@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.cones import Derivative, IdentityBasis, ProductBasis
+from cvxlayers.cones import Derivative, IdentityBasis, ProductBasis, places, together
 from cvxlayers.program import ConeProgram, Vectors, largest
 
 # A relative residual above the first is refined, at most so often.
@@ -167,11 +167,10 @@ def without_rows(derivative: Derivative, dropped: Bool[np.ndarray, " m"]) -> Der
     if not isinstance(basis, ProductBasis):
         return Derivative(eigenvalues, IdentityBasis(eigenvalues.shape[1]))
     position = np.cumsum(~dropped) - 1
-    kept = [rows[~dropped[rows]] for rows in basis.rows]
-    parts = [
-        IdentityBasis(len(k)) if len(k) < len(r) else p for k, r, p in zip(kept, basis.rows, basis.parts, strict=True)
-    ]
-    return Derivative(eigenvalues, ProductBasis([position[rows] for rows in kept], parts))
+    every = [places(rows) for rows in basis.rows]
+    kept = [rows[~dropped[rows]] for rows in every]
+    parts = [IdentityBasis(len(k)) if len(k) < len(r) else p for k, r, p in zip(kept, every, basis.parts, strict=True)]
+    return Derivative(eigenvalues, ProductBasis([together(position[rows]) for rows in kept], parts))
 
 
 def relative_residual(residual: Vectors, rhs: Vectors) -> Float[np.ndarray, " batch"]:

@@ -5,7 +5,7 @@ References: Goulart, Chen, "Clarabel: An interior-point solver for conic program
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -16,6 +16,8 @@ from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.items import each, select_rows, unsolved, upper_triangle
 from cvxlayers.solvers.solver import Options, Solver
 
+# Iterations within which programs of ordinary scale are solved.
+_SOON = 50
 # Other words, as "NumericalError", and those that a later Clarabel may add, are no solution.
 _STATUS = {
     "Solved": Status.SOLVED,
@@ -34,7 +36,8 @@ _STATUS = {
 class Clarabel(Solver):
     """Every program. Its rows are ordered and scaled as ours. Frees the GIL.
 
-    A new solver object serves each item: `update` keeps the first item's equilibration.
+    One solver object serves many items, without equilibration: with it, `update` would keep the first item's. What that
+    does not solve soon is solved again, equilibrated, by an object of its own.
     """
 
     @property
@@ -55,12 +58,12 @@ class Clarabel(Solver):
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Solves item by item."""
         structure, batch = program.structure, program.batch
-        settings, cones, solution = _settings(options), _cones(structure.cone), unsolved(structure, batch)
+        series, solution = _Series(_cones(structure.cone), options), unsolved(structure, batch)
         P = upper_triangle(structure.P).each(program.P, batch)
         A = select_rows(structure.A, np.arange(structure.m)).each(program.A, batch)
         data = (P, each(program.q, batch), A, each(program.b, batch))
         for item, values in enumerate(zip(*data, strict=True)):
-            found = _run(*values, cones, settings)
+            found = _unpanicked(series.solve, *values)
             solution.x[item], solution.y[item], solution.s[item] = found.x, found.z, found.s
             solution.status[item] = _STATUS.get(str(found.status), Status.NUMERICAL_ERROR)
             solution.iterations[item] = found.iterations
@@ -73,10 +76,43 @@ def _package() -> Any:
     return clarabel
 
 
-def _run(*arguments: Any) -> Any:
-    """Runs Clarabel; a panic of its Rust code, which Python does not count among its `Exception`s, becomes one."""
+class _Series:
+    """Solves programs of one pattern in turn."""
+
+    def __init__(self, cones: list[object], options: Options) -> None:
+        """Says how programs are set up, and how where they share a solver; they do not with settings of the caller."""
+        self.cones, self.settings, self.shared = cones, _settings(options), None
+        self.plain = None if options.native else _plain(options)
+
+    def solve(self, P: Any, q: Any, A: Any, b: Any) -> Any:
+        """Solves one program."""
+        if self.plain is not None:
+            # After a failure, the next program has a new solver.
+            shared, self.shared = self.shared, None
+            if shared is None:
+                shared = _package().DefaultSolver(P, q, A, b, self.cones, self.plain)
+            else:
+                shared.update(P=P.data, q=q, A=A.data, b=b)
+            found = shared.solve()
+            if str(found.status) == "Solved":
+                self.shared = shared
+                return found
+        return _package().DefaultSolver(P, q, A, b, self.cones, self.settings).solve()
+
+
+def _plain(options: Options) -> Any:
+    """Returns the settings under which a solver's data may be replaced."""
+    settings = _settings(options)
+    settings.equilibrate_enable = settings.presolve_enable = settings.input_sparse_dropzeros = False
+    settings.chordal_decomposition_enable = False
+    settings.max_iter = min(settings.max_iter, _SOON)
+    return settings
+
+
+def _unpanicked(solve: Callable[..., Any], *program: Any) -> Any:
+    """Solves; a panic of Clarabel's Rust code, which Python does not count among its `Exception`s, becomes one."""
     try:
-        return _package().DefaultSolver(*arguments).solve()
+        return solve(*program)
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
-from typing import Any, final
+from typing import final
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from cvxlayers.blas import one_thread_each
 from cvxlayers.cones import Product
@@ -24,21 +24,23 @@ from cvxlayers.cones.frame import Frame, Metric, is_symmetric
 from cvxlayers.coordinates import find_coordinates
 from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors, largest
 from cvxlayers.solvers.items import unsolved
-from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Residual, Step
+from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Residual, Step, widths
 from cvxlayers.solvers.solver import Options, Solver
 
 Strength = Float[np.ndarray, "batch 1"]
 Index = Int[np.ndarray, " _count"]
+Sizes = Float[np.ndarray, " batch"]
 
-_SHORTER = (0.5, 0.25, 0.0625, 0.015625)
 # The next barrier parameter is this share of the residual, but neither larger than the last nor smaller than this
 # multiple of its power.
-_SHARE, _STEEPEST, _POWER = 0.007, 0.2, 1.8
-# Where no step is found, it rises by this factor.
-_BACK = 30.0
+_SHARE, _STEEPEST, _POWER = 0.005, 0.2, 1.8
+# A full step leaves less than this of the residual, or it is halved, at most so often.
+_LEFT, _HALVINGS = 0.9, 4
+# After a step up to this short the barrier parameter stays, and where no step is found, it rises by this factor.
+_SHORT, _BACK = 0.25, 10.0
 # The path is followed to this part of the tolerance, the points on it are so many times rougher, and never finer than
 # rounding; what ends early with a residual below the last may still be of use.
-_GAP, _RESIDUAL, _FINEST, _ROUGH = 0.01, 10.0, 1e-14, 1e-6
+_GAP, _RESIDUAL, _FINEST, _ROUGH = 0.03, 10.0, 1e-14, 1e-6
 _LIMIT = 40
 # Up to this order of the systems, and this many coordinates, dense algebra of a batch beats sparse algebra of items.
 _ORDER, _COORDINATES = 200, 2000
@@ -89,25 +91,26 @@ class Continuation(Solver):
             return solution
         unit, form = _Units.of(program.item(items)), find_coordinates(structure)
         step = DenseStep.of(unit.program) if form is None else CoordinateStep.of(unit.program, form)
-        point, everyone = _begin(step, structure, len(items)), items
+        everyone, place, mu = items, _begin(structure, len(items)), np.ones((len(items), 1))
         limit = _LIMIT if options.max_iters is None else options.max_iters
         deadline = np.inf if options.time_limit is None else monotonic() + options.time_limit
         target = max(_GAP * options.eps, _FINEST)
         for iteration in range(1, limit + 1):
-            point, moved = _advance(step, structure.cone, point)
+            place, merit, length = _advance(step, structure.cone, place, mu)
             solution.iterations[items] = iteration
-            status = np.where(point.arrived(target), Status.SOLVED, -1)
+            status = np.where((merit <= _RESIDUAL * target) & (mu[:, 0] <= target), Status.SOLVED, -1)
             if iteration == limit or monotonic() > deadline:
                 why = Status.ITERATION_LIMIT if iteration == limit else Status.TIME_LIMIT
-                status[status < 0] = np.where(point.merit <= _ROUGH, Status.INACCURATE, why)[status < 0]
+                status[status < 0] = np.where(merit <= _ROUGH, Status.INACCURATE, why)[status < 0]
             ended, left = np.flatnonzero(status >= 0), np.flatnonzero(status < 0)
             if len(ended):
-                point.write(solution, items[ended], ended)
+                place.item(ended).write(solution, items[ended], mu[ended])
                 solution.status[items[ended]] = status[ended]
-                items, step = items[left], step.item(left)
+                items, step, place = items[left], step.item(left), place.item(left)
+                mu, merit, length = mu[left], merit[left], length[left]
             if not len(items):
                 break
-            point = _aimed(step, structure.cone, point, left, point.lower(moved, target))
+            mu = _lower(mu, merit, length, target)
         return unit.restore(solution, everyone)
 
 
@@ -123,7 +126,7 @@ def _suited(program: ConeProgram) -> Index:
 
 @dataclass(frozen=True, eq=False)
 class _Units:
-    """Programs with q and b of size one, and the units of x and s, and of y."""
+    """Programs with b, and q relative to the widths of its columns, of size one; the units of x and s, and of y."""
 
     program: ConeProgram
     length: Vectors
@@ -131,7 +134,7 @@ class _Units:
 
     @classmethod
     def of(cls, program: ConeProgram) -> _Units:
-        length, price = (_power(largest(part))[:, None] for part in (program.b, program.q))
+        length, price = _power(largest(program.b))[:, None], _power(largest(program.q / widths(program)))[:, None]
         P = program.P * (length / price) if program.structure.P.nnz else program.P
         return cls(replace(program, P=P, q=program.q / price, b=program.b / length), length, price)
 
@@ -143,101 +146,97 @@ class _Units:
 
 
 def _power(sizes: Float[np.ndarray, " leading"]) -> Float[np.ndarray, " leading"]:
-    """Returns powers of two next to some sizes; one for zero."""
-    return np.ldexp(1.0, np.frexp(np.where(sizes > 0, sizes, 0.5))[1])
+    """Returns the largest powers of two up to some sizes; one for zero."""
+    return np.ldexp(1.0, np.frexp(np.where(sizes > 0, sizes, 1.0))[1] - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Where items are: x, y of the equalities, and v = y − s of the conic rows, decomposed."""
+
+    x: Vectors
+    equal: Vectors
+    frame: Frame
+
+    def item(self, index: Index) -> _Place:
+        """Returns where some items are."""
+        return _Place(self.x[index], self.equal[index], self.frame.item(index))
+
+    def put(self, index: Index, values: _Place) -> _Place:
+        """Returns the places with those of some items replaced."""
+        x, equal = self.x.copy(), self.equal.copy()
+        x[index], equal[index] = values.x, values.equal
+        return _Place(x, equal, self.frame.put(index, values.frame))
+
+    def write(self, solution: Solution, items: Index, mu: Strength) -> None:
+        """Writes the points of the path to some items of a solution."""
+        y = self.frame.at(mu).y
+        solution.x[items] = self.x
+        solution.y[items] = np.concatenate([self.equal, y], axis=1)
+        solution.s[items] = np.concatenate([np.zeros(self.equal.shape), y - self.frame.v], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
 class _Point:
-    """Where items are, what they aim at, and the residual map there.
+    """The residual map at a place, smoothed by a barrier parameter, and its size."""
 
-    Attributes:
-        x: the variables.
-        equal: y of the equalities.
-        v: y − s of the conic rows.
-        mu: the barrier parameter of the point of the path that is aimed at.
-        frame: v, decomposed.
-        metric: the point of the path at v.
-        residual: the residual map.
-        merit: its size.
-    """
-
-    x: Vectors
-    equal: Vectors
-    v: Vectors
-    mu: Strength
-    frame: Frame
+    place: _Place
     metric: Metric
     residual: Residual
-    merit: Float[np.ndarray, " batch"]
+    merit: Sizes
 
-    def arrived(self, target: float) -> Bool[np.ndarray, " batch"]:
-        """Returns which are as near to the point of the path as they have to be, and that to a solution."""
-        return (self.merit <= _RESIDUAL * target) & (self.mu[:, 0] <= target)
-
-    def lower(self, moved: Bool[np.ndarray, " batch"], target: float) -> Strength:
-        """Returns the barrier parameters to aim at next: higher ones where no step has been found."""
-        mu = self.mu[:, 0]
-        lower = np.clip(_SHARE * self.merit, _STEEPEST * mu**_POWER, mu)
-        return np.maximum(np.where(moved, lower, _BACK * mu), target)[:, None]
-
-    def write(self, solution: Solution, items: Index, chosen: Index) -> None:
-        """Writes some of the points to their items of a solution."""
-        y = self.metric.y[chosen]
-        solution.x[items] = self.x[chosen]
-        solution.y[items] = np.concatenate([self.equal[chosen], y], axis=1)
-        solution.s[items] = np.concatenate([np.zeros((len(chosen), self.equal.shape[1])), y - self.v[chosen]], axis=1)
+    @classmethod
+    def of(cls, step: Step, place: _Place, mu: Strength) -> _Point:
+        metric = place.frame.at(mu)
+        residual = step.residual(place.x, place.equal, metric.y, metric.y - place.frame.v)
+        merit = step.size(residual)
+        return cls(place, metric, residual, np.where(np.isfinite(merit), merit, np.inf))
 
 
-def _aimed(step: Step, cone: Product, point: _Point, left: Index, mu: Strength) -> _Point:
-    """Returns the points of some items, aimed at the next point of the path."""
-    if len(left) == len(point.x):
-        return _point(step, cone, point.x, point.equal, point.v, mu, point.frame)
-    return _point(step, cone, point.x[left], point.equal[left], point.v[left], mu[left])
-
-
-def _begin(step: Step, structure: Structure, batch: int) -> _Point:
+def _begin(structure: Structure, batch: int) -> _Place:
     zero = structure.cone.zero
     x, equal, v = (np.zeros((batch, size)) for size in (structure.n, zero, structure.m - zero))
-    return _point(step, structure.cone, x, equal, v, np.ones((batch, 1)))
+    return _Place(x, equal, Frame.of(structure.cone, v))
 
 
-def _point(
-    step: Step, cone: Product, x: Vectors, equal: Vectors, v: Vectors, mu: Strength, frame: Frame | None = None
-) -> _Point:
-    frame = Frame.of(cone, v) if frame is None else frame
-    metric = frame.at(mu)
-    y = metric.y
-    residual = step.residual(x, equal, y, y - v)
-    merit = np.maximum(largest(residual.dual), largest(residual.conic))
-    if residual.equal.shape[1]:
-        merit = np.maximum(merit, largest(residual.equal))
-    return _Point(x, equal, v, mu, frame, metric, residual, np.where(np.isfinite(merit), merit, np.inf))
+def _lower(mu: Strength, merit: Sizes, length: Sizes, target: float) -> Strength:
+    """Returns the barrier parameters to aim at next, after steps of some length that left residuals of some size."""
+    last = mu[:, 0]
+    lower = np.clip(_SHARE * merit, _STEEPEST * last**_POWER, last)
+    lower = np.where(length > _SHORT, lower, np.where(length > 0, last, _BACK * last))
+    return np.maximum(lower, target)[:, None]
 
 
-def _advance(step: Step, cone: Product, point: _Point) -> tuple[_Point, Bool[np.ndarray, " batch"]]:
-    """Returns where the longest of some steps leads that lowers the residual, and for which items there is one."""
-    start = point.x, point.equal, point.v
+def _advance(step: Step, cone: Product, place: _Place, mu: Strength) -> tuple[_Place, Sizes, Sizes]:
+    """Returns where the longest of some steps leads that lowers the residual, what is left of it, and the steps."""
+    point, length = _Point.of(step, place, mu), np.ones(len(mu))
     way = _finite(step.direction(point.metric, point.residual))
-    trial = _point(step, cone, *_moved(start, way, 1.0), point.mu)
-    moved = trial.merit < 0.9 * point.merit
-    if moved.all():
-        return trial, moved
-    share = np.where(moved, 1.0, 0.0)
-    for shorter in _SHORTER:
-        items = np.flatnonzero(share == 0.0)
+    trial = _Point.of(step, _moved(cone, place, way, 1.0), mu)
+    items = np.flatnonzero(~(trial.merit < _LEFT * point.merit))
+    if not len(items):
+        return trial.place, trial.merit, length
+    reached, merit, share = trial.place.put(items, place.item(items)), trial.merit.copy(), 1.0
+    merit[items], length[items] = point.merit[items], 0.0
+    for _ in range(_HALVINGS):
+        share *= 0.5
+        near = _moved(cone, place.item(items), [part[items] for part in way], share)
+        trial = _Point.of(step.item(items), near, mu[items])
+        lower = trial.merit < (1.0 - 0.1 * share) * point.merit[items]
+        found, chosen = items[lower], np.flatnonzero(lower)
+        if len(found):
+            reached = reached.put(found, trial.place.item(chosen))
+            merit[found], length[found] = trial.merit[chosen], share
+        items = items[~lower]
         if not len(items):
             break
-        near = _moved([part[items] for part in start], [part[items] for part in way], shorter)
-        trial = _point(step.item(items), cone, *near, point.mu[items])
-        share[items[trial.merit < (1.0 - 0.1 * shorter) * point.merit[items]]] = shorter
-    return _point(step, cone, *_moved(start, way, share[:, None]), point.mu), share > 0.0
+    return reached, merit, length
 
 
-def _moved(start: Sequence[Vectors], way: Sequence[Vectors], share: Any) -> tuple[Vectors, Vectors, Vectors]:
+def _moved(cone: Product, place: _Place, way: Sequence[Vectors], share: float) -> _Place:
     """Returns where a share of a way leads."""
+    start = place.x, place.equal, place.frame.v
     x, equal, v = (part + share * move for part, move in zip(start, way, strict=True))
-    return x, equal, v
+    return _Place(x, equal, Frame.of(cone, v))
 
 
 def _finite(way: Sequence[Vectors]) -> Sequence[Vectors]:

@@ -20,10 +20,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvxlayers.cones.frame import Metric
-from cvxlayers.coordinates import Coordinates
-from cvxlayers.program import ConeProgram, Vectors
+from cvxlayers.coordinates import Coordinates, turn
+from cvxlayers.program import ConeProgram, Vectors, largest
 
 Index = Int[np.ndarray, " _count"]
+Sizes = Float[np.ndarray, " batch"]
 
 # Relative to the largest entry of a diagonal.
 _SHIFT = 1e-15
@@ -50,6 +51,10 @@ class Step(ABC):
         """Returns (dx, dy of the equalities, dv of the conic rows)."""
 
     @abstractmethod
+    def size(self, residual: Residual) -> Sizes:
+        """Returns the size of a residual: that of the dual one relative to the widths of the columns."""
+
+    @abstractmethod
     def item(self, index: Index) -> Step:
         """Returns the steps of some items."""
 
@@ -64,6 +69,7 @@ class DenseStep(Step):
     E: Float[np.ndarray, "#batch equal n"]
     A: Float[np.ndarray, "#batch conic n"]
     b: Float[np.ndarray, "#batch m"]
+    widths: Float[np.ndarray, "#batch n"]
 
     @classmethod
     def of(cls, program: ConeProgram) -> DenseStep:
@@ -71,7 +77,7 @@ class DenseStep(Step):
         structure = program.structure
         # In one memory order, whatever the batch: it decides how products are rounded.
         A, zero = np.ascontiguousarray(structure.A.dense(program.A)), structure.cone.zero
-        return cls(structure.P.dense(program.P), program.q, A[:, :zero], A[:, zero:], program.b)
+        return cls(structure.P.dense(program.P), program.q, A[:, :zero], A[:, zero:], program.b, widths(program))
 
     def residual(self, x: Vectors, equal: Vectors, y: Vectors, s: Vectors) -> Residual:
         """Returns the residual map."""
@@ -102,9 +108,13 @@ class DenseStep(Step):
         moved = _dot(self.A, dx) + residual.conic
         return dx, u[:, n:], metric.apply(moved) + moved
 
+    def size(self, residual: Residual) -> Sizes:
+        """Returns the size of a residual."""
+        return _size(residual, self.widths)
+
     def item(self, index: Index) -> DenseStep:
         """Returns the steps of some items."""
-        return DenseStep(*(_items(part, index) for part in (self.P, self.q, self.E, self.A, self.b)))
+        return DenseStep(*(_items(part, index) for part in (self.P, self.q, self.E, self.A, self.b, self.widths)))
 
     @cached_property
     def curved(self) -> bool:
@@ -121,13 +131,14 @@ class CoordinateStep(Step):
     form: Coordinates
     a: Float[np.ndarray, "#batch n"]
     rho: Float[np.ndarray, "#batch conic"]
-    G: Float[np.ndarray, "#batch few conic"]
+    equalities: Float[np.ndarray, "#batch zero conic"]
+    widths: Float[np.ndarray, "#batch n"]
 
     @classmethod
     def of(cls, program: ConeProgram, form: Coordinates) -> CoordinateStep:
         """Returns the steps of a batch of programs."""
         a = form.coefficients(program)
-        return cls(program, form, a, form.curvature(program, a)[0], form.constraints(program, a))
+        return cls(program, form, a, form.curvature(program, a)[0], form.equalities(program, a), widths(program))
 
     def residual(self, x: Vectors, equal: Vectors, y: Vectors, s: Vectors) -> Residual:
         """Returns the residual map."""
@@ -140,35 +151,49 @@ class CoordinateStep(Step):
         return Residual(dual, primal[:, :zero], primal[:, zero:] + s)
 
     def direction(self, metric: Metric, residual: Residual) -> tuple[Vectors, Vectors, Vectors]:
-        """Solves the small systems of ν in the eigenbasis of H."""
+        """Solves the small systems of ν in the eigenbasis of H, and what is linear in the coordinates themselves."""
+        form, zero = self.form, residual.equal.shape[1]
         h, basis = metric.spectrum()
         share = 1.0 / (self.rho + h)
         force = np.zeros(h.shape)
-        force[:, self.form.rows] = -residual.dual / self.a
-        columns = np.concatenate(
-            [
-                np.broadcast_to(self.G.swapaxes(1, 2), (len(h), h.shape[1], self.form.few)),
-                force[..., None],
-                residual.conic[..., None],
-            ],
-            axis=2,
-        )
-        turned = basis.rotate(columns)
-        G, gap = turned[..., :-2], turned[..., -1]
-        g = turned[..., -2] - h * gap
-        scaled = share[..., None] * G
-        rhs = _dot(scaled.swapaxes(1, 2), g)
-        rhs[:, : residual.equal.shape[1]] += residual.equal
-        nu = _solve(np.matmul(G.swapaxes(1, 2), scaled), rhs, self.form.few)
-        w = share * (g - _dot(G, nu))
-        both = basis.unrotate(np.stack([w, (h + 1.0) * (w + gap)], axis=-1))
-        dx = both[:, self.form.rows, 0] / self.a
-        return dx, nu[:, : residual.equal.shape[1]], np.ascontiguousarray(both[..., 1])
+        force[:, form.rows] = -residual.dual / self.a
+        turned = basis.rotate(np.stack([force, residual.conic], axis=-1))
+        G, g = turn(self.equalities, form.bare, basis, len(h)), turned[..., 0] - h * turned[..., 1]
+        scaled = G * share[:, None]
+        rhs = _dot(scaled, g)
+        rhs[:, :zero] += residual.equal
+        nu = _solve(np.matmul(scaled, G.swapaxes(1, 2)), rhs, form.few)
+        w = basis.unrotate((share * (g - _dot(G.swapaxes(1, 2), nu)))[..., None])[..., 0]
+        # H (w + r) = f − ρ w − Gᵀν, and dv = H (w + r) + w + r.
+        dv = force + residual.conic + (1.0 - self.rho) * w
+        dv[:, form.bare] -= nu[:, zero:]
+        if zero:
+            dv -= _dot(self.equalities.swapaxes(1, 2), nu[:, :zero])
+        return w[:, form.rows] / self.a, nu[:, :zero], dv
+
+    def size(self, residual: Residual) -> Sizes:
+        """Returns the size of a residual."""
+        return _size(residual, self.widths)
 
     def item(self, index: Index) -> CoordinateStep:
         """Returns the steps of some items."""
-        parts = (_items(part, index) for part in (self.a, self.rho, self.G))
+        parts = (_items(part, index) for part in (self.a, self.rho, self.equalities, self.widths))
         return CoordinateStep(self.program.item(index), self.form, *parts)
+
+
+def widths(program: ConeProgram) -> Float[np.ndarray, "leading n"]:
+    """Returns the largest coefficient of each variable in A; one where there is none."""
+    A = program.structure.A
+    filled, found = np.flatnonzero(np.diff(A.indptr)), np.ones((len(program.A), A.shape[1]))
+    if len(filled):
+        largest_of = np.maximum.reduceat(np.abs(program.A), A.indptr[filled], axis=1)
+        found[:, filled] = np.where(largest_of > 0, largest_of, 1.0)
+    return found
+
+
+def _size(residual: Residual, widths: Float[np.ndarray, "#batch n"]) -> Sizes:
+    size = np.maximum(largest(residual.dual / widths), largest(residual.conic))
+    return np.maximum(size, largest(residual.equal)) if residual.equal.shape[1] else size
 
 
 def _solve(K: Float[np.ndarray, "batch size size"], rhs: Vectors, positive: int) -> Vectors:

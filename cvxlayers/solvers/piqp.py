@@ -5,7 +5,7 @@ References: Schwan, Jiang, Kuhn, Jones, "PIQP: A proximal interior-point quadrat
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
 from time import perf_counter
 from typing import Any, final
@@ -24,6 +24,8 @@ _STATUS = {
     "PIQP_PRIMAL_INFEASIBLE": Status.INFEASIBLE,
     "PIQP_DUAL_INFEASIBLE": Status.UNBOUNDED,
 }
+# Iterations within which programs of ordinary scale are solved.
+_SOON = 30
 # The dense code is faster up to this order, and beyond it where the matrices are this full.
 _ALWAYS_DENSE, _DENSE_FILL, _NEVER_DENSE = 25, 0.05, 1500
 
@@ -32,8 +34,9 @@ _ALWAYS_DENSE, _DENSE_FILL, _NEVER_DENSE = 25, 0.05, 1500
 class PIQP(Solver):
     """Quadratic and linear programs. Holds the GIL while it solves.
 
-    A new solver object serves each item: after `update`, a result depends on the item before. It cannot be stopped by
-    the clock: an item that it has not solved after `time_limit` seconds has status TIME_LIMIT.
+    One solver object serves many items, without equilibration: then a result has no history. What that does not solve
+    soon is solved again, equilibrated, by an object of its own. It cannot be stopped by the clock: an item that it has
+    not solved after `time_limit` seconds has status TIME_LIMIT.
     """
 
     @property
@@ -65,9 +68,10 @@ class PIQP(Solver):
         kind = piqp.DenseSolver if prefers_dense(structure) else piqp.SparseSolver
         solution = unsolved(structure, program.batch)
         for boxes in find_boxes(program):
+            series = _Series(kind, options)
             for item, data in zip(boxes.items.tolist(), _data(boxes), strict=True):
                 started = perf_counter()
-                found = _run(kind(), data, options)
+                found = series.solve(data)
                 _collect(solution, item, boxes, found)
                 status = _STATUS.get(found.info.status.name, Status.NUMERICAL_ERROR)
                 late = options.time_limit is not None and perf_counter() - started > options.time_limit
@@ -94,13 +98,41 @@ def _data(boxes: Boxes) -> Iterator[tuple[Any, ...]]:
     return zip(matrices[0], each(program.q, batch), matrices[1], b, matrices[2], h, *bounds, strict=True)
 
 
-def _run(solver: Any, data: tuple[Any, ...], options: Options) -> Any:
-    """Solves min ½xᵀPx + qᵀx subject to Ax = b, Gx ≤ h, lower ≤ x ≤ upper."""
-    P, q, A, b, G, h, lower, upper = data
-    _configure(solver.settings, options)
-    solver.setup(P, q, A, b, G, None, h, lower, upper)
-    solver.solve()
-    return solver.result
+class _Series:
+    """Solves programs min ½xᵀPx + qᵀx subject to Ax = b, Gx ≤ h, lower ≤ x ≤ upper of one pattern in turn."""
+
+    def __init__(self, kind: Callable[[], Any], options: Options) -> None:
+        """Makes the solver that programs share; they do not with settings of the caller."""
+        self.kind, self.options, self.shares = kind, options, not options.native
+        self.shared, self.is_new = self._plain(), True
+
+    def solve(self, data: tuple[Any, ...]) -> Any:
+        """Solves one program."""
+        P, q, A, b, G, h, lower, upper = data
+        # An update without lower bounds of the rows would keep those that PIQP gave rows without an upper one.
+        rows = P, q, A, b, G, np.full(h.shape, -np.inf), h, lower, upper
+        if self.shares:
+            (self.shared.setup if self.is_new else self.shared.update)(*rows)
+            self.shared.solve()
+            self.is_new = False
+            if self.shared.result.info.status.name == "PIQP_SOLVED":
+                return self.shared.result
+            self.shared, self.is_new = self._plain(), True
+        own = self._new()
+        own.setup(*rows)
+        own.solve()
+        return own.result
+
+    def _plain(self) -> Any:
+        solver = self._new()
+        solver.settings.preconditioner_iter = 0
+        solver.settings.max_iter = min(solver.settings.max_iter, _SOON)
+        return solver
+
+    def _new(self) -> Any:
+        solver = self.kind()
+        _configure(solver.settings, self.options)
+        return solver
 
 
 def _collect(solution: Solution, item: int, boxes: Boxes, found: Any) -> None:
