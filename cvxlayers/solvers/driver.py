@@ -186,7 +186,8 @@ def _complementary(program: ConeProgram, solution: Solution) -> Point | None:
     cone = program.structure.cone
     if not cone.polyhedral or solution.status.any() or np.multiply(solution.y, solution.s).any():
         return None
-    return evaluate(program, solution.x, solution.y - solution.s)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is called solved may be infinite
+        return evaluate(program, solution.x, solution.y - solution.s)
 
 
 def _guarded(program: ConeProgram, solver: Solver, options: Options) -> Solution:
