@@ -273,6 +273,8 @@ class Pattern:
 
     def matvec(self, values: Values, x: Vectors) -> Vectors:
         """Returns M x for each item; a batch of one broadcasts."""
+        if not self.nnz:
+            return np.zeros((len(x) if len(values) == 1 else len(values), self.shape[0]))
         if self.is_full or self._is_thick:
             return np.matmul(x[:, None, :], self._columns_of(values))[:, 0, :]
         segments, block = self._by_row, self._block
@@ -283,6 +285,8 @@ class Pattern:
 
     def rmatvec(self, values: Values, y: Vectors) -> Vectors:
         """Returns Mᵀ y for each item, the adjoint of `matvec`; a batch of one broadcasts."""
+        if not self.nnz:
+            return np.zeros((len(y) if len(values) == 1 else len(values), self.shape[1]))
         if self.is_full:
             return np.matmul(self._columns_of(values), y[:, :, None])[:, :, 0]
         segments, block = self._by_column, self._block
