@@ -54,6 +54,10 @@ class Affine:
     condition: float
     _outputs: WeakKeyDictionary[VariableMap, _Product] = field(default_factory=WeakKeyDictionary)
 
+    def __reduce__(self) -> tuple[type[Affine], tuple[object, ...]]:
+        """Copies, and pickles, leave out what is remembered of outputs."""
+        return Affine, (self.n, self.constant, self.columns, self.accuracy, self.condition)
+
     def serves(self, map: VariableMap) -> bool:
         """Whether the product is the cheaper way to these outputs."""
         return (map.x.matrix.indptr.size - 1) * len(self.columns) <= _LARGEST

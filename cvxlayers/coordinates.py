@@ -81,8 +81,7 @@ class Coordinates:
 
     def equalities(self, program: ConeProgram, a: Vectors) -> Float[np.ndarray, "leading zero m"]:
         """Returns those rows of G that are no units."""
-        leading = max(len(program.A), len(a)) if self.zero else 1
-        G = np.zeros((leading, self.zero, program.structure.m - self.zero))
+        G = np.zeros((max(len(program.A), len(a)), self.zero, program.structure.m - self.zero))
         G[:, self.side_rows, self.rows[self.side_variables]] = program.A[:, self.sides] / a[:, self.side_variables]
         return G
 

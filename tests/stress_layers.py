@@ -327,7 +327,7 @@ def scaled(family: Family, rng: Rng, decades: float) -> Family:
 def draw(rng: Rng, index: int) -> Family:
     """A family of the next kind; of every third the units are far apart, and some have one item alone."""
     family = FAMILIES[index % len(FAMILIES)](rng)
-    if index // len(FAMILIES) % 3 == 2 and min(np.abs(one.v).max(initial=1.0) for one in family.items) > 1e-3:
+    if index // len(FAMILIES) % 3 == 2 and min(np.abs(one.v).max(initial=0.0) for one in family.items) > 1e-3:
         family = scaled(family, rng, float(rng.choice([2.0, 4.0])))
     return replace(family, items=family.items[:1]) if rng.integers(4) == 0 else family
 
@@ -439,7 +439,7 @@ def judge(family: Family, rng: Rng) -> list[Found]:
             error = np.inf if gradient[k].any() else error
             flags = [] if gradient[k].any() else flags
         elif not one.possible:
-            error, flags = np.inf, []
+            error = np.inf
         found.append(Found(kind, error, tuple(flags)))
     return found
 

@@ -86,6 +86,13 @@ CHANGES = {
     "fewer largest": lambda x, c: (cp.sum_largest(x - c, 1) + cp.sum_squares(x), [x >= 0]),
     "huber": lambda x, c: (cp.sum(cp.huber(x - c, 1)), [x >= 0]),
     "wider huber": lambda x, c: (cp.sum(cp.huber(x - c, 2)), [x >= 0]),
+    "perspective": lambda x, c: (cp.perspective(cp.sum_squares(x), cp.Variable(nonneg=True)) + c @ x, [x >= 0]),
+    "another perspective": lambda x, c: (
+        cp.perspective(2 * cp.sum_squares(x), cp.Variable(nonneg=True)) + c @ x,
+        [x >= 0],
+    ),
+    "power": lambda x, c: (cp.sum(cp.power(x, 1.5)) + c @ x, [x >= 0]),
+    "another power": lambda x, c: (cp.sum(cp.power(x, 1.6)) + c @ x, [x >= 0]),
     "two constraints": lambda x, c: (cp.sum_squares(x - c), [x >= 0, x <= 1]),
     "the same, turned": lambda x, c: (cp.sum_squares(x - c), [x <= 1, x >= 0]),
 }
@@ -136,6 +143,58 @@ def test_atoms_of_ones_own_are_compiled_each_time(tmp_path, counted):
         cvxlayers.CvxpyLayer(cp.Problem(cost), [c], [x], cache=tmp_path)
     assert len(counted) == 2
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("radius", [1.0, 2.0])
+def test_atoms_whose_state_cannot_be_seen_are_compiled_each_time(tmp_path, counted, radius):
+    for size in (1.0, radius):
+        u, y, c = cp.Variable(2), cp.Variable(2), cp.Parameter(2)
+        norm = size * cp.suppfunc(u, [cp.norm(u) <= size])(y)
+        made = cvxlayers.CvxpyLayer(
+            cp.Problem(cp.Minimize(norm + 0.5 * cp.sum_squares(y - c))), [c], [y], cache=tmp_path
+        )
+        value = np.array([3.0, 4.0])
+        np.testing.assert_allclose(made(value)[0], value * (1 - size**2 / 5), atol=1e-8)
+    assert len(counted) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_problem_that_has_been_solved_has_the_same_fingerprint():
+    task, parameters, variables, _ = problem()
+    before = fingerprint(check_signature(task, parameters, variables, ()), False)
+    parameters[0].value = VALUES[0]
+    task.solve()
+    assert task.objective.expr.is_dpp()
+    assert fingerprint(check_signature(task, parameters, variables, ()), False) == before
+
+
+def test_processes_that_write_at_once_leave_one_sound_file(tmp_path):
+    code = """
+import sys, numpy as np
+from pathlib import Path
+from tests.test_cache import VALUES, layer
+for _ in range(3):
+    for path in Path(sys.argv[1]).glob("*.cvxc"):
+        path.unlink(missing_ok=True)
+    print(layer(Path(sys.argv[1]))(VALUES)[0].tobytes().hex())
+"""
+    command = [sys.executable, "-W", "error::UserWarning", "-c", code, str(tmp_path)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = {line for one in running for line in one.communicate()[0].split()}
+    assert [one.returncode for one in running] == [0, 0]
+    assert len(said) == 1
+    assert [path.suffix for path in tmp_path.iterdir()] == [".cvxc"]
+
+
+def test_no_flipped_byte_changes_a_result(tmp_path, rng):
+    want = layer(tmp_path)(VALUES)
+    (path,) = tmp_path.iterdir()
+    data = path.read_bytes()
+    for place in rng.integers(len(data), size=40).tolist():
+        path.write_bytes(data[:place] + bytes([data[place] ^ int(rng.integers(1, 256))]) + data[place + 1 :])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CvxlayersWarning)
+            assert_same_bits(layer(tmp_path)(VALUES), want, "output")
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "another problem", "text"])

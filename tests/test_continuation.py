@@ -402,3 +402,19 @@ def test_other_programs_are_no_coordinates():
     cone = Product(second_order=(3,))
     coupled = Pattern((3, 3), np.array([0, 1, 2, 2]), np.array([0, 1, 2, 4]))
     assert find_coordinates(Structure(Pattern((3, 3), np.array([], int), np.zeros(4, int)), coupled, cone)) is None
+
+
+@pytest.mark.parametrize("equalities", [0, 1])
+@pytest.mark.parametrize("parametric", [False, True])
+def test_cones_some_rows_of_which_have_no_variable(equalities, parametric, rng):
+    """Norms of separate variables under constant bounds, in coordinates with and without scales that are parameters."""
+    x, p, scale = cp.Variable(8), cp.Parameter(8), cp.Parameter(8) if parametric else np.ones(8)
+    moved = cp.multiply(scale, x)
+    limits = [cp.SOC(cp.Constant(1.0), moved[:3]), cp.SOC(cp.Constant(0.7), moved[3:7]), moved[7] >= 0]
+    limits += [cp.sum(x) == 0.1] * equalities
+    problem = cp.Problem(cp.Minimize(0.5 * cp.quad_form(x, np.eye(8)) - p @ x), limits)
+    layer = CvxpyLayer(problem, [p, scale] if parametric else [p], [x])
+    assert layer.layer.kernel.method is Method.COORDINATES
+    values = [rng.normal(size=(5, 8))] + [np.ones((5, 8))] * parametric
+    found = layer.gradcheck(*values)
+    assert found.ok, str(found)

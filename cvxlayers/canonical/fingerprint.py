@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +26,10 @@ from cvxlayers.canonical.leaves import Output
 from cvxlayers.canonical.signature import Signature
 
 _LEAVES = (cp.Variable, cp.Parameter, cp.Constant)
-_SCALARS = (bool, int, float, str)
+_SCALARS = (bool, int, float, str, Fraction)
+# Identities and names, what has its own place in the digest, what follows from the rest, and what CVXPY remembers.
+_SKIPPED = {"id", "constr_id", "_label", "args", "dual_variables", "tree", "_lazy_canonical_form"}
+_REMEMBERED = "__cache__"
 _PACKAGES = ("cvxpy", "numpy", "scipy")
 
 
@@ -53,11 +57,11 @@ def fingerprint(signature: Signature, gp: bool) -> str | None:
 
 @cache
 def _code() -> bytes:
-    """A digest of the versions, and of the modules that compile."""
+    """A digest of the versions, of the modules that compile, and of those that say what a compiled problem is."""
     from cvxlayers import __version__
 
-    versions = [__version__, *map(version, _PACKAGES)]
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    versions, here = [__version__, *map(version, _PACKAGES)], Path(__file__).parent
+    sources = [path for folder in (here, here.parent, here.parent / "cones") for path in sorted(folder.glob("*.py"))]
     return _digest([*map(str.encode, versions), *(path.read_bytes() for path in sources)]).encode()
 
 
@@ -98,7 +102,7 @@ class _Tree:
         # A constraint's data end with its identity.
         if isinstance(node, Constraint) and data and data[-1] == node.id:
             data.pop()
-        return _digest([*head, self.value(data), self.value(_scalars(node)), *map(self.node, node.args)])
+        return _digest([*head, self.value(data), self.value(_state(node)), *map(self.node, node.args)])
 
     def _leaf(self, leaf: Any) -> Iterable[bytes]:
         if isinstance(leaf, cp.Constant):
@@ -129,11 +133,10 @@ class _Tree:
         raise _Unknown
 
 
-def _scalars(node: Any) -> dict[str, Any]:
-    """The options of an atom that are plain attributes, whether or not its data name them."""
-    skipped = {"id", "constr_id"}
-    found = {name: value for name, value in vars(node).items() if not name.startswith("_") and name not in skipped}
-    return {name: value for name, value in found.items() if isinstance(value, _SCALARS)}
+def _state(node: Any) -> dict[str, Any]:
+    """What a node holds beside its arguments, whether or not its data name it: all of it, or atoms could differ."""
+    found = {name: value for name, value in vars(node).items() if name not in _SKIPPED}
+    return {name: value for name, value in found.items() if not name.endswith(_REMEMBERED)}
 
 
 def _array(array: np.ndarray) -> bytes:

@@ -239,7 +239,7 @@ def rows_of(basis: Basis, index: Int[np.ndarray, " k"], dim: int, batch: int) ->
         case ProductBasis():
             out = np.zeros((batch, len(index), dim))
             for rows, part in zip(basis.rows, basis.parts, strict=True):
-                own = np.arange(dim)[rows]
+                own = places(rows)
                 mine = np.flatnonzero(np.isin(index, own))
                 if len(mine):
                     found = rows_of(part, np.searchsorted(own, index[mine]), len(own), batch)

@@ -20,19 +20,22 @@ from cvxlayers.cones import (
     derivative_dual,
 )
 from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System
+from cvxlayers.derivative.terms import drowned, worst
 from cvxlayers.program import ConeProgram, Values, Vectors
 from cvxlayers.residual import Point
 
 # A dual and a slack both below this, relative to the largest of their kind, count as both zero: weakly active.
 _WEAKLY_ACTIVE = 1e-10
-# Multipliers this small beside the terms of the costs may be rounding; they are where their terms are this small.
-_FAINT, _LOST = 1e-6, 1e-14
+# Multipliers this small beside the terms of the costs may be rounding.
+_FAINT = 1e-6
 # So do both below the residual of the point times the condition number of the system, up to this.
 _FARTHEST, _ROUNDING = 1e-6, 1e-16
 # A system with this condition number amplifies the residual of a polished point to no more than the first of these.
 _WELL = 1e3
 # A derivative is doubtful where the residual of its point, amplified by the system, is larger than this.
 _BLURRED = 1e-4
+# Of points with a larger residual than the first, one condition's may be so many times as large as that of all.
+_INEXACT, _UNLIKE = 1e-12, 1e4
 # A null vector's part that is below this does not reach the outputs.
 _HIDDEN = 1e-6
 # Across a kink of a curved cone's projection, its derivative of a random direction of size one jumps by more than this.
@@ -191,16 +194,21 @@ def _seen(rank: Rank, outputs: Callable[[Vectors], Vectors] | None) -> Rank:
 def _blurred(program: ConeProgram, rank: Rank, point: Point) -> Float[np.ndarray, " batch"]:
     """Returns the relative error that the residual of a point may cause in its derivative, where that is much.
 
-    The system is known as well as the point is: singular values below the point's residual may as well be zero.
+    The system is known as well as the point is: singular values below the point's residual may as well be zero. And
+    where a condition is violated far more than all of them together say, the point may be on another face.
     """
     blur = np.zeros(len(rank.inverted))
     with np.errstate(invalid="ignore"):
-        clear = rank.inverted * point.merit <= _BLURRED
+        clear = (rank.inverted * point.merit <= _BLURRED) & (point.merit <= _INEXACT)
         if clear.all():
             return blur
         items = np.flatnonzero(~clear)
         blur[items] = rank.inverted[items] * point.item(items).measured(program.item(items))
-    return np.where(blur > _BLURRED, np.minimum(blur, 1.0), 0.0)
+        blur = np.where(blur > _BLURRED, blur, 0.0)
+        single = worst(program.item(items), point.item(items))
+        hidden = single > np.maximum(TRUSTED, _UNLIKE * point.merit[items])
+        blur[items] = np.maximum(blur[items], np.where(hidden, single, 0.0))
+    return np.minimum(blur, 1.0)
 
 
 def projection_derivative(
@@ -223,22 +231,12 @@ def projection_derivative(
     # Where all multipliers are rounding, the largest of them says nothing.
     for item in np.flatnonzero(np.any(weak & (y > small), axis=1)).tolist():
         index = np.array([item])
-        weak[item] &= (y[item] <= small[item]) | _drowned(program.item(index), point.item(index))[rows]
+        weak[item] &= (y[item] <= small[item]) | drowned(program.item(index), point.item(index))[rows]
     if not weak.any():
         return derivative, np.zeros(len(weak), dtype=bool)
     eigenvalues = derivative.eigenvalues.copy()
     eigenvalues[:, rows] = np.where(weak, 0.5, eigenvalues[:, rows])
     return replace(derivative, eigenvalues=eigenvalues), np.any(weak & telling[rows], axis=1)
-
-
-def _drowned(program: ConeProgram, point: Point) -> Bool[np.ndarray, " m"]:
-    """Returns which multipliers of one program no cost of its variables can tell from zero: each is rounding there."""
-    A, P = program.structure.A, program.structure.P
-    entries = np.abs(program.A[0])
-    costs = np.abs(program.q) + P.matvec(np.abs(program.P), np.abs(point.x))
-    costs = np.where(costs > 0, costs + A.rmatvec(np.abs(program.A), np.abs(point.y)), point.dual_scale[:, None])
-    felt = entries * np.abs(point.y[0, A.rows]) > _LOST * costs[0, A.cols]
-    return np.bincount(A.rows[felt], minlength=program.structure.m) == 0
 
 
 class Reach(NamedTuple):
