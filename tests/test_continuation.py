@@ -206,6 +206,21 @@ def test_what_ends_early_says_why(limit, why, rng):
     assert np.isfinite(found.x).all()
 
 
+@pytest.mark.parametrize("coordinates", [True, False])
+def test_paths_leave_one_another_s_bits(coordinates, rng):
+    """Items end at different times, and some need shorter steps than others."""
+    program = coordinates_program(rng, 1.0, batch=7)
+    if not coordinates:
+        program, _, _ = known_solution(CURVED["mixed"], 8, rng, batch=7)
+    every = follow(program)
+    assert len(set(every.iterations.tolist())) > 1
+    for k in range(7):
+        alone = follow(program.item(np.array([k])))
+        assert (alone.status[0], alone.iterations[0]) == (every.status[k], every.iterations[k])
+        for name in ("x", "y", "s"):
+            np.testing.assert_array_equal(getattr(alone, name)[0], getattr(every, name)[k])
+
+
 @pytest.mark.parametrize("method", [Method.COORDINATES, Method.CONDENSED])
 def test_items_of_different_order_leave_one_another_s_bits(method, rng):
     """The systems of items keep different numbers of directions."""
