@@ -130,8 +130,7 @@ def _again(
         return best
     solve = factors.solve(-best.dual, -system.to_eigen(best.primal))
     step = solve.first[items], solve.second[items]
-    again, helped = _search(system.item(items), cone, best.item(items), step, (1.0,))
-    return best.put(items[helped], again.item(np.flatnonzero(helped)))
+    return best.put(items, _search(system.item(items), cone, best.item(items), step, (1.0,))[0])
 
 
 def _derivative(cone: Cone, start: Point) -> Derivative:
