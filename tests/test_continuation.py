@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -130,7 +131,7 @@ def times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     return (matrices @ vectors[..., None])[..., 0]
 
 
-def follow(program: ConeProgram, eps: float = 1e-7, **options: float) -> Solution:
+def follow(program: ConeProgram, eps: float = 1e-7, **options: Any) -> Solution:
     return Continuation().solve(program, Options(eps=eps, **options))
 
 
