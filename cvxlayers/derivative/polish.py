@@ -156,11 +156,11 @@ def _search(
     for step in steps:
         if not len(pending):
             break
-        x, v = start.x[pending] + step * dx[pending], start.v[pending] + step * dv[pending]
-        trial = evaluate(program.item(pending), x, v, cone, start.s[pending])
+        some = start.item(pending)
+        trial = evaluate(program.item(pending), some.x + step * dx[pending], some.v + step * dv[pending], cone, some.s)
         # On the start's scale a step gains nothing by inflating the terms that cancel, and loses nothing if all vanish.
-        scales = start.dual_scale[pending], start.primal_scale[pending]
-        lower = relative(trial.dual, trial.primal, *scales) < (1.0 - 0.1 * step) * start.merit[pending]
+        merit = relative(trial.dual, trial.primal, some.dual_scale, some.primal_scale)
+        lower = merit < (1.0 - 0.1 * step) * some.merit
         best = best.put(pending[lower], trial.item(np.flatnonzero(lower)))
         improved[pending[lower]] = True
         pending = pending[~lower]
