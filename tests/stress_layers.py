@@ -145,7 +145,7 @@ def pivoting(rng: Rng) -> Family:
     items = []
     for k in range(4):
         P = np.diag(rng.uniform(0.5, 2.0, size=n))
-        P[0, 0] = rng.choice([P[0, 0], 1e-9, 0.0], p=[0.8, 0.1, 0.1])
+        P[0, 0] = rng.choice([P[0, 0], 1e-6, 0.0], p=[0.8, 0.1, 0.1])
         v = trouble(rng, cone, rng.normal(size=cone.dim))
         if kind == 1:
             v[first : first + 2] = np.abs(v[first])

@@ -203,7 +203,7 @@ def _rank(
         return {}, Rank.regular(np.ones(batch), n)
     pivots = np.abs(np.diagonal(factors, axis1=1, axis2=2))
     smallest, largest = pivots.min(axis=1), pivots.max(axis=1)
-    if (largest <= _ROUGH * smallest).all():
+    if (_ROUGH * smallest > largest).all():
         return {}, Rank.regular(largest / smallest, n)
     rank = Rank.regular(np.divide(largest, smallest, out=np.full(batch, np.inf), where=smallest > 0), n)
     for item in np.flatnonzero((rank.condition > _ROUGH) & (smallest > _SUSPECT * largest)).tolist():
