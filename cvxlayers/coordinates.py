@@ -91,7 +91,7 @@ def turn(
 ) -> Float[np.ndarray, "batch few m"]:
     """Returns G U for an eigenbasis U, where the rows of G are the equalities, and unit vectors at some places."""
     zero, m = equalities.shape[1:]
-    own = np.broadcast_to(rows_of(basis, units, m), (batch, len(units), m))
+    own = rows_of(basis, units, m, batch)
     if not zero:
         return np.ascontiguousarray(own)
     columns = np.broadcast_to(equalities.swapaxes(1, 2), (batch, m, zero))

@@ -31,8 +31,8 @@ class _Gather:
     def product(self, v: Vectors, out: Vectors | None = None) -> Vectors:
         """Returns the filled rows of M v for each item, in `out` where that is given."""
         # The mode changes nothing, as all columns exist, but with "raise" NumPy would fill a copy of `out`.
-        parts = [np.take(v, self.columns[0], axis=1, out=out, mode="clip")]
-        parts += [np.take(v, columns, axis=1, mode="clip") for columns in self.columns[1:]]
+        parts = [v.take(self.columns[0], axis=1, out=out, mode="clip")]
+        parts += [v.take(columns, axis=1, mode="clip") for columns in self.columns[1:]]
         if isinstance(self.coefficients, tuple):
             for part, coefficients in zip(parts, self.coefficients, strict=True):
                 part *= coefficients

@@ -273,6 +273,8 @@ class Pattern:
 
     def matvec(self, values: Values, x: Vectors) -> Vectors:
         """Returns M x for each item; a batch of one broadcasts."""
+        if not self.nnz:
+            return np.zeros((len(x) if len(values) == 1 else len(values), self.shape[0]))
         if self.is_full or self._is_thick:
             return np.matmul(x[:, None, :], self._columns_of(values))[:, 0, :]
         segments, block = self._by_row, self._block
@@ -283,6 +285,8 @@ class Pattern:
 
     def rmatvec(self, values: Values, y: Vectors) -> Vectors:
         """Returns Mᵀ y for each item, the adjoint of `matvec`; a batch of one broadcasts."""
+        if not self.nnz:
+            return np.zeros((len(y) if len(values) == 1 else len(values), self.shape[1]))
         if self.is_full:
             return np.matmul(self._columns_of(values), y[:, :, None])[:, :, 0]
         segments, block = self._by_column, self._block
@@ -357,6 +361,13 @@ def largest(values: Float[np.ndarray, "leading size"]) -> Float[np.ndarray, " le
     return np.maximum(np.max(values, axis=1, initial=0.0), -np.min(values, axis=1, initial=0.0))
 
 
+def is_everything(index: slice | Int[np.ndarray, " k"], batch: int) -> bool:
+    """Whether an index stands for all items of a batch, in their order."""
+    if isinstance(index, slice):
+        return index.indices(batch) == (0, batch, 1)
+    return len(index) == batch and (batch == 1 or bool((index == np.arange(batch)).all()))
+
+
 def spread_rows(array: Vectors, batch: int) -> Vectors:
     """Broadcasts what all items share."""
     return array if len(array) == batch else np.broadcast_to(array, (batch, array.shape[1]))
@@ -375,9 +386,9 @@ class ConeProgram:
 
     def item(self, index: slice | Int[np.ndarray, " k"]) -> ConeProgram:
         """Returns the programs of some items; shared arrays stay shared."""
-        count = len(range(*index.indices(self.batch))) if isinstance(index, slice) else len(index)
-        if count == self.batch and isinstance(index, slice):
+        if is_everything(index, self.batch):
             return self  # with what is known of it
+        count = len(range(*index.indices(self.batch))) if isinstance(index, slice) else len(index)
         arrays = (array if len(array) == 1 else array[index] for array in (self.P, self.q, self.A, self.b))
         return ConeProgram(self.structure, count, *arrays)
 

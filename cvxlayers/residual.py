@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvxlayers.cones import Cone
-from cvxlayers.program import ConeProgram, Residuals, Vectors, largest
+from cvxlayers.program import ConeProgram, Residuals, Vectors, is_everything, largest
 
 Sizes = Float[np.ndarray, "#batch"]
 
@@ -75,7 +75,7 @@ class Point:
 
     def item(self, index: slice | Int[np.ndarray, " k"]) -> Point:
         """Returns the points of some items."""
-        if isinstance(index, slice) and index.indices(len(self.x)) == (0, len(self.x), 1):
+        if is_everything(index, len(self.x)):
             return self  # with what is known of it
         return Point(*(getattr(self, field.name)[index] for field in fields(self)))
 
@@ -87,6 +87,8 @@ class Point:
         """Returns these points with the items `index` replaced."""
         if not len(index):
             return self
+        if is_everything(index, len(self.x)):
+            return values
         columns = [getattr(self, field.name).copy() for field in fields(self)]
         for column, field in zip(columns, fields(self), strict=True):
             column[index] = getattr(values, field.name)
@@ -116,31 +118,28 @@ def evaluate(
     # A sum may be small because its terms cancel, as in Ax = 0: then their own size is the measure. It costs as much
     # as the residual, and is asked for only where the residual is not below every doubt.
     merit = relative(dual, primal, dual_scale, primal_scale)
-    doubtful = np.flatnonzero(~(merit <= EXACT))
-    if len(doubtful):
-        terms = _terms(program.item(doubtful), np.abs(x[doubtful]), np.abs(y[doubtful]))
-        dual_scale, primal_scale = np.array(dual_scale), np.array(primal_scale)
-        dual_scale[doubtful] = np.maximum(dual_scale[doubtful], terms[0])
-        primal_scale[doubtful] = np.maximum(primal_scale[doubtful], terms[1])
+    clear = merit <= EXACT
+    if not clear.all():
+        terms = _terms_of(np.flatnonzero(~clear), program, x, y)
+        dual_scale, primal_scale = np.maximum(dual_scale, terms[0]), np.maximum(primal_scale, terms[1])
         merit = relative(dual, primal, dual_scale, primal_scale)
     return Point(x, v, y, s, dual, primal, dual_scale, primal_scale, merit)
 
 
-def _terms(program: ConeProgram, x: Vectors, y: Vectors) -> tuple[Sizes, Sizes]:
-    """Returns the largest sums of sizes, |P||x| + |A|ᵀ|y| and |A||x|, per item."""
-    structure, P, A = program.structure, np.abs(program.P), np.abs(program.A)
-    return _largest(structure.P.matvec(P, x) + structure.A.rmatvec(A, y)), _largest(structure.A.matvec(A, x))
+def _terms_of(items: Int[np.ndarray, " k"], program: ConeProgram, x: Vectors, y: Vectors) -> tuple[Sizes, Sizes]:
+    """Returns the largest sums of sizes, |P||x| + |A|ᵀ|y| and |A||x|, of some items; zero for the others."""
+    some = program.item(items)
+    structure, P, A, x, y = some.structure, np.abs(some.P), np.abs(some.A), np.abs(x[items]), np.abs(y[items])
+    found = np.zeros((2, program.batch))
+    found[0, items] = largest(structure.P.matvec(P, x) + structure.A.rmatvec(A, y))
+    found[1, items] = largest(structure.A.matvec(A, x))
+    return found[0], found[1]
 
 
 def relative(dual: Vectors, primal: Vectors, dual_scale: Sizes, primal_scale: Sizes) -> Sizes:
     """Returns max(‖dual‖∞ / dual_scale, ‖primal‖∞ / primal_scale), with 0 / 0 = 0 and infinity where not finite."""
-    sizes = largest(dual), largest(primal)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        worst = np.maximum(sizes[0] / dual_scale, sizes[1] / primal_scale)
-    if np.isfinite(worst).all():
-        return worst
-    worst = np.maximum(_ratio(sizes[0], dual_scale), _ratio(sizes[1], primal_scale))
-    return np.where(np.isfinite(worst), worst, np.inf)
+    worst = np.maximum(_ratio(largest(dual), dual_scale), _ratio(largest(primal), primal_scale))
+    return worst if np.isfinite(worst).all() else np.where(np.isfinite(worst), worst, np.inf)
 
 
 def residuals(program: ConeProgram, point: Point) -> Residuals:
@@ -167,5 +166,9 @@ def _largest(*terms: Vectors) -> Sizes:
 
 
 def _ratio(size: Sizes, scale: Sizes) -> Sizes:
+    if not size.any():
+        return size
     with np.errstate(invalid="ignore"):  # infinity over infinity, of invalid data
+        if (scale > 0).all():
+            return size / scale
         return np.divide(size, scale, out=np.where(size == 0, 0.0, np.inf), where=scale > 0)

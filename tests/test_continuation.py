@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import cvxpy as cp
 import numpy as np
@@ -10,10 +11,15 @@ import pytest
 
 from cvxlayers import CvxpyLayer, SolverError
 from cvxlayers.cones import Product, Smoothed, derivative_dual
+from cvxlayers.cones.basis import rows_of
 from cvxlayers.cones.frame import Frame
 from cvxlayers.coordinates import find_coordinates
 from cvxlayers.derivative import Method, System, factorise
-from cvxlayers.program import ConeProgram, Pattern, Status, Structure
+from cvxlayers.program import ConeProgram, Pattern, Solution, Status, Structure
+from cvxlayers.solvers import Options
+from cvxlayers.solvers.continuation import Continuation
+from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Step, widths_of
+from cvxlayers.solvers.optimality import violation
 from tests.programs import known_solution, pattern_of, values_of
 
 SYMMETRIC = {
@@ -47,6 +53,26 @@ def test_the_metric_is_the_slope_of_the_path(cone, rng):
     np.testing.assert_allclose(gram, A.swapaxes(1, 2) @ columns, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("cone", SYMMETRIC.values(), ids=SYMMETRIC)
+def test_frames_of_items_are_put_in_place(cone, rng):
+    first, second = (Frame.of(cone, rng.normal(size=(5, cone.dim - cone.zero))) for _ in range(2))
+    mu, items = np.full((5, 1), MU), np.array([3, 1])
+    both = first.put(items, second.item(items))
+    want = first.at(mu).y.copy()
+    want[items] = second.at(mu).y[items]
+    np.testing.assert_array_equal(both.at(mu).y, want)
+    np.testing.assert_array_equal(both.v[items], second.v[items])
+
+
+@pytest.mark.parametrize("cone", SYMMETRIC.values(), ids=SYMMETRIC)
+def test_rows_of_eigenbases(cone, rng):
+    basis = derivative_dual(cone, rng.normal(size=(3, cone.dim))).basis
+    index = rng.permutation(cone.dim)[: cone.dim - 1]
+    units = np.broadcast_to(np.eye(cone.dim)[:, index], (3, cone.dim, len(index)))
+    want = basis.rotate(units).swapaxes(1, 2)
+    np.testing.assert_allclose(rows_of(basis, index, cone.dim, 3), want, atol=1e-14)
+
+
 def coordinates_program(rng: np.random.Generator, curved: float, batch: int = 4) -> ConeProgram:
     """Random programs over the coordinates of three cones, two of whose rows have no variable, and two equalities."""
     cone = Product(zero=2, nonnegative=3, second_order=(4,), semidefinite=(4,))
@@ -62,6 +88,159 @@ def coordinates_program(rng: np.random.Generator, curved: float, batch: int = 4)
     structure = Structure(pattern_of(np.abs(P).sum(axis=0)), pattern_of(np.abs(A).sum(axis=0)), cone)
     q, b = rng.normal(size=(batch, n)), rng.normal(size=(batch, cone.dim))
     return ConeProgram(structure, batch, values_of(structure.P, P), q, values_of(structure.A, A), b)
+
+
+def step_of(program: ConeProgram, coordinates: bool) -> Step:
+    if not coordinates:
+        return DenseStep.of(program, widths_of(program))
+    form = find_coordinates(program.structure)
+    assert form is not None
+    return CoordinateStep.of(program, widths_of(program), form)
+
+
+@pytest.mark.parametrize(("coordinates", "curved"), [(False, 1.0), (True, 1.0), (True, 0.0)])
+def test_steps_solve_the_linearised_residual_map(coordinates, curved, rng):
+    """Against dense matrices, and the derivative of the smoothed projection that another file computes."""
+    program = coordinates_program(rng, curved)
+    if not coordinates:
+        cone = Product(zero=2, nonnegative=3, second_order=(4, 4, 3), semidefinite=(4,))
+        program, _, _ = known_solution(cone, 9, rng, batch=4)
+    structure, cone, step = program.structure, program.structure.cone, step_of(program, coordinates)
+    zero, batch = cone.zero, program.batch
+    x, equal, v = (rng.normal(size=(batch, k)) for k in (structure.n, zero, structure.m - zero))
+    metric = Frame.of(cone, v).at(np.full((batch, 1), MU))
+    residual = step.residual(x, equal, metric.y, metric.y - v)
+    dx, dequal, dv = step.direction(metric, residual)
+    P, A = structure.P.dense(program.P), structure.A.dense(program.A)
+    full = derivative_dual(Smoothed(cone, MU), np.concatenate([np.zeros((batch, zero)), v], axis=1))
+    dy = full.apply(np.concatenate([np.zeros((batch, zero)), dv], axis=1))[:, zero:]
+    y, s = (np.concatenate(pair, axis=1) for pair in ((equal, metric.y), (np.zeros(equal.shape), metric.y - v)))
+    np.testing.assert_allclose(residual.dual, times(P, x) + times(A.mT, y) + program.q, atol=1e-12)
+    primal = times(A, x) + s - program.b
+    np.testing.assert_allclose(np.concatenate([residual.equal, residual.conic], axis=1), primal, atol=1e-12)
+    ahead = times(P, dx) + times(A.mT, np.concatenate([dequal, dy], axis=1))
+    np.testing.assert_allclose(ahead, -residual.dual, atol=1e-9)
+    ds = np.concatenate([np.zeros(equal.shape), dy - dv], axis=1)
+    np.testing.assert_allclose(times(A, dx) + ds, -primal, atol=1e-9)
+    largest = np.maximum(np.abs(residual.dual / np.abs(A).max(axis=1)).max(axis=1), np.abs(primal).max(axis=1))
+    np.testing.assert_allclose(step.size(residual), largest, rtol=1e-12)
+
+
+def times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    return (matrices @ vectors[..., None])[..., 0]
+
+
+def follow(program: ConeProgram, eps: float = 1e-7, **options: float) -> Solution:
+    return Continuation().solve(program, Options(eps=eps, **options))
+
+
+CURVED = {
+    "second_order": Product(second_order=(3, 6, 6)),
+    "semidefinite": Product(zero=2, semidefinite=(5,)),
+    "mixed": Product(zero=1, nonnegative=4, second_order=(4, 4, 6), semidefinite=(3,)),
+}
+
+
+@pytest.mark.parametrize(("label", "eps"), [*((label, 1e-7) for label in CURVED), ("second_order", 1e-10)])
+def test_the_path_ends_as_near_to_a_solution_as_is_asked(label, eps, rng):
+    """Alone, without the polish, and in few steps: each of them is Newton's, and the last ones converge fast."""
+    program, _, _ = known_solution(CURVED[label], 8, rng, batch=32)
+    found = follow(program, eps)
+    assert (found.status == Status.SOLVED).all()
+    assert violation(program, found).max() < eps
+    assert found.iterations.min() > 4
+    assert np.median(found.iterations) <= 13
+    assert found.iterations.max() < 32
+
+
+@pytest.mark.parametrize("factor", [1e-3, 50.0])
+def test_variables_in_other_units_take_the_same_steps(factor, rng):
+    """What a unit of x is, nothing that the path depends on knows of: powers of two leave every bit."""
+    program, _, _ = known_solution(CURVED["second_order"], 8, rng, batch=6)
+    scale = np.ldexp(1.0, np.round(np.log2(factor * rng.uniform(0.5, 2.0, size=8))).astype(int))
+    P, A = program.structure.P, program.structure.A
+    other = replace(
+        program, P=program.P * scale[P.rows] * scale[P.cols], A=program.A * scale[A.cols], q=program.q * scale
+    )
+    got, want = follow(other), follow(program)
+    np.testing.assert_array_equal(got.iterations, want.iterations)
+    np.testing.assert_allclose(got.x * scale, want.x, rtol=1e-9, atol=1e-11)
+
+
+def test_no_step_is_taken_that_does_not_help(monkeypatch, rng):
+    """Where directions are wrong, points stay where they are, and nothing is called solved."""
+    program, _, _ = known_solution(CURVED["mixed"], 8, rng, batch=3)
+    right = DenseStep.direction
+    monkeypatch.setattr(DenseStep, "direction", lambda *args: tuple(-part for part in right(*args)))
+    found = follow(program)
+    assert (found.status == Status.ITERATION_LIMIT).all()
+    np.testing.assert_array_equal(found.x, 0.0)
+
+
+def test_directions_that_are_not_finite_lead_nowhere(monkeypatch, rng):
+    program, _, _ = known_solution(CURVED["mixed"], 8, rng, batch=3)
+    right, want = DenseStep.direction, follow(program.item(np.array([0, 2])))
+
+    def broken(*args):
+        way = right(*args)
+        if len(way[0]) == 3:
+            way[0][1] = np.nan
+        return way
+
+    monkeypatch.setattr(DenseStep, "direction", broken)
+    found = follow(program, max_iters=20)
+    assert found.status.tolist() == [Status.SOLVED, found.status[1], Status.SOLVED]
+    np.testing.assert_array_equal(found.x[[0, 2]], want.x)
+
+
+@pytest.mark.parametrize(("limit", "why"), [({"max_iters": 2}, "ITERATION_LIMIT"), ({"time_limit": 0.0}, "TIME_LIMIT")])
+def test_what_ends_early_says_why(limit, why, rng):
+    program, _, _ = known_solution(CURVED["mixed"], 8, rng, batch=3)
+    found = follow(program, **limit)
+    assert (found.status == Status[why]).all()
+    assert np.isfinite(found.x).all()
+
+
+@pytest.mark.parametrize("method", [Method.COORDINATES, Method.CONDENSED])
+def test_items_of_different_order_leave_one_another_s_bits(method, rng):
+    """The systems of items keep different numbers of directions."""
+    program = coordinates_program(rng, 1.0, batch=7)
+    if method is Method.CONDENSED:
+        cone = Product(zero=1, nonnegative=4, second_order=(4, 4, 6), semidefinite=(3,))
+        program, _, _ = known_solution(cone, 12, rng, batch=7)
+    v = rng.normal(size=(7, program.structure.m)) * 2.0
+    rhs = rng.normal(size=(7, program.structure.n)), rng.normal(size=v.shape)
+    whole = solved(program, v, method, *rhs)
+    for k in range(7):
+        index = np.array([k])
+        alone = solved(program.item(index), v[index], method, rhs[0][index], rhs[1][index])
+        for one, every in zip(alone, whole, strict=True):
+            np.testing.assert_array_equal(one[0], every[k])
+
+
+def solved(program: ConeProgram, v: np.ndarray, method: Method, first: np.ndarray, second: np.ndarray):
+    found = factorise(System(program, derivative_dual(program.structure.cone, v)), method, 1).solve(first, second)
+    return found.first, found.second, found.residual
+
+
+@pytest.mark.parametrize("method", [Method.COORDINATES, Method.CONDENSED])
+def test_smaller_systems_need_no_refinement(method, monkeypatch, rng):
+    """Refinement, and whole matrices, would hide a wrong sign here: both are switched off."""
+    monkeypatch.setattr("cvxlayers.derivative.system._REFINEMENTS", 0)
+    monkeypatch.setattr("cvxlayers.derivative.structured._ESCALATE", np.inf)
+    program = coordinates_program(rng, 1.0, batch=16)
+    if method is Method.CONDENSED:
+        cone = Product(zero=1, nonnegative=4, second_order=(4, 4, 6), semidefinite=(3,))
+        program, _, _ = known_solution(cone, 12, rng, batch=16)
+    system = System(program, derivative_dual(program.structure.cone, rng.normal(size=(16, program.structure.m))))
+    regular = np.flatnonzero(factorise(system, method, 1).rank.condition < 1e4)
+    assert len(regular) >= 4
+    program, system = program.item(regular), system.item(regular)
+    rhs = rng.normal(size=(len(regular), program.structure.n)), rng.normal(size=(len(regular), program.structure.m))
+    found, want = (factorise(system, m, 1).solve(*rhs) for m in (method, Method.DENSE))
+    assert found.residual.max() < 1e-11
+    np.testing.assert_allclose(found.first, want.first, atol=1e-9)
+    np.testing.assert_allclose(found.second, want.second, atol=1e-9)
 
 
 def assert_factorises(program: ConeProgram, v: np.ndarray, method: Method, rng: np.random.Generator) -> None:
@@ -172,6 +351,32 @@ def test_units_do_not_matter(rng):
     layer, (A, b) = CvxpyLayer(*sum_of_norms()), (rng.normal(size=(3, 48, 24)), rng.normal(size=(3, 48)))
     (x,), (longer,) = layer(A, b), layer(30 * A, 3e4 * b)
     np.testing.assert_allclose(longer, 1e3 * x, rtol=0, atol=1e-8 * np.abs(longer).max())
+
+
+@pytest.mark.parametrize("scale", [0.02, 30.0])
+def test_coefficients_of_any_size_are_followed(scale, rng):
+    """Those of one block of columns, so that no unit of all coefficients puts it right."""
+    layer = CvxpyLayer(*sum_of_norms())
+    A, b = scale * rng.normal(size=(6, 48, 24)), rng.normal(size=(6, 48))
+    result = layer.solve(A, b)
+    assert set(np.ravel(result.info.solver)) == {"CONTINUATION"}
+    assert result.info.iterations.max() <= 14
+
+
+def socp(n: int, cones: int):
+    """A linear objective over intersections of ellipsoids: paths that bend."""
+    x, c = cp.Variable(n), cp.Parameter(n)
+    A, d = [cp.Parameter((5, n)) for _ in range(cones)], cp.Parameter(cones)
+    balls = [cp.norm(A[k] @ x) <= 1 + d[k] for k in range(cones)]
+    return cp.Problem(cp.Minimize(c @ x), [*balls, cp.norm(x, 1) <= n]), [*A, d, c], [x]
+
+
+def test_paths_that_bend_are_followed_to_their_end(rng):
+    layer = CvxpyLayer(*socp(20, 6), solver="CONTINUATION")
+    values = [*rng.normal(size=(6, 12, 5, 20)), rng.uniform(size=(12, 6)), rng.normal(size=(12, 20))]
+    result = layer.solve(*values)
+    assert set(np.ravel(result.info.solver)) == {"CONTINUATION"}
+    assert max(result.info.primal.max(), result.info.dual.max()) < 1e-11
 
 
 def test_programs_without_a_solution_are_proven_so_by_another():

@@ -16,10 +16,11 @@ import pytest
 import scipy.sparse as sp
 
 from cvxlayers.cones import Product, project_dual
+from cvxlayers.derivative import evaluate, start
 from cvxlayers.errors import CvxlayersWarning, OptionError
 from cvxlayers.parallel import chunks
 from cvxlayers.program import ConeProgram, Pattern, Solution, Status, Structure
-from cvxlayers.solvers import SOLVERS, Options, Plan, Solver, parse_options, select, solve_batch, suitable
+from cvxlayers.solvers import SOLVERS, Options, Plan, Solver, driver, parse_options, select, solve_batch, suitable
 from cvxlayers.solvers.certificate import certify
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.scaling import scale
@@ -90,6 +91,26 @@ def unbounded(cone: Product, rng: np.random.Generator, batch: int = 10, rank: in
     q = rng.normal(size=(batch, N))
     q -= d * (np.sum(q * d, axis=1) / size + 1.0)[:, None]
     return program_of(cone, across @ quadratic(rng, batch, rank) @ across, q, A, times(A, x) + inside)
+
+
+@final
+class _Liar(Solver):
+    """Calls zero the solution of everything."""
+
+    @property
+    def name(self) -> str:
+        return "LIAR"
+
+    def refusal(self, structure: Structure) -> str | None:
+        return None
+
+    def native_options(self) -> Mapping[str, type]:
+        return {}
+
+    def solve(self, program: ConeProgram, options: Options) -> Solution:
+        nothing = unsolved(program.structure, program.batch)
+        x, y, s = (np.zeros_like(part) for part in (nothing.x, nothing.y, nothing.s))
+        return Solution(x, y, s, np.zeros_like(nothing.status), nothing.iterations)
 
 
 def only(name: str) -> Plan:
@@ -240,6 +261,33 @@ def test_scaling_is_exact_and_has_a_way_back(rng: np.random.Generator) -> None:
     ratio = residual / scaled_residual
     np.testing.assert_allclose(ratio, np.broadcast_to(ratio[:, :1], ratio.shape), rtol=1e-9)
     np.testing.assert_allclose(back.s, units.b, rtol=1e-15)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_points_of_active_sets_are_judged_by_the_residual_map(
+    threads: int, rng: np.random.Generator, monkeypatch
+) -> None:
+    """It is what the polish would start from, bit by bit; a batch with anything else in it is left to the polish."""
+    program, x = solvable(CONES["polyhedral"], rng)
+    monkeypatch.setattr(driver, "worthwhile_chunks", lambda batch, threads, *_: chunks(batch, threads))
+    outcome = solve_batch(program, only("DAQP"), Options(), threads=threads)
+    assert outcome.point is not None
+    assert outcome.point.is_exact
+    np.testing.assert_allclose(outcome.point.x, x, atol=1e-9)
+    solution = outcome.solution
+    polished = evaluate(program, solution.x, start(program.structure.cone, solution.y, solution.s))
+    for name in ("x", "v", "y", "s", "dual", "primal", "dual_scale", "primal_scale", "merit"):
+        np.testing.assert_array_equal(getattr(outcome.point, name), getattr(polished, name))
+    assert solve_batch(program, only("PIQP"), Options(), threads=1).point is None
+    infinite = replace(program, q=np.where(np.arange(8)[:, None] == 3, np.inf, program.q))
+    assert solve_batch(infinite, only("DAQP"), Options(), threads=threads).point is None
+
+
+def test_points_that_only_claim_to_be_solved_are_not_believed(rng: np.random.Generator) -> None:
+    program, _ = solvable(CONES["polyhedral"], rng)
+    outcome = solve_batch(program, Plan(_Liar()), Options(), threads=1)
+    assert (outcome.solution.status != Status.SOLVED).all()
+    assert outcome.point is None or not outcome.point.is_exact
 
 
 @pytest.mark.parametrize("rank", [0, 2, N])

@@ -231,38 +231,24 @@ def together(rows: Int[np.ndarray, " _part"]) -> Rows:
     return slice(low, high) if high - low == len(rows) else rows
 
 
-def rows_of(basis: Basis, index: Int[np.ndarray, " k"], dim: int) -> Float[np.ndarray, "leading k dim"]:
-    """Returns some rows of U, of a batch or shared by it."""
+def rows_of(basis: Basis, index: Int[np.ndarray, " k"], dim: int, batch: int) -> Float[np.ndarray, "batch k dim"]:
+    """Returns some rows of U, of which there are `dim`."""
     match basis:
         case CongruenceBasis():
             return basis.rows(index)
         case ProductBasis():
-            every = [places(rows) for rows in basis.rows]
-            parts = [np.flatnonzero(np.isin(index, rows)) for rows in every]
-            found = [
-                (mine, rows, rows_of(part, np.searchsorted(rows, index[mine]), len(rows)))
-                for mine, rows, part in zip(parts, every, basis.parts, strict=True)
-                if len(mine)
-            ]
-            out = np.zeros((max((len(values) for *_, values in found), default=1), len(index), dim))
-            for mine, rows, values in found:
-                out[:, mine[:, None], rows] = values
+            out = np.zeros((batch, len(index), dim))
+            for rows, part in zip(basis.rows, basis.parts, strict=True):
+                own = places(rows)
+                mine = np.flatnonzero(np.isin(index, own))
+                if len(mine):
+                    found = rows_of(part, np.searchsorted(own, index[mine]), len(own), batch)
+                    out[:, mine[:, None], own] = found
             return out
         case _:
-            units = np.zeros((_leading(basis), dim, len(index)))
+            units = np.zeros((batch, dim, len(index)))
             units[:, index, np.arange(len(index))] = 1.0
             return np.swapaxes(basis.rotate(units), -1, -2)
-
-
-def _leading(basis: Basis) -> int:
-    """Returns how many items have bases of their own."""
-    match basis:
-        case ConeRayBasis():
-            return len(basis.h)
-        case BlockBasis():
-            return len(basis.blocks)
-        case _:
-            return 1
 
 
 @lru_cache

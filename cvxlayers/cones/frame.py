@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -42,12 +41,9 @@ Index = Int[np.ndarray, " _count"]
 
 
 class Metric(ABC):
-    """The points of the central path at v, and the metric H there."""
+    """The points y = f(v) of the central path, and the metric H there."""
 
-    @cached_property
-    @abstractmethod
-    def y(self) -> Vector:
-        """Y = f(v)."""
+    y: Vector
 
     @abstractmethod
     def apply(self, w: Vector) -> Vector:
@@ -64,46 +60,48 @@ class Metric(ABC):
 
 @dataclass(frozen=True, eq=False)
 class _Line(Metric):
-    v: Vector
-    mu: Strength
+    y: Vector
+    values: Vector
 
-    @cached_property
-    def y(self) -> Vector:
-        return _lifted(self.v, self.mu)[0]
+    @classmethod
+    def of(cls, v: Vector, mu: Strength) -> _Line:
+        y = _lifted(v, mu)[0]
+        return cls(y, y * y / mu)
 
     def apply(self, w: Vector) -> Vector:
-        return self._values * w
+        return self.values * w
 
     def factor(self, A: Matrices) -> tuple[Vector, Array]:
-        return self._values, np.empty((len(self.v), 0, A.shape[-1]))
+        return self.values, np.empty((len(self.y), 0, A.shape[-1]))
 
     def spectrum(self) -> tuple[Vector, Basis]:
-        return self._values, IdentityBasis(self.v.shape[-1])
-
-    @cached_property
-    def _values(self) -> Vector:
-        return self.y * self.y / self.mu
+        return self.values, IdentityBasis(self.y.shape[-1])
 
 
 @dataclass(frozen=True, eq=False)
 class _Rays(Metric):
-    """Second-order cones, with eigenvalues t ± ‖z‖."""
+    """Second-order cones, with the eigenvalues of y, and its determinants over μ."""
 
     cone: SecondOrder
     v: Vector
-    parts: tuple[Array, Array, Array]
+    y: Vector
+    high: Array
+    low: Array
+    determinant: Array
     mu: Strength
 
-    @cached_property
-    def y(self) -> Vector:
-        high, low = self._lifts[0]
+    @classmethod
+    def of(cls, cone: SecondOrder, v: Vector, ends: Array, mu: Strength) -> _Rays:
+        lifts, roots = _lifted(ends, mu[..., None])
+        high, low = lifts[:, 0], lifts[:, 1]
+        total = high + low
         # (f(t + ‖z‖) − f(t − ‖z‖)) / 2‖z‖, the slope of f between the two, needs no division by ‖z‖.
-        stacked = ((high + low) / self._lifts[1].sum(axis=0))[..., None] * self._stack(self.v)
-        stacked[..., 0] = 0.5 * (high + low)
-        return stacked.reshape(self.v.shape)
+        stacked = (total / (roots[:, 0] + roots[:, 1]))[..., None] * v.reshape((len(v), cone.count, cone.size))
+        stacked[..., 0] = 0.5 * total
+        return cls(cone, v, stacked.reshape(v.shape), high, low, high * low / mu, mu)
 
     def apply(self, w: Vector) -> Vector:
-        stacked, moved, det = self._stack(self.y), self._stack(w), self._determinant
+        stacked, moved, det = self._stack(self.y), self._stack(w), self.determinant
         along = np.einsum("bcs,bcs->bc", stacked, moved)
         turned = (2.0 / self.mu * along)[..., None] * stacked + det[..., None] * moved
         turned[..., 0] -= 2.0 * det * moved[..., 0]
@@ -111,27 +109,17 @@ class _Rays(Metric):
 
     def factor(self, A: Matrices) -> tuple[Vector, Array]:
         size = self.cone.size
-        weights = np.repeat(self._determinant, size, axis=-1)
+        weights = np.repeat(self.determinant, size, axis=-1)
         weights[..., ::size] *= -1.0
         blocks = A.reshape((len(A), self.cone.count, size, A.shape[-1]))
         scaled = np.sqrt(2.0 / self.mu)[..., None] * self._stack(self.y)
         return weights, np.matmul(scaled[..., None, :], blocks)[..., 0, :]
 
     def spectrum(self) -> tuple[Vector, Basis]:
-        high, low = self._lifts[0]
+        high, low = self.high, self.low
         across = np.broadcast_to((high * low)[..., None], (*high.shape, self.cone.size - 2))
         values = np.concatenate([(high * high)[..., None], (low * low)[..., None], across], axis=-1)
         return values.reshape(self.v.shape) / self.mu, self.cone.derivative(self.v).basis
-
-    @cached_property
-    def _lifts(self) -> tuple[Array, Array]:
-        t, _, norm = self.parts
-        return _lifted(np.stack([t + norm, t - norm]), self.mu)
-
-    @cached_property
-    def _determinant(self) -> Array:
-        """That of y, over μ."""
-        return np.prod(self._lifts[0], axis=0) / self.mu
 
     def _stack(self, w: Vector) -> Array:
         return w.reshape((len(w), self.cone.count, self.cone.size))
@@ -139,20 +127,25 @@ class _Rays(Metric):
 
 @dataclass(frozen=True, eq=False)
 class _Matrices(Metric):
-    """Semidefinite cones, by eigenvalues and eigenvectors."""
+    """Semidefinite cones, by eigenvectors, the eigenvalues of y, and y as matrices."""
 
     cone: Semidefinite
-    parts: tuple[Array, Array]
+    y: Vector
+    matrices: Array
+    lifts: Array
+    vectors: Array
     mu: Strength
 
-    @cached_property
-    def y(self) -> Vector:
-        return svec(self._Y).reshape((len(self.mu), self.cone.dim))
+    @classmethod
+    def of(cls, cone: Semidefinite, eigenvalues: Array, vectors: Array, mu: Strength) -> _Matrices:
+        lifts = _lifted(eigenvalues, mu[..., None])[0]
+        Y = (vectors * lifts[..., None, :]) @ np.swapaxes(vectors, -1, -2)
+        return cls(cone, svec(Y).reshape((len(mu), cone.dim)), Y, lifts, vectors, mu)
 
     def apply(self, w: Vector) -> Vector:
         order = self.cone.order
         W = smat(w.reshape((len(w), self.cone.count, order * (order + 1) // 2)), order)
-        return svec(self._Y @ W @ self._Y).reshape(w.shape) / self.mu
+        return svec(self.matrices @ W @ self.matrices).reshape(w.shape) / self.mu
 
     def factor(self, A: Matrices) -> tuple[Vector, Array]:
         values, basis = self.spectrum()
@@ -161,17 +154,8 @@ class _Matrices(Metric):
 
     def spectrum(self) -> tuple[Vector, Basis]:
         rows, cols = triangle(self.cone.order)
-        h = self._lifts[..., rows] * self._lifts[..., cols]
-        return h.reshape((len(h), self.cone.dim)) / self.mu, CongruenceBasis(self.parts[1])
-
-    @cached_property
-    def _lifts(self) -> Array:
-        return _lifted(self.parts[0], self.mu[..., None])[0]
-
-    @cached_property
-    def _Y(self) -> Array:
-        Q = self.parts[1]
-        return (Q * self._lifts[..., None, :]) @ np.swapaxes(Q, -1, -2)
+        h = self.lifts.take(rows, axis=-1) * self.lifts.take(cols, axis=-1)
+        return h.reshape((len(h), self.cone.dim)) / self.mu, CongruenceBasis(self.vectors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,11 +163,14 @@ class _Stacked(Metric):
     """The metrics of several cones, each on its own rows."""
 
     parts: list[tuple[Rows, Metric]]
-    shape: tuple[int, int]
+    y: Vector
 
-    @cached_property
-    def y(self) -> Vector:
-        return self._gather([part.y for _, part in self.parts])
+    @classmethod
+    def of(cls, parts: list[tuple[Rows, Metric]], shape: tuple[int, int]) -> _Stacked:
+        y = np.empty(shape)
+        for rows, part in parts:
+            y[:, rows] = part.y
+        return cls(parts, y)
 
     def apply(self, w: Vector) -> Vector:
         return self._gather([part.apply(w[:, rows]) for rows, part in self.parts])
@@ -197,7 +184,7 @@ class _Stacked(Metric):
         return self._gather(values), ProductBasis([rows for rows, _ in self.parts], bases)
 
     def _gather(self, found: Any) -> Vector:
-        out = np.empty(self.shape)
+        out = np.empty(self.y.shape)
         for (rows, _), part in zip(self.parts, found, strict=True):
             out[:, rows] = part
         return out
@@ -236,7 +223,7 @@ class Frame:
     def at(self, mu: Strength) -> Metric:
         """Returns the points of the central path."""
         found = [(rows, _metric(cone, self.v[:, rows], parts, mu)) for rows, cone, parts in self.parts]
-        return found[0][1] if len(found) == 1 else _Stacked(found, (len(self.v), self.v.shape[1]))
+        return found[0][1] if len(found) == 1 else _Stacked.of(found, self.v.shape)
 
 
 def _put(array: Array, index: Index, values: Array) -> Array:
@@ -255,7 +242,11 @@ def _decompose(cone: Cone, v: Vector) -> tuple[Array, ...]:
         case SecondOrder(size=1) | NonNegative():
             return ()
         case SecondOrder():
-            return cone.split(v)
+            t, _, norm = cone.split(v)
+            ends = np.empty((len(v), 2, cone.count))
+            np.add(t, norm, out=ends[:, 0])
+            np.subtract(t, norm, out=ends[:, 1])
+            return (ends,)
         case Semidefinite():
             return cone.eigh(v)
     raise TypeError(f"{type(cone).__name__} is no symmetric cone")
@@ -263,11 +254,11 @@ def _decompose(cone: Cone, v: Vector) -> tuple[Array, ...]:
 
 def _metric(cone: Cone, v: Vector, parts: tuple[Any, ...], mu: Strength) -> Metric:
     if not parts:
-        return _Line(v, mu)
+        return _Line.of(v, mu)
     if isinstance(cone, Semidefinite):
-        return _Matrices(cone, (parts[0], parts[1]), mu)
+        return _Matrices.of(cone, parts[0], parts[1], mu)
     assert isinstance(cone, SecondOrder)
-    return _Rays(cone, v, (parts[0], parts[1], parts[2]), mu)
+    return _Rays.of(cone, v, parts[0], mu)
 
 
 def _lifted(a: Array, mu: Array) -> tuple[Array, Array]:

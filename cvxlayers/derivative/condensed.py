@@ -13,39 +13,32 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from cvxlayers.cones import IdentityBasis
-from cvxlayers.derivative.grouped import Part, factorise_groups
+from cvxlayers.derivative.kept import Kept
 from cvxlayers.derivative.small import SmallFactors
 from cvxlayers.derivative.structured import StructuredFactorisation
-from cvxlayers.derivative.system import Factorise, System
+from cvxlayers.derivative.system import Factorise, Rank, System
 from cvxlayers.program import Vectors
 
 _HALF = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class _Condensed(Part):
+class _Condensed:
     system: System
-    kept: Int[np.ndarray, "batch kept"]
+    kept: Kept
     share: Vectors
     factors: SmallFactors
-
-    @property
-    def condition(self) -> Float[np.ndarray, " batch"]:
-        """The ratio of the pivots."""
-        return np.where(self.factors.sound, self.factors.condition, np.inf)
 
     def solve(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
         """Solves for x and the kept directions, and then for the others."""
         system, A, n = self.system, self.system.program.structure.A, first.shape[1]
         pushed = A.rmatvec(system.program.A, system.from_eigen(self.share * second))
-        kept = np.take_along_axis(second, self.kept, axis=1)
-        u = self.factors.solve(np.concatenate([first + pushed, kept], axis=1))
+        u = self.factors.solve(np.concatenate([first + pushed, self.kept.take(second)], axis=1))
         x = np.ascontiguousarray(u[:, :n])
         z = self.share * (system.to_eigen(A.matvec(system.program.A, x)) - second)
-        np.put_along_axis(z, self.kept, u[:, n:], axis=1)
+        self.kept.put(z, u[:, n:])
         return x, z
 
 
@@ -56,24 +49,22 @@ def factorise_condensed(system: System, factorise: Factorise) -> StructuredFacto
         system: the systems.
         factorise: how those are factorised that are nearly singular.
     """
-    return factorise_groups(system, system.derivative.eigenvalues > _HALF, _condense, factorise)
-
-
-def _condense(system: System, kept: Int[np.ndarray, "batch kept"]) -> _Condensed:
     program, n, d = system.program, system.program.structure.n, system.derivative.eigenvalues
     A = program.structure.A.dense(program.A)
     if not isinstance(system.derivative.basis, IdentityBasis):
         A = system.derivative.basis.rotate(np.broadcast_to(A, (len(d), *A.shape[1:])))
     loose = d <= _HALF
-    share = np.where(loose, 1.0 / np.where(loose, 1.0 - d, 1.0), 0.0)
-    K = np.empty((len(d), n + kept.shape[1], n + kept.shape[1]))
+    share, kept = np.where(loose, 1.0 / np.where(loose, 1.0 - d, 1.0), 0.0), Kept.of(~loose)
+    K = np.zeros((len(d), n + kept.order.shape[1], n + kept.order.shape[1]))
     scaled = A * (d * share)[..., None]
     K[:, :n, :n] = np.matmul(A.swapaxes(1, 2), scaled) + program.structure.P.dense(program.P)
-    rays = np.take_along_axis(A, kept[..., None], axis=1) if len(A) > 1 else A[0][kept]
-    chosen = np.take_along_axis(d, kept, axis=1)
+    rays = np.take_along_axis(A, kept.order[..., None], axis=1) if len(A) > 1 else A[0][kept.order]
+    chosen = kept.take(d)
     K[:, n:, :n] = np.sqrt(chosen)[..., None] * rays
     K[:, :n, n:] = K[:, n:, :n].swapaxes(1, 2)
-    K[:, n:, n:] = 0.0
     diagonal = np.arange(n, K.shape[1])
     K[:, diagonal, diagonal] = chosen - 1.0
-    return _Condensed(system, kept, share, SmallFactors.of(K))
+    factors = SmallFactors.of(K, n + kept.count)
+    ranks = Rank.regular(np.where(factors.sound, factors.condition, np.inf), n)
+    inverse = _Condensed(system, kept, share, factors).solve
+    return StructuredFactorisation.of(system, inverse, ranks, factors.sound, factorise)

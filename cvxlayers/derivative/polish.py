@@ -18,7 +18,7 @@ from jaxtyping import Bool
 from cvxlayers.cones import Cone, Derivative, Product, derivative_dual
 from cvxlayers.derivative.damped import LARGEST, damped_solve
 from cvxlayers.derivative.system import Factorise, System
-from cvxlayers.program import ConeProgram, Vectors
+from cvxlayers.program import ConeProgram, Vectors, largest
 from cvxlayers.residual import EXACT, Point, evaluate, relative
 
 # Below this a step that gains less than half is rounding.
@@ -82,9 +82,12 @@ def start(cone: Product, y: Vectors, s: Vectors) -> Vectors:
     v, rows = y - s, slice(cone.zero, cone.zero + cone.nonnegative)
     y, s = y[:, rows], s[:, rows]
     with np.errstate(over="ignore"):
-        largest = [np.max(np.abs(part), axis=1, initial=0.0, keepdims=True) for part in (y, s, y * s)]
-        known = largest[0] * largest[1] > _CLEAR * largest[2]
-        unit_y, unit_s = (np.where(known, size, 1.0) for size in largest[:2])
+        products = y * s
+        if not products.any():
+            return v
+        sizes = [largest(part)[:, None] for part in (y, s, products)]
+        known = sizes[0] * sizes[1] > _CLEAR * sizes[2]
+        unit_y, unit_s = (np.where(known, size, 1.0) for size in sizes[:2])
         v[:, rows] = np.where((s <= 0) | (y * unit_s > s * unit_y), y, -s)
     return v
 

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.cones import Derivative, IdentityBasis, ProductBasis, places, together
-from cvxlayers.program import ConeProgram, Vectors, largest
+from cvxlayers.program import ConeProgram, Vectors, is_everything, largest
 
 # A relative residual above the first is refined, at most so often.
 _REFINE_ABOVE, _REFINEMENTS = 1e-13, 3
@@ -56,6 +56,8 @@ class System:
 
     def item(self, index: slice | Int[np.ndarray, " k"]) -> System:
         """Returns the systems of some items."""
+        if is_everything(index, self.program.batch):
+            return self  # with what is known of it
         return System(self.program.item(index), self.derivative.item(index))
 
     @property

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.program import ConeProgram, Vectors, spread_rows
+from cvxlayers.program import ConeProgram, Vectors
 
 Index = Int[np.ndarray, " _count"]
 
@@ -53,6 +54,10 @@ class Boxes:
 
     def bounds(self) -> tuple[Float[np.ndarray, "#batch n"], Float[np.ndarray, "#batch n"]]:
         """Returns the lower and the upper bounds."""
+        return self._bounds
+
+    @cached_property
+    def _bounds(self) -> tuple[Float[np.ndarray, "#batch n"], Float[np.ndarray, "#batch n"]]:
         n, b = self.program.structure.n, self.program.b
         found = []
         for side, sign in ((self.lower, -1.0), (self.upper, 1.0)):
@@ -73,19 +78,20 @@ def find_boxes(program: ConeProgram) -> list[Boxes]:
     everything = np.arange(program.batch)
     if not len(entries):
         return [_without_bounds(program, everything)]
-    signs = spread_rows(np.sign(program.A[:, entries]), program.batch)
-    groups = [everything]
+    signs = np.sign(program.A[:, entries])
+    groups = [(everything, signs[0] if len(signs) else np.zeros(len(entries)))]
     if not (signs == signs[:1]).all():
         patterns, which = np.unique(signs, axis=0, return_inverse=True)
-        groups = [np.flatnonzero(which.ravel() == k) for k in range(len(patterns))]
+        groups = [(np.flatnonzero(which.ravel() == k), pattern) for k, pattern in enumerate(patterns)]
     found = []
-    for items in groups:
-        boxes = _boxes(program, items, entries, signs[items[0]] if len(items) else np.zeros(len(entries)))
+    for items, pattern in groups:
+        boxes = _boxes(program, items, entries, pattern)
         lower, upper = boxes.bounds()
-        crossing = np.broadcast_to((lower > upper).any(axis=1), items.shape)
+        crossing = (lower > upper).any(axis=1)
         if crossing.any():
+            crossing = np.broadcast_to(crossing, items.shape)
             found.append(_without_bounds(program, items[crossing]))
-            boxes = _boxes(program, items[~crossing], entries, signs[items[0]])
+            boxes = _boxes(program, items[~crossing], entries, pattern)
         if len(boxes.items) or not len(program.b):
             found.append(boxes)
     return found
@@ -107,5 +113,7 @@ def _boxes(program: ConeProgram, items: Index, entries: Index, signs: Float[np.n
 def _side(program: ConeProgram, entries: Index) -> Side:
     A = program.structure.A
     columns = A.cols[entries]  # in order, as entries are stored by columns
-    first = entries[np.diff(columns, prepend=-1) > 0]
+    fresh = np.ones(len(entries), dtype=bool)
+    fresh[1:] = columns[1:] != columns[:-1]
+    first = entries[fresh]
     return Side(A.rows[first], A.cols[first], np.abs(program.A[:, first]))

@@ -24,7 +24,7 @@ from cvxlayers.cones.frame import Frame, Metric, is_symmetric
 from cvxlayers.coordinates import find_coordinates
 from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors, largest
 from cvxlayers.solvers.items import unsolved
-from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Residual, Step, widths
+from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Residual, Step, widths_of
 from cvxlayers.solvers.solver import Options, Solver
 
 Strength = Float[np.ndarray, "batch 1"]
@@ -90,7 +90,11 @@ class Continuation(Solver):
         if not len(items):
             return solution
         unit, form = _Units.of(program.item(items)), find_coordinates(structure)
-        step = DenseStep.of(unit.program) if form is None else CoordinateStep.of(unit.program, form)
+        step = (
+            DenseStep.of(unit.program, unit.widths)
+            if form is None
+            else CoordinateStep.of(unit.program, unit.widths, form)
+        )
         everyone, place, mu = items, _begin(structure, len(items)), np.ones((len(items), 1))
         limit = _LIMIT if options.max_iters is None else options.max_iters
         deadline = np.inf if options.time_limit is None else monotonic() + options.time_limit
@@ -129,14 +133,16 @@ class _Units:
     """Programs with b, and q relative to the widths of its columns, of size one; the units of x and s, and of y."""
 
     program: ConeProgram
+    widths: Vectors
     length: Vectors
     price: Vectors
 
     @classmethod
     def of(cls, program: ConeProgram) -> _Units:
-        length, price = _power(largest(program.b))[:, None], _power(largest(program.q / widths(program)))[:, None]
+        widths = widths_of(program)
+        length, price = _power(largest(program.b))[:, None], _power(largest(program.q / widths))[:, None]
         P = program.P * (length / price) if program.structure.P.nnz else program.P
-        return cls(replace(program, P=P, q=program.q / price, b=program.b / length), length, price)
+        return cls(replace(program, P=P, q=program.q / price, b=program.b / length), widths, length, price)
 
     def restore(self, solution: Solution, items: Index) -> Solution:
         solution.x[items] *= self.length

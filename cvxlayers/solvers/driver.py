@@ -27,6 +27,11 @@ T = TypeVar("T", Point, Solution)
 # Relative violation of the optimality conditions up to which a point that its solver calls inaccurate is accurate
 # after all, and beyond which one that its solver calls solved is inaccurate; the polish rescues what lies between.
 _SOLVED, _ROUGH = 1e-8, 1e-6
+# By status: which items no other solver is worth asking about, and the order of outcomes, solved, proven to have no
+# solution, inaccurate, and all others.
+_SETTLED = np.isin(list(Status), [Status.SOLVED, Status.INFEASIBLE, Status.UNBOUNDED, Status.TIME_LIMIT])
+_RANK = np.full(len(Status), 3)
+_RANK[[Status.SOLVED, Status.INFEASIBLE, Status.UNBOUNDED, Status.INACCURATE]] = 0, 1, 1, 2
 # Bytes of dense matrices that may be in memory at once.
 _MEMORY = 2**26
 
@@ -138,7 +143,7 @@ def _solve_chunk(program: ConeProgram, plan: Plan, options: Options) -> _Served:
         if not len(pending):
             break
         second, settled[pending] = _attempt_again(program.item(pending), solver, common)
-        better = _rank(second.status) < _rank(solution.status[pending])
+        better = _RANK[second.status] < _RANK[solution.status[pending]]
         served[pending[better]] = position
         solution = _put(solution, pending[better], _item(second, np.flatnonzero(better)))
     return _Served(solution, served, None)
@@ -161,9 +166,8 @@ def _attempt(program: ConeProgram, solver: Solver, options: Options) -> _Attempt
     if point is not None and point.is_exact:
         # The residual map says more than the violation of an optimality condition.
         return _Attempt(solution, np.ones(program.batch, dtype=bool), point)
-    claimed = _settled(solution.status)
-    residual = violation(program, solution)
-    status = solution.status
+    status, residual = solution.status, violation(program, solution)
+    claimed = _SETTLED[status]
     close = residual <= np.where(status == Status.INACCURATE, max(options.eps, _SOLVED), 0.0)
     rough = (status == Status.SOLVED) & (residual > max(options.eps, _ROUGH))
     status = np.where(close, Status.SOLVED, np.where(rough, Status.INACCURATE, status))
@@ -171,7 +175,7 @@ def _attempt(program: ConeProgram, solver: Solver, options: Options) -> _Attempt
     doubtful = np.flatnonzero(status != Status.SOLVED)
     if len(doubtful):
         solution = _put(solution, doubtful, certify(program.item(doubtful), _item(solution, doubtful)))
-    return _Attempt(solution, _settled(solution.status) & (claimed | (solution.status == Status.SOLVED)), point)
+    return _Attempt(solution, _SETTLED[solution.status] & (claimed | (solution.status == Status.SOLVED)), point)
 
 
 def _complementary(program: ConeProgram, solution: Solution) -> Point | None:
@@ -182,7 +186,8 @@ def _complementary(program: ConeProgram, solution: Solution) -> Point | None:
     cone = program.structure.cone
     if not cone.polyhedral or solution.status.any() or np.multiply(solution.y, solution.s).any():
         return None
-    return evaluate(program, solution.x, solution.y - solution.s)
+    with np.errstate(invalid="ignore", over="ignore"):  # what is called solved may be infinite
+        return evaluate(program, solution.x, solution.y - solution.s)
 
 
 def _guarded(program: ConeProgram, solver: Solver, options: Options) -> Solution:
@@ -206,25 +211,10 @@ def _guarded(program: ConeProgram, solver: Solver, options: Options) -> Solution
     return solution
 
 
-def _settled(status: Int[np.ndarray, "#batch"]) -> Bool[np.ndarray, "#batch"]:
-    """Which items no other solver is worth asking about."""
-    return _is_one_of(status, Status.SOLVED, Status.INFEASIBLE, Status.UNBOUNDED, Status.TIME_LIMIT)
-
-
-def _rank(status: Int[np.ndarray, "#batch"]) -> Int[np.ndarray, "#batch"]:
-    """Orders outcomes: solved, proven to have no solution, inaccurate, and all others."""
-    proven = _is_one_of(status, Status.INFEASIBLE, Status.UNBOUNDED)
-    return np.select([status == Status.SOLVED, proven, status == Status.INACCURATE], [0, 1, 2], 3)
-
-
 def _joined(kind: type[T], parts: Sequence[T]) -> T:
     """Puts the arrays of consecutive items together."""
     columns = ([getattr(part, field.name) for part in parts] for field in fields(kind))
     return kind(*(np.concatenate(column) for column in columns))
-
-
-def _is_one_of(status: Int[np.ndarray, "#batch"], *some: Status) -> Bool[np.ndarray, "#batch"]:
-    return reduce(np.logical_or, (status == int(one) for one in some))
 
 
 def _item(solution: Solution, index: Int[np.ndarray, " k"]) -> Solution:

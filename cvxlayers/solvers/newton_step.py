@@ -72,12 +72,12 @@ class DenseStep(Step):
     widths: Float[np.ndarray, "#batch n"]
 
     @classmethod
-    def of(cls, program: ConeProgram) -> DenseStep:
+    def of(cls, program: ConeProgram, widths: Vectors) -> DenseStep:
         """Returns the steps of a batch of programs."""
         structure = program.structure
         # In one memory order, whatever the batch: it decides how products are rounded.
         A, zero = np.ascontiguousarray(structure.A.dense(program.A)), structure.cone.zero
-        return cls(structure.P.dense(program.P), program.q, A[:, :zero], A[:, zero:], program.b, widths(program))
+        return cls(structure.P.dense(program.P), program.q, A[:, :zero], A[:, zero:], program.b, widths)
 
     def residual(self, x: Vectors, equal: Vectors, y: Vectors, s: Vectors) -> Residual:
         """Returns the residual map."""
@@ -135,10 +135,10 @@ class CoordinateStep(Step):
     widths: Float[np.ndarray, "#batch n"]
 
     @classmethod
-    def of(cls, program: ConeProgram, form: Coordinates) -> CoordinateStep:
+    def of(cls, program: ConeProgram, widths: Vectors, form: Coordinates) -> CoordinateStep:
         """Returns the steps of a batch of programs."""
         a = form.coefficients(program)
-        return cls(program, form, a, form.curvature(program, a)[0], form.equalities(program, a), widths(program))
+        return cls(program, form, a, form.curvature(program, a)[0], form.equalities(program, a), widths)
 
     def residual(self, x: Vectors, equal: Vectors, y: Vectors, s: Vectors) -> Residual:
         """Returns the residual map."""
@@ -181,7 +181,7 @@ class CoordinateStep(Step):
         return CoordinateStep(self.program.item(index), self.form, *parts)
 
 
-def widths(program: ConeProgram) -> Float[np.ndarray, "leading n"]:
+def widths_of(program: ConeProgram) -> Float[np.ndarray, "leading n"]:
     """Returns the largest coefficient of each variable in A; one where there is none."""
     A = program.structure.A
     filled, found = np.flatnonzero(np.diff(A.indptr)), np.ones((len(program.A), A.shape[1]))
@@ -198,9 +198,10 @@ def _size(residual: Residual, widths: Float[np.ndarray, "#batch n"]) -> Sizes:
 
 def _solve(K: Float[np.ndarray, "batch size size"], rhs: Vectors, positive: int) -> Vectors:
     """Solves K u = rhs, with the least shift that keeps K regular: I on the first rows, −I on the others."""
-    diagonal = np.arange(K.shape[1])
-    shift = _SHIFT * np.max(np.abs(K[:, diagonal, diagonal]), axis=1, initial=0.0)
-    K[:, diagonal, diagonal] += shift[:, None] * np.where(diagonal < positive, 1.0, -1.0)
+    diagonal = K.reshape(len(K), -1)[:, :: K.shape[1] + 1]  # a view
+    shift = _SHIFT * np.max(np.abs(diagonal), axis=1, initial=0.0, keepdims=True)
+    diagonal[:, :positive] += shift
+    diagonal[:, positive:] -= shift
     return np.linalg.solve(K, rhs[..., None])[..., 0]
 
 

@@ -27,13 +27,17 @@ def violation(program: ConeProgram, solution: Solution) -> Sizes:
         P, q, A, b = program.sizes
         width = np.maximum(largest(x), _natural(b, A))
         price = np.maximum(largest(y), _natural(q, A))
-        primal = largest(Ax + s - program.b) / _scale(largest(Ax), largest(s), b, A * width)
-        dual = largest(Px + Aty + program.q) / _scale(largest(Px), largest(Aty), q, P * width, A * price)
-        terms = [np.sum(u * v, axis=1) for u, v in ((x, Px), (x, program.q), (y, program.b))]
-        gap = np.abs(sum(terms)) / _scale(*np.abs(terms), q * width, b * price)
-        outside = largest(structure.cone.project(s) - s) / _scale(largest(s), A * width)
-        dual_outside = largest(project_dual(structure.cone, y) - y) / _scale(largest(y), price)
-        worst = reduce(np.maximum, (primal, dual, gap, outside, dual_outside))
+        terms = [np.add.reduce(u * v, axis=1) for u, v in ((x, Px), (x, program.q), (y, program.b))]
+        violations = [
+            (largest(Ax + s - program.b), (largest(Ax), largest(s), b, A * width)),
+            (largest(Px + Aty + program.q), (largest(Px), largest(Aty), q, P * width, A * price)),
+            (np.abs(sum(terms)), (*np.abs(terms), q * width, b * price)),
+            (largest(structure.cone.project(s) - s), (largest(s), A * width)),
+            (largest(project_dual(structure.cone, y) - y), (largest(y), price)),
+        ]
+        scales = np.array([reduce(np.maximum, sizes) for _, sizes in violations])
+        relative = np.array([size for size, _ in violations]) / np.where(scales > 0, scales, 1.0)
+        worst = np.maximum.reduce(relative, axis=0)
     return np.where(np.isfinite(worst), worst, np.inf)
 
 
@@ -41,8 +45,3 @@ def _natural(size: Sizes, unit: Sizes) -> Sizes:
     """Returns size / unit, and one where either vanishes: there is no natural size then."""
     known = (size > 0) & (unit > 0)
     return np.where(known, size / np.where(known, unit, 1.0), 1.0)
-
-
-def _scale(*sizes: Sizes) -> Sizes:
-    scale = reduce(np.maximum, sizes)
-    return np.where(scale > 0, scale, 1.0)

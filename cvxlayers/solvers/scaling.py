@@ -56,9 +56,9 @@ def scale(program: ConeProgram) -> Scaling:
     slope = q - length
     # Where both are there P counts, which items often share, unless it is small.
     cost = -np.where(P > -np.inf, np.maximum(P, slope - _SMALL), slope)
-    if all(_is_ordinary(power) for power in (height, length, cost)):
+    height, length, cost = _extraordinary(height), _extraordinary(length), _extraordinary(cost)
+    if not (height.any() or length.any() or cost.any()):
         return Scaling(program)
-    height, length, cost = (_extraordinary(k) for k in np.broadcast_arrays(height, length, cost))
     scaled = replace(
         program,
         P=_scaled(program.P, cost),
@@ -94,16 +94,13 @@ def _power(size: Sizes) -> Sizes:
     return np.where(size > 0, np.frexp(size)[1], -np.inf)
 
 
-def _is_ordinary(power: Powers | Sizes) -> bool:
-    """Whether no power is worth scaling by; an infinite one stands for data that are zero."""
-    size = np.abs(power)
-    return bool(((size <= _ORDINARY) | (size == np.inf)).all())
-
-
 def _extraordinary(power: Powers | Sizes) -> Powers:
     """Returns the powers that are worth scaling by; an infinite one stands for data that are zero."""
-    finite = np.where(np.isfinite(power), power, 0)
-    return np.where(np.abs(finite) > _ORDINARY, np.clip(finite, -_LARGEST, _LARGEST), 0).astype(np.int64)
+    size = np.abs(power)
+    found = (size > _ORDINARY) & (size < np.inf)
+    if not found.any():
+        return np.zeros(len(power), dtype=np.int64)
+    return np.where(found, np.minimum(np.maximum(power, -_LARGEST), _LARGEST), 0).astype(np.int64)
 
 
 def _scaled(array: Float[np.ndarray, "_leading size"], power: Powers) -> Float[np.ndarray, "_scaled size"]:
