@@ -273,7 +273,7 @@ def copies(rng: Rng) -> Family:
         if twice:
             v[cone.zero + 1] = v[cone.zero] = -abs(v[cone.zero])
         items.append(item(P, A, cone, rng.normal(size=width), v))
-    return Family("copies", cone, items, constants=frozenset("A") | rng.choice([frozenset(), frozenset("P")]))
+    return Family("copies", cone, items, constants=frozenset("A" + str(rng.choice(["", "P"]))))
 
 
 def equalities(rng: Rng) -> Family:
