@@ -29,8 +29,9 @@ Matrix = Float[np.ndarray, "_rows _columns"]
 
 # Residual of the columns above which calls are solved one by one; smaller ones than the second are rounding.
 _EXACT, _ROUNDING = 1e-12, 1e-16
-# Terms so many times as large as their sum leave too little of it.
-_CANCELS = 1e6
+# Terms so many times as large as their sum leave too little of it; fewer do where the columns have a larger error than
+# this over that.
+_CANCELS, _ACCURATE = 1e6, 1e-8
 # Numbers in the matrix of a call's outputs above which factors are cheaper, and columns that are solved for at all.
 _LARGEST, _WIDEST = 2**16, 2**12
 
@@ -54,6 +55,11 @@ class Affine:
     condition: float
     _outputs: WeakKeyDictionary[VariableMap, _Product] = field(default_factory=WeakKeyDictionary)
 
+    @property
+    def _error(self) -> float:
+        """About how far the columns are off, relatively."""
+        return self.condition * max(self.accuracy, _ROUNDING)
+
     def __reduce__(self) -> tuple[type[Affine], tuple[object, ...]]:
         """Copies, and pickles, leave out what is remembered of outputs."""
         return Affine, (self.n, self.constant, self.columns, self.accuracy, self.condition)
@@ -69,7 +75,7 @@ class Affine:
         product = self._of(map)
         with np.errstate(invalid="ignore", over="ignore"):  # of invalid data
             found = product.constant + _each(theta, product.matrix)
-            lost = product.cancels(theta, found)
+            lost = product.cancels(theta, found, min(_CANCELS, _ACCURATE / self._error))
         failed = np.where(np.isfinite(theta).all(axis=1), int(Status.NUMERICAL_ERROR), int(Status.INVALID_INPUT))
         status = np.where(np.isfinite(found).all(axis=1), int(Status.SOLVED), failed)
         return map.shaped(found), status, np.flatnonzero(lost & (status == Status.SOLVED))
@@ -133,10 +139,10 @@ class _Product:
         reach = _tops(constant, starts), _tops(matrix, starts)
         return cls(constant, matrix, starts, reach)
 
-    def cancels(self, theta: Vectors, found: Matrix) -> Bool[np.ndarray, " batch"]:
-        """Returns of which items the terms of an output are far larger than the output."""
+    def cancels(self, theta: Vectors, found: Matrix, limit: float) -> Bool[np.ndarray, " batch"]:
+        """Returns of which items the terms of an output are more than so many times as large as the output."""
         terms = self.reach[0] + _each(np.abs(theta), self.reach[1])
-        return np.any(terms > _CANCELS * _tops(found, self.starts), axis=1)
+        return np.any(terms > limit * _tops(found, self.starts), axis=1)
 
 
 def _tops(rows: Matrix, starts: Int[np.ndarray, " _outputs"]) -> Matrix:

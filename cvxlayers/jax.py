@@ -15,7 +15,7 @@ from cvxlayers.errors import DtypeError, InputError, MissingDependencyError
 from cvxlayers.gradcheck import GradientCheck, gradcheck
 from cvxlayers.host import Host
 from cvxlayers.layer import Layer
-from cvxlayers.result import LayerResult, WarmStart
+from cvxlayers.result import LayerResult, WarmStart, start_of
 from cvxlayers.spy import spy
 from cvxlayers.standard import ConicSolution, Keywords, QPSolution, SolveKeywords
 
@@ -143,7 +143,7 @@ class CvxpyLayer:
             SolverError: if items cannot be solved; it names them, their status, and the way out.
         """
         values = self._values(parameters)
-        start = None if warm_start is None else warm_start.warm_start
+        start = start_of(warm_start)
         host = Host(self.layer, call_options(self.layer, solver_args, on_failure), start)
         return _unparted(solve(host, values), self.layer.compiled.variables.complexes)
 
@@ -171,7 +171,7 @@ class CvxpyLayer:
         if any(isinstance(value, jax.core.Tracer) for value in values):
             raise InputError("solve cannot be transformed by JAX: call the layer itself, with duals among `variables`")
         dtype = jnp.result_type(*values) if values else jnp.result_type(float)
-        start = None if warm_start is None else warm_start.warm_start
+        start = start_of(warm_start)
         options, leaves = call_options(self.layer, solver_args, on_failure), self.layer.compiled.leaves.map
         forward = self.layer.forward([np.asarray(v).astype(np.float64) for v in values], options, start, leaves)
         outputs = _unparted([jnp.asarray(output, dtype) for output in forward.outputs], leaves.complexes)

@@ -20,7 +20,7 @@ from cvxlayers.errors import ShapeError
 from cvxlayers.forward import Array, Forward
 from cvxlayers.gradcheck import GradientCheck, gradcheck
 from cvxlayers.layer import Layer
-from cvxlayers.result import LayerResult
+from cvxlayers.result import LayerResult, start_of
 from cvxlayers.spy import spy
 
 
@@ -292,7 +292,7 @@ class CvxpyLayer:
     ) -> Forward:
         values = self._read(parameters)
         options = call_options(self.layer, solver_args, on_failure)
-        return self.layer.forward(values, options, None if warm_start is None else warm_start.warm_start, outputs)
+        return self.layer.forward(values, options, start_of(warm_start), outputs)
 
 
 def load(path: object) -> CvxpyLayer:

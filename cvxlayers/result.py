@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.compiled import Owner
+from cvxlayers.errors import OptionError
 from cvxlayers.program import Vectors
 
 
@@ -94,3 +95,14 @@ class LayerResult:
 
 def _owns(owner: Owner, key: object) -> bool:
     return key in owner.names if isinstance(key, str) else owner.identity == getattr(key, "id", None)
+
+
+def start_of(result: object) -> WarmStart | None:
+    """Returns the point of an earlier result to start from.
+
+    Raises:
+        OptionError: if it is no result.
+    """
+    if result is None or isinstance(result, LayerResult):
+        return None if result is None else result.warm_start
+    raise OptionError(f"warm_start must be what an earlier solve returned, a LayerResult, got {type(result).__name__}")

@@ -17,7 +17,7 @@ from cvxlayers.errors import DtypeError, InputError, MissingDependencyError
 from cvxlayers.gradcheck import GradientCheck, gradcheck
 from cvxlayers.host import Host
 from cvxlayers.layer import Layer
-from cvxlayers.result import LayerResult, WarmStart
+from cvxlayers.result import LayerResult, WarmStart, start_of
 from cvxlayers.spy import spy
 from cvxlayers.standard import ConicSolution, Keywords, QPSolution, SolveKeywords
 
@@ -146,7 +146,7 @@ class CvxpyLayer:
             SolverError: if items cannot be solved; it names them, their status, and the way out.
         """
         values = _values(self.layer, parameters)
-        start = None if warm_start is None else warm_start.warm_start
+        start = start_of(warm_start)
         host = Host(self.layer, call_options(self.layer, solver_args, on_failure), start)
         return _unparted(solve(host, values, _common_dtype(values)), self.layer.compiled.variables.complexes)
 
@@ -175,7 +175,7 @@ class CvxpyLayer:
             raise InputError("solve cannot run inside a graph: call the layer itself, with duals among `variables`")
         values = _values(self.layer, parameters)
         dtype = _common_dtype(values)
-        start = None if warm_start is None else warm_start.warm_start
+        start = start_of(warm_start)
         options, leaves = call_options(self.layer, solver_args, on_failure), self.layer.compiled.leaves.map
         arrays = [np.asarray(value).astype(np.float64) for value in values]
         forward = self.layer.forward(arrays, options, start, leaves)

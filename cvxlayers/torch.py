@@ -13,7 +13,7 @@ from cvxlayers.describe import describe
 from cvxlayers.errors import DeviceError, DtypeError, MissingDependencyError, OptionError
 from cvxlayers.gradcheck import GradientCheck, gradcheck
 from cvxlayers.layer import Layer
-from cvxlayers.result import LayerResult, WarmStart
+from cvxlayers.result import LayerResult, WarmStart, start_of
 from cvxlayers.spy import spy
 from cvxlayers.standard import ConicSolution, Keywords, QPSolution, SolveKeywords
 
@@ -144,7 +144,7 @@ class CvxpyLayer(torch.nn.Module):
                 raise OptionError("a compiled graph keeps no warm start: call the layer without `warm_start`")
             found = operators.solve(self._encoded(solver_args, on_failure), reals)
             return _unparted(tuple(found[:-1]), complexes)
-        options, start = call_options(self.layer, solver_args, on_failure), _start_of(warm_start)
+        options, start = call_options(self.layer, solver_args, on_failure), start_of(warm_start)
         _check_tensors(self.layer.compiled.parameters.names, reals)
         return _unparted(solve(Request(self.layer, options, start), reals)[1:], complexes)
 
@@ -169,7 +169,7 @@ class CvxpyLayer(torch.nn.Module):
         options, leaves = call_options(self.layer, solver_args, on_failure), self.layer.compiled.leaves.map
         reals = _parts(self.layer, parameters)
         _check_tensors(self.layer.compiled.parameters.names, reals)
-        request = Request(self.layer, options, _start_of(warm_start), leaves, with_objective=True)
+        request = Request(self.layer, options, start_of(warm_start), leaves, with_objective=True)
         call, *found, objective = solve(request, reals)
         values, device = _unparted(found, leaves.complexes), objective.device
         return self.layer.result(call, values, objective, lambda array: torch.as_tensor(array, device=device))
@@ -341,10 +341,6 @@ def _unparted(tensors: Sequence[torch.Tensor], complexes: Sequence[bool]) -> tup
         torch.view_as_complex(tensor.contiguous()) if flag else tensor
         for tensor, flag in zip(tensors, flags, strict=True)
     )
-
-
-def _start_of(warm_start: LayerResult | None) -> WarmStart | None:
-    return None if warm_start is None else warm_start.warm_start
 
 
 def _check_tensors(names: Sequence[str], parameters: Sequence[object]) -> None:

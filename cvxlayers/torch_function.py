@@ -153,7 +153,9 @@ class _Derive(Function):
         for index, group in enumerate(groups):
             if any(needed_groups[index]):
                 kind, order = rules.transpose(ctx.kind, index, groups, back)
-                gradients += derive(kind, ctx.request, ctx.call, values, order, ctx.directions)
+                found = derive(kind, ctx.request, ctx.call, values, order, ctx.directions)
+                # A cotangent that nobody passed, of an output that is not used, takes none.
+                gradients += [one if need else None for one, need in zip(found, needed_groups[index], strict=True)]
             else:
                 gradients += [None] * len(group)
         return None, None, None, None, *gradients

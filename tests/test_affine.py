@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 
 import cvxpy as cp
@@ -218,3 +220,22 @@ def test_items_whose_terms_cancel_are_solved_one_by_one(size, rng):
     alone = product(*(value[[1]] for value in values))
     np.testing.assert_array_equal(alone[0], got.variables[0][[1]])
     np.testing.assert_array_equal(product(*(value[[0]] for value in values))[0], got.variables[0][[0]])
+
+
+def test_terms_cancel_sooner_where_rows_nearly_depend_on_one_another():
+    rng, x, p, h = np.random.default_rng(0), cp.Variable(3), cp.Parameter(3), cp.Parameter(2)
+    G = np.ones((2, 3)) + 1e-3 * rng.normal(size=(2, 3))
+    problem = cp.Problem(cp.Minimize(0.5 * cp.quad_form(x, np.eye(3)) - p @ x), [G @ x == h])
+    product, plain = (CvxpyLayer(problem, [p, h], [x], recognise=recognise) for recognise in (True, False))
+    assert product.layer.affine is not None
+    values = [rng.normal(size=(200, 3)), rng.normal(size=(200, 3)) @ G.T]
+    np.testing.assert_allclose(product(*values)[0], plain(*values)[0], atol=1e-10)
+
+
+def test_layers_can_be_copied_and_pickled(rng):
+    layer = CvxpyLayer(*least_squares())
+    values = values_for(least_squares, rng)
+    want = layer(*values)[0]
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert other.layer.affine is not None
+        np.testing.assert_array_equal(other(*values)[0], want)

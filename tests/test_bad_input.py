@@ -19,6 +19,7 @@ from cvxlayers.errors import (
     ShapeError,
     SignatureError,
 )
+from cvxlayers.result import WarmStart, start_of
 
 torch = pytest.importorskip("torch")
 door = pytest.importorskip("cvxlayers.torch")
@@ -184,3 +185,8 @@ def test_every_error_is_of_one_tree():
         assert issubclass(error, CvxlayersError)
     for error in (ShapeError, DtypeError, DeviceError):
         assert issubclass(error, InputError)
+
+
+def test_a_warm_start_that_is_no_result_is_named():
+    with pytest.raises(OptionError, match="a LayerResult, got WarmStart"):
+        start_of(WarmStart(np.zeros((1, 2)), np.zeros((1, 2))))

@@ -62,6 +62,18 @@ def test_small_multipliers_in_small_units_are_no_kinks(rng):
     np.testing.assert_allclose(gradient, [0.0, 1.0], atol=1e-9)
 
 
+def test_no_singular_sparse_matrix_is_taken_for_a_regular_one(rng):
+    """An equality that two others imply, in a thousand small programs."""
+    batch, n = 1000, 3
+    A = rng.normal(size=(batch, 3, n))
+    A[:, 2] = np.einsum("bk,bkn->bn", rng.normal(size=(batch, 2)), A[:, :2])
+    P = rng.uniform(0.5, 2.0, size=(batch, n))
+    structure = Structure(pattern_of(np.eye(n)), pattern_of(np.ones((3, n))), Product(zero=3))
+    program = ConeProgram(structure, batch, P, np.ones((batch, n)), values_of(structure.A, A), np.ones((batch, 3)))
+    system = System(program, structure.cone.derivative(np.zeros((batch, 3))).complement())
+    assert factorise(system, Method.SPARSE, 1).rank.dependent.all()
+
+
 def test_the_condition_number_is_no_less_than_what_pivots_hide():
     """All pivots but the last of this matrix are one, and the last is a millionth of its condition number (Kahan)."""
     n, s = 30, 0.5

@@ -11,6 +11,7 @@ import pytest
 import cvxlayers
 from cvxlayers.cones import Derivative, IdentityBasis, Product
 from cvxlayers.derivative import Method, System, choose_method, factorise
+from cvxlayers.derivative.schur import factorise_schur
 from cvxlayers.program import ConeProgram, Status, Structure
 from cvxlayers.solvers import SOLVERS, Options, Plan, pivoting, select, solve_batch
 from tests.checks import assert_close, assert_same_bits
@@ -206,3 +207,43 @@ def test_points_without_an_active_row_have_a_complement_of_order_zero(rng):
     assert found.residual.max() < 1e-12
     np.testing.assert_allclose(found.first[0], first[0] / program.P[0], rtol=1e-14)
     np.testing.assert_array_equal(found.second[0], -second[0])
+
+
+def test_dependent_rows_are_seen_where_rounding_lets_them_be_factorised(rng):
+    """Multiples of a row: what rounding leaves of the last pivot is positive in about half of the items."""
+    program, _, _ = separable(rng, batch=40)
+    dense = program.structure.A.dense(program.A).copy()
+    structure = replace(program.structure, A=pattern_of(np.ones(dense.shape[1:])))
+    dense[:, 1] = rng.uniform(0.5, 2.0, size=(40, 1)) * dense[:, 0]
+    program = replace(program, structure=structure, A=values_of(structure.A, dense))
+    system = System(program, Derivative(np.ones((40, structure.m)), IdentityBasis(structure.m)))
+    found, whole = (factorise(system, method, 1) for method in (Method.SCHUR, Method.SPARSE))
+    assert found.rank.dependent.all()
+    rhs = rng.normal(size=program.q.shape), np.zeros(program.b.shape)
+    np.testing.assert_allclose(found.solve(*rhs).second, whole.solve(*rhs).second, atol=1e-8)
+
+
+def test_the_complement_alone_solves_regular_systems(rng):
+    """Rows half active among them, in units far apart; no whole matrix is asked for."""
+    program, _, _ = separable(rng)
+    m = program.structure.m
+    units = 10.0 ** rng.uniform(-3, 3, size=m)
+    program = replace(program, A=program.A * units[program.structure.A.rows])
+    d = rng.choice([0.0, 0.4, 1.0], size=(6, m))
+    system = System(program, Derivative(d, IdentityBasis(m)))
+
+    def refuse(_):
+        raise AssertionError("a whole matrix was factorised")
+
+    rhs = rng.normal(size=program.q.shape), rng.normal(size=program.b.shape)
+    assert factorise_schur(system, 1, refuse).solve(*rhs).residual.max() < 1e-10
+
+
+def test_variables_that_nothing_determines_are_seen(rng):
+    program, _, _ = separable(rng, batch=2)
+    P, A = program.P.copy(), program.A.copy()
+    P[1, 5] = 0.0
+    A[1, program.structure.A.cols == 5] = 0.0
+    program = replace(program, P=P, A=A)
+    system = System(program, Derivative(np.ones((2, program.structure.m)), IdentityBasis(program.structure.m)))
+    assert factorise(system, Method.SCHUR, 1).rank.not_unique.tolist() == [False, True]

@@ -128,3 +128,16 @@ def test_workers_of_a_loader_solve(context):
     code = [sys.executable, "-m", "tests.torch_loader", context]
     finished = subprocess.run(code, capture_output=True, text=True, check=False, cwd=ROOT)
     assert finished.stdout.split() == ["right"], finished.stderr[-3000:]
+
+
+@pytest.mark.parametrize("used", [(0,), (1,), (0, 1)])
+def test_second_derivatives_where_not_every_output_is_used(used):
+    x, y, p = cp.Variable(3), cp.Variable(3), cp.Parameter(3)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p) + cp.sum_squares(y - 2 * x)), [cp.norm(x) <= 1])
+    layer = CvxpyLayer(problem, [p], [x, y])
+    point = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64, requires_grad=True)
+
+    def loss(value):
+        return sum((layer(value)[k] ** 3).sum() for k in used)
+
+    assert torch.autograd.gradgradcheck(loss, (point,), eps=1e-5, atol=1e-6)

@@ -33,6 +33,8 @@ _ACCURATE, _REFINEMENTS = 1e-12, 12
 _AT_ONCE = 8
 # From this condition number on a balanced K is singular; entries of its null vector above the second are not rounding.
 _SINGULAR, _PART = 0.01 / _SHIFT, 1e-4
+# From this one on it may be.
+_SUSPECT = 1e2
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,11 +172,14 @@ def _factorise(columns: Columns, entries: Float[np.ndarray, " nnz"], n: int) -> 
         scale = scale / np.sqrt(np.where(largest > 0, largest, 1.0))
     balanced = entries * scale[pattern.rows] * scale[pattern.cols]
     factors, shift = _shifted_factors(columns, balanced, n)
-    # One step of inverse iteration: along a null vector of K, the shifted matrix has the eigenvalue ±δ.
+    # Inverse iteration: along a null vector of K, the shifted matrix has the eigenvalue ±δ.
     amplified = factors.solve(np.random.default_rng(0).normal(size=size))
-    condition = float(np.max(np.abs(amplified), initial=0.0)) * shift / _SHIFT
-    weakest = amplified * (shift / _SHIFT / condition) if condition > 0 else amplified
-    return SparseItem(pattern.matrix(balanced), scale, factors, condition, weakest)
+    growth = float(np.max(np.abs(amplified), initial=0.0))
+    if _SUSPECT < growth * shift / _SHIFT < _SINGULAR:  # the first vector may have little of the null vector
+        amplified = factors.solve(amplified / growth)
+        growth = max(growth, float(np.max(np.abs(amplified))))
+    weakest = amplified / np.max(np.abs(amplified)) if growth > 0 else amplified
+    return SparseItem(pattern.matrix(balanced), scale, factors, growth * shift / _SHIFT, weakest)
 
 
 def _shifted_factors(columns: Columns, balanced: Float[np.ndarray, " nnz"], n: int) -> tuple[qdldl.Solver, float]:
