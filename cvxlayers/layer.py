@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers import envelope, product, report
+from cvxlayers import affine_call, envelope, report
 from cvxlayers.affine import Affine
 from cvxlayers.blas import one_thread_each
 from cvxlayers.closed import ClosedDerivative
@@ -133,7 +133,7 @@ class Layer:
         chosen = self.compiled.variables if outputs is None else outputs
         affine = None if warm_start is not None else self.affine_for(chosen, options)
         if affine is not None:
-            answer = product.solve(affine, self.compiled, self.kernel, theta, chosen, options)
+            answer = affine_call.solve(affine, self.compiled, self.kernel, theta, chosen, options)
         else:
             answer = self._solve(theta, options, warm_start, chosen)
             if self.check and left_to_solver and not answer.outcome.is_first_choice:
@@ -192,7 +192,7 @@ class Layer:
         if forward.affine is None:
             found, info = self._pulled(self.on_path(forward), [row[:-1] for row in rows])
         else:
-            found, info = product.pull(forward.affine, self.compiled, forward, [row[:-1] for row in rows])
+            found, info = affine_call.pull(forward.affine, self.compiled, forward, [row[:-1] for row in rows])
         gradients, count = [], len(parameters.names)
         for k, row in enumerate(rows):
             total = found[k * count : (k + 1) * count]
@@ -241,7 +241,7 @@ class Layer:
         lead, dthetas = self.theta_tangents(forward, tangents, directions)
         self._warn_of_zeros(tangents)
         if forward.affine is not None:
-            pushed, info = product.push(forward.affine, forward, dthetas)
+            pushed, info = affine_call.push(forward.affine, forward, dthetas)
             return join([forward.unfold(outputs) for outputs in pushed], lead), info
         forward = self.on_path(forward)
         point = forward.point

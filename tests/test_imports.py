@@ -30,7 +30,7 @@ FLOORS = (
     {"kernel"},
     {"affine"},
     {"forward", "lpgd"},
-    {"envelope", "product"},
+    {"affine_call", "envelope"},
     {"layer"},
     {"build", "describe", "gradcheck", "second"},
     {"rules", "spy", "standard"},
