@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -130,7 +131,7 @@ def times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     return (matrices @ vectors[..., None])[..., 0]
 
 
-def follow(program: ConeProgram, eps: float = 1e-7, **options: float) -> Solution:
+def follow(program: ConeProgram, eps: float = 1e-7, **options: Any) -> Solution:
     return Continuation().solve(program, Options(eps=eps, **options))
 
 
@@ -175,6 +176,11 @@ def test_no_step_is_taken_that_does_not_help(monkeypatch, rng):
     found = follow(program)
     assert (found.status == Status.ITERATION_LIMIT).all()
     np.testing.assert_array_equal(found.x, 0.0)
+    # Nor is what such a step would leave taken for what is left.
+    monkeypatch.setattr("cvxlayers.solvers.continuation._ROUGH", 1e3)
+    monkeypatch.setattr("cvxlayers.solvers.continuation._HALVINGS", 0)
+    monkeypatch.setattr(DenseStep, "direction", lambda *args: tuple(-1e6 * part for part in right(*args)))
+    assert (follow(program, max_iters=1).status == Status.INACCURATE).all()
 
 
 def test_directions_that_are_not_finite_lead_nowhere(monkeypatch, rng):
@@ -199,6 +205,21 @@ def test_what_ends_early_says_why(limit, why, rng):
     found = follow(program, **limit)
     assert (found.status == Status[why]).all()
     assert np.isfinite(found.x).all()
+
+
+@pytest.mark.parametrize("coordinates", [True, False])
+def test_paths_leave_one_another_s_bits(coordinates, rng):
+    """Items end at different times, and some need shorter steps than others."""
+    program = coordinates_program(rng, 1.0, batch=7)
+    if not coordinates:
+        program, _, _ = known_solution(CURVED["mixed"], 8, rng, batch=7)
+    every = follow(program)
+    assert len(set(every.iterations.tolist())) > 1
+    for k in range(7):
+        alone = follow(program.item(np.array([k])))
+        assert (alone.status[0], alone.iterations[0]) == (every.status[k], every.iterations[k])
+        for name in ("x", "y", "s"):
+            np.testing.assert_array_equal(getattr(alone, name)[0], getattr(every, name)[k])
 
 
 @pytest.mark.parametrize("method", [Method.COORDINATES, Method.CONDENSED])

@@ -26,8 +26,9 @@ _REFINEMENTS = 3
 # A residual above the first is worth another method; the shift of the regularised one; a null vector's parts above
 # the last are not rounding.
 _ESCALATE, _SHIFT, _PART = 1e-8, 1e-9, 1e-6
-# Microseconds from which calls of LAPACK, with nothing between them, are shared among threads: 1.8 times faster on two.
-_FREE = 12.0
+# Microseconds from which calls of LAPACK, with nothing between them, are shared among threads. Below, at order 56, two
+# threads save a tenth of a whole step at best, and more often lose a few hundredths of it to waking up.
+_FREE = 30.0
 # Up to this order of K all rows are kept.
 _SMALL = 80
 
@@ -203,7 +204,7 @@ def _rank(
         return {}, Rank.regular(np.ones(batch), n)
     pivots = np.abs(np.diagonal(factors, axis1=1, axis2=2))
     smallest, largest = pivots.min(axis=1), pivots.max(axis=1)
-    if (_ROUGH * smallest > largest).all():
+    if (largest < _ROUGH * smallest).all():
         return {}, Rank.regular(largest / smallest, n)
     rank = Rank.regular(np.divide(largest, smallest, out=np.full(batch, np.inf), where=smallest > 0), n)
     for item in np.flatnonzero((rank.condition > _ROUGH) & (smallest > _SUSPECT * largest)).tolist():

@@ -10,6 +10,7 @@ References: Busseti, Moursi, Boyd (2019); Qi, Sun, "A nonsmooth version of Newto
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -17,7 +18,7 @@ from jaxtyping import Bool
 
 from cvxlayers.cones import Cone, Derivative, Product, derivative_dual
 from cvxlayers.derivative.damped import LARGEST, damped_solve
-from cvxlayers.derivative.system import Factorise, System
+from cvxlayers.derivative.system import Factorisation, Factorise, System
 from cvxlayers.program import ConeProgram, Vectors, largest
 from cvxlayers.residual import EXACT, Point, evaluate, relative
 
@@ -98,8 +99,10 @@ def _newton_step(
     """Returns the best shortened step of each item, Newton's or a damped one, and whether it lowers the residual."""
     system = System(program, _derivative(cone, start))
     rhs = -start.dual, -system.to_eigen(start.primal)
-    solve = factorise(system).solve(*rhs)
+    factors = factorise(system)
+    solve = factors.solve(*rhs)
     best, improved = _search(system, cone, start, (solve.first, solve.second))
+    best = _again(system, cone, factors, start, best, improved)
     left = np.flatnonzero(~improved & (start.merit > _ENOUGH))
     if not len(left) or program.structure.n + program.structure.m > LARGEST:
         return best, improved
@@ -110,6 +113,26 @@ def _newton_step(
     return best.put(left, again), improved
 
 
+def _again(
+    system: System,
+    cone: Cone,
+    factors: Factorisation,
+    start: Point,
+    best: Point,
+    improved: Bool[np.ndarray, " batch"],
+) -> Point:
+    """Returns the points after a second step by the same factors, where that is likely to be the last one needed.
+
+    It gains what the first one did: the Jacobian is off by as much as the residual was there.
+    """
+    items = np.flatnonzero(improved & (best.merit > EXACT) & (best.merit**2 <= EXACT * start.merit))
+    if not len(items):
+        return best
+    solve = factors.solve(-best.dual, -system.to_eigen(best.primal))
+    step = solve.first[items], solve.second[items]
+    return best.put(items, _search(system.item(items), cone, best.item(items), step, (1.0,))[0])
+
+
 def _derivative(cone: Cone, start: Point) -> Derivative:
     """Returns DΠ(v) of the dual cone; where s, the projection, is known, it need not be searched for."""
     if isinstance(cone, Product):
@@ -118,7 +141,11 @@ def _derivative(cone: Cone, start: Point) -> Derivative:
 
 
 def _search(
-    system: System, cone: Cone, start: Point, direction: tuple[Vectors, Vectors]
+    system: System,
+    cone: Cone,
+    start: Point,
+    direction: tuple[Vectors, Vectors],
+    steps: Sequence[float] = _STEPS,
 ) -> tuple[Point, Bool[np.ndarray, " batch"]]:
     """Returns the point of each item along its direction that lowers the residual, and whether there is one."""
     program, (dx, z) = system.program, direction
@@ -126,14 +153,14 @@ def _search(
     usable = np.isfinite(dx).all(axis=1) & np.isfinite(dv).all(axis=1)
     best, improved = start, np.zeros(len(dx), dtype=bool)
     pending = np.flatnonzero(usable)
-    for step in _STEPS:
+    for step in steps:
         if not len(pending):
             break
-        x, v = start.x[pending] + step * dx[pending], start.v[pending] + step * dv[pending]
-        trial = evaluate(program.item(pending), x, v, cone)
+        some = start.item(pending)
+        trial = evaluate(program.item(pending), some.x + step * dx[pending], some.v + step * dv[pending], cone, some.s)
         # On the start's scale a step gains nothing by inflating the terms that cancel, and loses nothing if all vanish.
-        scales = start.dual_scale[pending], start.primal_scale[pending]
-        lower = relative(trial.dual, trial.primal, *scales) < (1.0 - 0.1 * step) * start.merit[pending]
+        merit = relative(trial.dual, trial.primal, some.dual_scale, some.primal_scale)
+        lower = merit < (1.0 - 0.1 * step) * some.merit
         best = best.put(pending[lower], trial.item(np.flatnonzero(lower)))
         improved[pending[lower]] = True
         pending = pending[~lower]
