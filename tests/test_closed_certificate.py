@@ -1,0 +1,31 @@
+"""The certificate of closed forms: what is no solution is not certified, whichever condition it violates."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cvxpy as cp
+import numpy as np
+
+from cvxlayers.build import build_layer
+from cvxlayers.closed.entropic import certified
+from cvxlayers.separable import require
+from cvxlayers.solvers import find_optimum
+
+
+def test_points_beside_a_solution_are_not_certified(rng):
+    x, p, limit = cp.Variable(5), cp.Parameter(5), cp.Parameter()
+    cost = cp.Minimize(p @ x - cp.sum(cp.entr(x)) - cp.sum(cp.entr(1 - x)))
+    layer = build_layer(cp.Problem(cost, [cp.sum(x) == limit]), [p, limit], [x])
+    theta, _ = layer.compiled.parameters.flatten([rng.normal(size=(6, 5)), np.full(6, 2.0)])
+    program = layer.compiled.program(theta)
+    optimum = find_optimum(program, require(program.structure))
+    assert certified(program, optimum)[1].all()
+    step = 1e-9
+    beside = {
+        "another multiplier": replace(optimum, nu=optimum.nu + step),
+        "another x": replace(optimum, x=optimum.x + step),
+        "another entropy": replace(optimum, sigma=[optimum.sigma[0] * (1 + step), optimum.sigma[1]]),
+    }
+    for what, point in beside.items():
+        assert not certified(program, point)[1].any(), what
