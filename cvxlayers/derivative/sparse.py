@@ -2,7 +2,7 @@
 
 K is symmetric and quasi-definite only after a small shift: K + δ diag(I, −I) has an LDLᵀ factorisation for every
 ordering, and iterative refinement on K removes the shift. Where that does not converge, a pivoted LU of K itself is
-tried, and then the least-squares solution of smallest norm (LSMR).
+tried, and then the least-squares solution of smallest norm (LSMR). These norms are those of the balanced system.
 
 References: Vanderbei, "Symmetric quasi-definite matrices" (1995).
 """
