@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from cvxlayers import CvxpyLayer
 from cvxlayers.canonical import compile_problem
 from cvxlayers.canonical.probe import matrix_of
 from cvxlayers.compiled import CompiledProblem
@@ -334,3 +335,12 @@ def test_the_matrix_of_a_linear_function_is_found(name: str) -> None:
 def test_a_function_that_is_not_linear_is_refused(function: Callable[[np.ndarray], np.ndarray]) -> None:
     with pytest.raises(ProblemError, match="not linear"):
         matrix_of(function, 5)
+
+
+def test_a_constraint_that_is_listed_twice_has_one_dual() -> None:
+    x, p = cp.Variable(2, name="x"), cp.Parameter(2, name="p")
+    row = cp.sum(x) == 1
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [row, x >= -9, row]), [p], [row])
+    value = np.array([1.0, 2.0])
+    np.testing.assert_allclose(layer(value)[0], 2.0)
+    np.testing.assert_allclose(layer.solve(value).dual[row], 2.0)

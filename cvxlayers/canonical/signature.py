@@ -43,6 +43,7 @@ def check_signature(problem: object, parameters: object, variables: object, free
     """
     if not isinstance(problem, cp.Problem):
         raise SignatureError(f"problem must be a cvxpy.Problem, got {type(problem).__name__}")
+    problem = _each_once(problem)
     if not problem.variables():
         raise ProblemError("the problem has no variables: there is nothing to solve for")
     frozen = _checked_frozen(problem, freeze)
@@ -55,6 +56,14 @@ def check_signature(problem: object, parameters: object, variables: object, free
         raise SignatureError("The layer's variables are empty: list at least one variable, so that there is an output")
     outputs = [_output(problem, variable, index) for index, variable in enumerate(variables)]
     return Signature(problem, freeze_parameters(problem, frozen), ordered, outputs)
+
+
+def _each_once(problem: Problem) -> Problem:
+    """Returns the problem without the repetitions of a constraint, among which its dual variable would be shared."""
+    constraints = {constraint.id: constraint for constraint in problem.constraints}
+    if len(constraints) == len(problem.constraints):
+        return problem
+    return cp.Problem(problem.objective, list(constraints.values()))
 
 
 def check_problem(problem: Problem, gp: bool) -> None:
