@@ -209,7 +209,7 @@ def _real(label: str, parameter: Any, parted: bool) -> jax.Array:
     """Returns an array of real numbers: of a complex parameter the real and imaginary parts, along a last axis."""
     try:
         array = jnp.asarray(parameter)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise DtypeError(f"parameter {label} needs an array of real numbers: {error}") from None
     if parted:
         array = array if jnp.iscomplexobj(array) else array.astype(jnp.result_type(array.dtype, jnp.complex64))

@@ -42,6 +42,7 @@ from cvxlayers.forward import (
     Forward,
     Found,
     Items,
+    doubt,
     final_status,
     join,
     put_on_path,
@@ -150,6 +151,7 @@ class Layer:
         outcome, point, known = self.kernel.solve(program, reduced, options, warm_start)
         accuracy = point.accuracy(program)
         status = final_status(outcome.solution.status, accuracy, options.solver.eps)
+        status, accuracy = doubt(status, accuracy, options.solver.eps, program, point)
         found = Found(program, offset, reduced, known, point, outcome)
         return Answer(lambda: outputs.recover(point.x, point.y), status, accuracy, outcome, lambda: found)
 

@@ -257,6 +257,8 @@ def _check_tensors(names: Sequence[str], parameters: Sequence[object]) -> None:
                 f"parameter {label} needs a real floating-point tensor, got {parameter.dtype}; convert it by "
                 f".{'real' if parameter.dtype.is_complex else 'to(torch.float64)'}"
             )
+        if parameter.layout != torch.strided:
+            raise DtypeError(f"parameter {label} is a sparse tensor; convert it by .to_dense()")
         first_device = first_device or (label, parameter.device)
         if parameter.device != first_device[1]:
             raise DeviceError(
