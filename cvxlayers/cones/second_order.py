@@ -15,7 +15,7 @@ from cvxlayers.cones.basis import ConeRayBasis, IdentityBasis
 from cvxlayers.cones.cone import Cone, Derivative, Vector
 
 # Squares below this, or above its inverse, may have lost digits.
-_TINY = 1e-250
+TINY = 1e-250
 
 
 @final
@@ -85,7 +85,7 @@ class SecondOrder(Cone):
         t, z = stacked[..., 0], stacked[..., 1:]
         with np.errstate(over="ignore"):
             squared = np.sum(z * z, axis=-1)
-        norm, extreme = np.sqrt(squared), ~((squared > _TINY) & (squared < 1.0 / _TINY))
+        norm, extreme = np.sqrt(squared), ~((squared > TINY) & (squared < 1.0 / TINY))
         if extreme.any():
             norm[extreme] = _norm(z[extreme])
         return t, z, norm

@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvxlayers.blas import one_thread_each
-from cvxlayers.cones import Product
-from cvxlayers.cones.frame import Frame, Metric, is_symmetric
+from cvxlayers.cones.frame import Frame, is_symmetric
+from cvxlayers.cones.metric import Metric
 from cvxlayers.coordinates import find_coordinates
 from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors, largest
 from cvxlayers.solvers.items import unsolved
@@ -95,25 +95,26 @@ class Continuation(Solver):
             if form is None
             else CoordinateStep.of(unit.program, unit.widths, form)
         )
-        everyone, place, mu = items, _begin(structure, len(items)), np.ones((len(items), 1))
+        everyone, place, mu = items, _begin(step, structure, len(items)), np.ones((len(items), 1))
         limit = _LIMIT if options.max_iters is None else options.max_iters
         deadline = np.inf if options.time_limit is None else monotonic() + options.time_limit
         target = max(_GAP * options.eps, _FINEST)
         for iteration in range(1, limit + 1):
-            place, merit, length = _advance(step, structure.cone, place, mu)
+            place, merit, length = _advance(step, place, mu)
             solution.iterations[items] = iteration
             status = np.where((merit <= _RESIDUAL * target) & (mu[:, 0] <= target), Status.SOLVED, -1)
             if iteration == limit or monotonic() > deadline:
                 why = Status.ITERATION_LIMIT if iteration == limit else Status.TIME_LIMIT
                 status[status < 0] = np.where(merit <= _ROUGH, Status.INACCURATE, why)[status < 0]
-            ended, left = np.flatnonzero(status >= 0), np.flatnonzero(status < 0)
+            ended = np.flatnonzero(status >= 0)
             if len(ended):
                 place.item(ended).write(solution, items[ended], mu[ended])
                 solution.status[items[ended]] = status[ended]
+                if len(ended) == len(items):
+                    break
+                left = np.flatnonzero(status < 0)
                 items, step, place = items[left], step.item(left), place.item(left)
                 mu, merit, length = mu[left], merit[left], length[left]
-            if not len(items):
-                break
             mu = _lower(mu, merit, length, target)
         return unit.restore(solution, everyone)
 
@@ -158,21 +159,31 @@ def _power(sizes: Float[np.ndarray, " leading"]) -> Float[np.ndarray, " leading"
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """Where items are: x, y of the equalities, and v = y − s of the conic rows, decomposed."""
+    """Where items are: x, y of the equalities, what these make of the residual map, and v = y − s, decomposed."""
 
     x: Vectors
     equal: Vectors
+    linear: Residual
     frame: Frame
+
+    @classmethod
+    def of(cls, step: Step, x: Vectors, equal: Vectors, frame: Frame) -> _Place:
+        return cls(x, equal, step.linear(x, equal), frame)
+
+    def moved(self, step: Step, way: Sequence[Vectors], share: float) -> _Place:
+        """Returns where a share of a way leads."""
+        x, equal, v = (part + share * move for part, move in zip((self.x, self.equal, self.frame.v), way, strict=True))
+        return _Place.of(step, x, equal, self.frame.moved(v))
 
     def item(self, index: Index) -> _Place:
         """Returns where some items are."""
-        return _Place(self.x[index], self.equal[index], self.frame.item(index))
+        return _Place(self.x[index], self.equal[index], self.linear.item(index), self.frame.item(index))
 
     def put(self, index: Index, values: _Place) -> _Place:
         """Returns the places with those of some items replaced."""
         x, equal = self.x.copy(), self.equal.copy()
         x[index], equal[index] = values.x, values.equal
-        return _Place(x, equal, self.frame.put(index, values.frame))
+        return _Place(x, equal, self.linear.put(index, values.linear), self.frame.put(index, values.frame))
 
     def write(self, solution: Solution, items: Index, mu: Strength) -> None:
         """Writes the points of the path to some items of a solution."""
@@ -194,15 +205,14 @@ class _Point:
     @classmethod
     def of(cls, step: Step, place: _Place, mu: Strength) -> _Point:
         metric = place.frame.at(mu)
-        residual = step.residual(place.x, place.equal, metric.y, metric.y - place.frame.v)
-        merit = step.size(residual)
-        return cls(place, metric, residual, np.where(np.isfinite(merit), merit, np.inf))
+        residual = step.residual(place.linear, metric.y, metric.y - place.frame.v)
+        return cls(place, metric, residual, np.fmin(step.size(residual), np.inf))
 
 
-def _begin(structure: Structure, batch: int) -> _Place:
+def _begin(step: Step, structure: Structure, batch: int) -> _Place:
     zero = structure.cone.zero
     x, equal, v = (np.zeros((batch, size)) for size in (structure.n, zero, structure.m - zero))
-    return _Place(x, equal, Frame.of(structure.cone, v))
+    return _Place.of(step, x, equal, Frame.of(structure.cone, v))
 
 
 def _lower(mu: Strength, merit: Sizes, length: Sizes, target: float) -> Strength:
@@ -213,20 +223,21 @@ def _lower(mu: Strength, merit: Sizes, length: Sizes, target: float) -> Strength
     return np.maximum(lower, target)[:, None]
 
 
-def _advance(step: Step, cone: Product, place: _Place, mu: Strength) -> tuple[_Place, Sizes, Sizes]:
+def _advance(step: Step, place: _Place, mu: Strength) -> tuple[_Place, Sizes, Sizes]:
     """Returns where the longest of some steps leads that lowers the residual, what is left of it, and the steps."""
     point, length = _Point.of(step, place, mu), np.ones(len(mu))
     way = _finite(step.direction(point.metric, point.residual))
-    trial = _Point.of(step, _moved(cone, place, way, 1.0), mu)
-    items = np.flatnonzero(~(trial.merit < _LEFT * point.merit))
-    if not len(items):
+    trial = _Point.of(step, place.moved(step, way, 1.0), mu)
+    near = trial.merit < _LEFT * point.merit
+    if near.all():
         return trial.place, trial.merit, length
+    items = np.flatnonzero(~near)
     reached, merit, share = trial.place.put(items, place.item(items)), trial.merit.copy(), 1.0
     merit[items], length[items] = point.merit[items], 0.0
     for _ in range(_HALVINGS):
         share *= 0.5
-        near = _moved(cone, place.item(items), [part[items] for part in way], share)
-        trial = _Point.of(step.item(items), near, mu[items])
+        some = step.item(items)
+        trial = _Point.of(some, place.item(items).moved(some, [part[items] for part in way], share), mu[items])
         lower = trial.merit < (1.0 - 0.1 * share) * point.merit[items]
         found, chosen = items[lower], np.flatnonzero(lower)
         if len(found):
@@ -238,15 +249,8 @@ def _advance(step: Step, cone: Product, place: _Place, mu: Strength) -> tuple[_P
     return reached, merit, length
 
 
-def _moved(cone: Product, place: _Place, way: Sequence[Vectors], share: float) -> _Place:
-    """Returns where a share of a way leads."""
-    start = place.x, place.equal, place.frame.v
-    x, equal, v = (part + share * move for part, move in zip(start, way, strict=True))
-    return _Place(x, equal, Frame.of(cone, v))
-
-
 def _finite(way: Sequence[Vectors]) -> Sequence[Vectors]:
-    """Returns a way that leads nowhere where it is not finite."""
-    if all(np.isfinite(move).all() for move in way):
+    """Returns a way that leads nowhere where v would not be finite."""
+    if np.isfinite(way[2]).all():
         return way
     return [np.nan_to_num(move, nan=0.0, posinf=0.0, neginf=0.0) for move in way]
