@@ -38,12 +38,12 @@ _BEGIN, _BEGIN_MATRICES = 0.5, 1.0
 _SHARE, _STEEPEST, _POWER = 3e-4, 0.2, 1.8
 # A full step leaves less than this of the residual, or it is halved, at most so often.
 _LEFT, _HALVINGS = 0.9, 4
-# After a step up to this short the barrier parameter stays, and where no step is found, it rises by this factor. Then
-# it falls to no less than this share of the last, which each full step makes as much smaller.
+# After a step up to this short the barrier parameter stays, and where no step is found, or none but the shortest twice,
+# it rises by this factor. Then it falls to no less than this share of the last, which full steps make as much smaller.
 _SHORT, _BACK, _CAREFUL = 0.2, 10.0, 0.3
 # The path is followed to this part of the tolerance, the points on it are so many times rougher, and never finer than
 # rounding; what ends early with a residual below the last may still be of use.
-_GAP, _RESIDUAL, _FINEST, _ROUGH = 0.05, 10.0, 1e-14, 1e-6
+_GAP, _RESIDUAL, _FINEST, _ROUGH = 0.05, 15.0, 1e-14, 1e-6
 _LIMIT = 40
 # Up to this order of the systems, and this many coordinates, dense algebra of a batch beats sparse algebra of items.
 _ORDER, _COORDINATES = 200, 2000
@@ -188,7 +188,8 @@ class _Aim:
         lower = np.maximum(np.maximum(_SHARE * merit, least * last), _STEEPEST * last**_POWER)
         lower = np.minimum(lower, last)
         if not full:
-            lower = np.where(length > _SHORT, lower, np.where(length > 0, last, _BACK * last))
+            stuck = (length == 0) | ((length <= 0.5**_HALVINGS) & (self.least >= _CAREFUL))
+            lower = np.where(length > _SHORT, lower, np.where(stuck, _BACK * last, last))
         return _Aim(np.maximum(lower, target)[:, None], least)
 
 
