@@ -44,6 +44,8 @@ _SHORT, _BACK, _CAREFUL = 0.2, 10.0, 0.3
 # The path is followed to this part of the tolerance, the points on it are so many times rougher, and never finer than
 # rounding; what ends early with a residual below the last may still be of use.
 _GAP, _RESIDUAL, _FINEST, _ROUGH = 0.05, 15.0, 1e-14, 1e-6
+# The last barrier parameter is aimed at from so many times itself.
+_NEAR = 20.0
 _LIMIT = 40
 # Up to this order of the systems, and this many coordinates, dense algebra of a batch beats sparse algebra of items.
 _ORDER, _COORDINATES = 200, 2000
@@ -190,7 +192,8 @@ class _Aim:
         if not full:
             stuck = (length == 0) | ((length <= 0.5**_HALVINGS) & (self.least >= _CAREFUL))
             lower = np.where(length > _SHORT, lower, np.where(stuck, _BACK * last, last))
-        return _Aim(np.maximum(lower, target)[:, None], least)
+        last_one = (lower <= _NEAR * target) & (least < _CAREFUL)
+        return _Aim(np.where(last_one, target, np.maximum(lower, target))[:, None], least)
 
 
 @dataclass(frozen=True, eq=False)
