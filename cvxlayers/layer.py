@@ -326,6 +326,9 @@ class Layer:
             The arrays for the whole batch; items without a solution are zero, or NaN where the call asked for NaN.
         """
         solved = np.flatnonzero(forward.ok)
+        if not len(solved):
+            nothing = [np.zeros((0, width)) for width in widths]
+            return spread(nothing, solved, forward), spread_info(_no_info(), solved, forward)
         everything = len(solved) == forward.program.batch
         threads = len(worthwhile_chunks(len(solved), forward.options.threads, self.kernel.free_microseconds))
         footprint = self.kernel.factor_bytes + 8 * self.compiled.parameters.width
@@ -422,6 +425,11 @@ class Layer:
             if self.strict:
                 raise DerivativeError(message)
             warnings.warn(message, DerivativeWarning, stacklevel=4)
+
+
+def _no_info() -> DerivativeInfo:
+    none, no = np.zeros(0), np.zeros(0, dtype=bool)
+    return DerivativeInfo(none, none, no, no, no)
 
 
 def _joined(infos: Sequence[DerivativeInfo]) -> DerivativeInfo:

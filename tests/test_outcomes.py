@@ -63,6 +63,40 @@ def test_failures_leave_the_bits_of_their_neighbours(on_failure, rng):
     assert np.isnan(info.residual[failed]).all()
 
 
+def weighted_matrix():
+    """min Σ wᵢ ‖row i of X‖² s.t. Σ X = r, X ⪰ 0: infeasible for r < 0."""
+    X, w, r = cp.Variable((4, 4), PSD=True), cp.Parameter(4, nonneg=True), cp.Parameter()
+    return cp.Problem(cp.Minimize(cp.sum(w @ cp.square(X))), [cp.sum(X) == r]), [w, r], [X]
+
+
+def far_from_one():
+    """min ‖x − c‖² + ‖x‖ s.t. 10⁹ Σ x = r, 10⁹ x ≥ 0, whose units are changed: infeasible for r < 0."""
+    x, c, r = cp.Variable(4), cp.Parameter(4), cp.Parameter()
+    return (
+        cp.Problem(cp.Minimize(cp.sum_squares(x - c) + cp.norm(x)), [1e9 * cp.sum(x) == r, 1e9 * x >= 0]),
+        [c, r],
+        [x],
+    )
+
+
+@pytest.mark.parametrize("build", [weighted_matrix, far_from_one])
+@pytest.mark.parametrize("lead", [(), (0,), (3,), (2, 0)], ids=str)
+@pytest.mark.parametrize("derivative", ["exact", "smoothed", "lpgd"])
+def test_where_nothing_is_solved_nothing_moves(build, lead, derivative):
+    problem, parameters, variables = build()
+    layer = CvxpyLayer(problem, parameters, variables, on_failure="mask", derivative=derivative)
+    values = [np.ones((*lead, 4)), np.full(lead, -1e9)]
+    (x,) = layer(*values)
+    assert x.shape == (*lead, *variables[0].shape)
+    gradients, info = layer.vjp(values, [np.ones_like(x)])
+    assert all(
+        np.array_equal(gradient, np.zeros_like(value)) for gradient, value in zip(gradients, values, strict=True)
+    )
+    assert info.residual.shape == lead
+    assert not layer.jvp(values, values)[0][0].any()
+    assert not layer.jacobian(values)[0][0][0].any()
+
+
 def ridge(**keywords):
     """min c·x + ½‖r∘x‖² s.t. a·x = b, x ≥ 0: infeasible for a > 0 > b; unbounded where r = 0 and c·d < 0 on a ray d."""
     x, r, c = cp.Variable(3, name="x"), cp.Parameter(3, name="r"), cp.Parameter(3, name="c")
