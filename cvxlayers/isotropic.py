@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
-from cvxlayers.program import ConeProgram, Structure, Vectors
+from cvxlayers.program import ConeProgram, Run, Structure, Vectors, run
 
-Index = Int[np.ndarray, " _size"]
 Sizes = Float[np.ndarray, " _leading"]
 
 # How far the ρ of one cone may differ, relatively: they are products of roots of two.
@@ -45,9 +44,9 @@ class Isotropic:
     """
 
     rows: slice
-    columns: Index
-    entries: Index
-    squares: Index
+    columns: Run
+    entries: Run
+    squares: Run
     curved: tuple[slice, ...]
     bound: Bound | None = None
 
@@ -111,19 +110,19 @@ def _find(structure: Structure) -> Isotropic | None:
     alone = np.array_equal(P.rows, P.cols) and np.array_equal(np.sort(columns), P.cols)
     if not alone or cone.polyhedral or not np.array_equal(A.rows[entries], np.arange(m)[rows]):
         return None
-    squares = np.searchsorted(P.cols, columns)
+    found = run(columns), run(entries), run(np.searchsorted(P.cols, columns))
     if rows.start == 0 and structure.n == m:
         linear = cone.zero + cone.nonnegative
         curved = tuple(block for _, block in cone.blocks() if block.start >= linear)
-        return Isotropic(rows, columns, entries, squares, curved)
+        return Isotropic(rows, *found, curved)
     bounds, size = cone.nonnegative, P.nnz
     one = not (cone.zero or cone.semidefinite or cone.exponential or cone.power) and cone.second_order == (size + 1,)
     rest = np.flatnonzero(~with_cost)
     if not one or not size or bounds > 1 or structure.n != size + bounds or len(rest) != 2 * bounds:
         return None
     if not bounds:
-        return Isotropic(rows, columns, entries, squares, (slice(0, size),))
+        return Isotropic(rows, *found, (slice(0, size),))
     if A.rows[rest].tolist() != [0, 1]:
         return None
     bound = Bound(int(A.cols[rest[0]]), int(rest[0]), int(rest[1]))
-    return Isotropic(rows, columns, entries, squares, (slice(0, size),), bound)
+    return Isotropic(rows, *found, (slice(0, size),), bound)

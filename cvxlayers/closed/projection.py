@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -14,7 +13,7 @@ from cvxlayers.closed.projection_derivative import linearise_ball, linearise_con
 from cvxlayers.cones import Derivative, IdentityBasis
 from cvxlayers.derivative import Differential, Point, System, is_smooth
 from cvxlayers.isotropic import Isotropic
-from cvxlayers.program import ConeProgram, Run, Vectors, run
+from cvxlayers.program import ConeProgram, Run, Vectors
 from cvxlayers.reduction import Reduced, Reduction
 from cvxlayers.solvers import Options, Projection
 
@@ -50,10 +49,10 @@ class ProjectionForm(ClosedForm):
         inverse = found.solve if reduced is None else _lifted(found.solve, reduced)
         return Formula.of(program, point, inverse, found.condition, served, whole)
 
-    @cached_property
+    @property
     def _rows(self) -> Run:
         """The rows of the programs that the solver sees."""
-        return slice(None) if self.reduction is None else run(self.reduction.kept_rows)
+        return slice(None) if self.reduction is None else self.reduction.kept[1]
 
     def _loose(self, n: int) -> Float[np.ndarray, "1 n"]:
         """Returns which variables may move with that of the radius, which is not unique inside a ball."""

@@ -51,6 +51,9 @@ _SMOOTH = 1e4
 TRUSTED, CONDITIONED = 1e-6, 1e10
 
 
+Sizes = tuple[Float[np.ndarray, "batch 1"], Float[np.ndarray, "batch 1"]]
+
+
 class Data(NamedTuple):
     """A tangent or cotangent of the program's data, on the stored patterns.
 
@@ -201,7 +204,7 @@ def linearise(
     rank = _seen(factors.rank, outputs)
     if smoothed is not None:
         return Linearisation(program, point, system, factors, rank, weakly_active, point.merit)
-    weakly_active |= _near_kinks(program, point, telling, rank.condition)
+    weakly_active |= _near_kinks(program.structure.cone, point, _sizes(program, point), telling, rank.condition)
     return Linearisation(program, point, system, factors, rank, weakly_active, _blurred(program, rank, point))
 
 
@@ -249,8 +252,8 @@ def projection_derivative(
     cone = program.structure.cone
     derivative = cone.derivative(-point.v, point.s).complement()
     rows = _inequalities(cone)
-    v, y, small = point.v[:, rows], point.y[:, rows], _WEAKLY_ACTIVE * _size(point.y)
-    weak = _weak(program, point)
+    v, y, small = point.v[:, rows], point.y[:, rows], _WEAKLY_ACTIVE * point.sizes[0]
+    weak = _weak(cone, point, _sizes(program, point))
     if not weak.any():
         return derivative, np.zeros(len(weak), dtype=bool)
     weak &= np.isfinite(v)
@@ -269,11 +272,17 @@ def _inequalities(cone: Product) -> slice:
     return slice(cone.zero, cone.zero + cone.nonnegative)
 
 
-def _weak(program: ConeProgram, point: Point) -> Bool[np.ndarray, "batch _rows"]:
+def _sizes(program: ConeProgram, point: Point) -> Sizes:
+    """Returns the sizes of y, and of s and b."""
+    y, s = point.sizes
+    return y, np.maximum(s, _size(program.b))
+
+
+def _weak(cone: Product, point: Point, sizes: Sizes) -> Bool[np.ndarray, "batch _rows"]:
     """Returns which inequalities may be weakly active: where all multipliers are small, the largest says nothing."""
-    rows = _inequalities(program.structure.cone)
-    weak = point.s[:, rows] <= _WEAKLY_ACTIVE * np.maximum(_size(point.s), _size(program.b))
-    return weak & (point.y[:, rows] <= np.maximum(_WEAKLY_ACTIVE * _size(point.y), _FAINT * point.dual_scale[:, None]))
+    rows, (y, s) = _inequalities(cone), sizes
+    small = np.maximum(_WEAKLY_ACTIVE * y, _FAINT * point.dual_scale[:, None])
+    return (point.s[:, rows] <= _WEAKLY_ACTIVE * s) & (point.y[:, rows] <= small)
 
 
 def is_smooth(
@@ -293,8 +302,9 @@ def is_smooth(
     telling = _telling(program, redundant)
     with np.errstate(invalid="ignore"):
         clear = (condition <= _DOUBTFUL) & (point.merit <= _INEXACT) & (condition * point.merit <= _CLEAR)
-    weak = _weak(program, point) & telling[_inequalities(program.structure.cone)]
-    return clear & ~weak.any(axis=1) & ~_near_kinks(program, point, telling, condition)
+    cone, sizes = program.structure.cone, _sizes(program, point)
+    weak = _weak(cone, point, sizes) & telling[_inequalities(cone)]
+    return clear & ~weak.any(axis=1) & ~_near_kinks(cone, point, sizes, telling, condition)
 
 
 def _telling(program: ConeProgram, redundant: Int[np.ndarray, " _count"] | None) -> Bool[np.ndarray, " m"]:
@@ -308,7 +318,7 @@ class Reach(NamedTuple):
     """How near to a kink a point may lie on either side of it: relative to the sizes of y and s, and absolutely."""
 
     near: Float[np.ndarray, "batch 1"]
-    sizes: tuple[Float[np.ndarray, "batch 1"], Float[np.ndarray, "batch 1"]]
+    sizes: Sizes
 
     @property
     def distance(self) -> Float[np.ndarray, "batch 1"]:
@@ -330,7 +340,7 @@ class Reach(NamedTuple):
 def reach(
     point: Point,
     condition: Float[np.ndarray, " batch"],
-    sizes: tuple[Float[np.ndarray, "batch 1"], Float[np.ndarray, "batch 1"]],
+    sizes: Sizes,
 ) -> Reach:
     """Returns how near that is: it follows from the residual of the point, which the conditioning amplifies."""
     with np.errstate(invalid="ignore"):
@@ -340,40 +350,43 @@ def reach(
 
 
 def _near_kinks(
-    program: ConeProgram, point: Point, telling: Bool[np.ndarray, " m"], condition: Float[np.ndarray, " batch"]
+    cone: Product,
+    point: Point,
+    sizes: Sizes,
+    telling: Bool[np.ndarray, " m"],
+    condition: Float[np.ndarray, " batch"],
 ) -> Bool[np.ndarray, " batch"]:
     """Returns which points have a kink of the projection so near that they may lie on either side of it."""
-    cone, found = program.structure.cone, np.zeros(len(point.v), dtype=bool)
+    found = np.zeros(len(point.v), dtype=bool)
     far = condition <= _WELL if cone.polyhedral else found
     if far.all():
         return found
     items = np.flatnonzero(~far)
     mine = point if len(items) == len(found) else point.item(items)
     y, s, v = mine.y, mine.s, mine.v
-    b = np.broadcast_to(program.b, point.v.shape)[items]
-    close = reach(mine, condition[items], (_size(y), np.maximum(_size(s), _size(b))))
+    close = reach(mine, condition[items], (sizes[0][items], sizes[1][items]))
     rows = _inequalities(cone)
     found[items] = np.any(close.both_zero(y[:, rows], s[:, rows]) & telling[rows], axis=1)
     if not cone.polyhedral:
-        curved = _may_be_kinked(cone, y, s, close)
+        curved = _may_be_kinked(cone, mine, close)
         if curved.any():
             found[items[curved]] |= _kinked(cone, v[curved], close.distance[curved])
     return found
 
 
-def _may_be_kinked(cone: Product, y: Vectors, s: Vectors, close: Reach) -> Bool[np.ndarray, " batch"]:
+def _may_be_kinked(cone: Product, point: Point, close: Reach) -> Bool[np.ndarray, " batch"]:
     """Returns which points are not clearly away from the kinks of curved cones; of power cones nothing is known.
 
     Those of second-order cones are where ‖z‖ = |t|, and those of semidefinite ones where an eigenvalue is zero.
     """
-    smallest = np.full(len(y), np.inf)
+    y, s, v, smallest = point.y, point.s, point.v, np.full(len(point.v), np.inf)
     for part, rows in cone.groups:
         match part:
             case SecondOrder():
-                t, _, norm = part.split(y[:, rows] - s[:, rows])
+                t, _, norm = part.split(v[:, rows])
                 smallest = np.minimum(smallest, np.abs(norm - np.abs(t)).min(axis=1))
             case Semidefinite():
-                smallest = np.minimum(smallest, np.abs(part.spectrum(y[:, rows] - s[:, rows])).min(axis=(1, 2)))
+                smallest = np.minimum(smallest, np.abs(part.spectrum(v[:, rows])).min(axis=(1, 2)))
             case Exponential():
                 smallest = np.minimum(smallest, np.minimum(np.abs(y[:, rows]), np.abs(s[:, rows])).min(axis=1))
             case Power():

@@ -44,7 +44,7 @@ class Projection(Solver):
         with np.errstate(all="ignore"):
             a, rho = form.coefficients(program)
             wanted = b + program.q[:, form.columns] / (a * rho)
-            wanted = np.broadcast_to(wanted, (program.batch, len(form.columns)))
+            wanted = np.broadcast_to(wanted, (program.batch, rows.stop - rows.start))
             usable = form.holds(rho) & np.isfinite(wanted).all(axis=1)
             project = _project_on_ball if form.is_ball else _project_on_cones
             project(program, form, wanted, rho, solution, usable)
