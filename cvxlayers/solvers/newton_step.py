@@ -108,8 +108,10 @@ class DenseStep(Step):
         """Returns the residual map."""
         return Residual(_dot(self.A.swapaxes(1, 2), y) + linear.dual, linear.equal, linear.conic + s)
 
-    def direction(self, metric: Metric, residual: Residual) -> tuple[Vectors, Vectors, Vectors]:
-        """Solves the condensed systems."""
+    def direction(
+        self, metric: Metric, residual: Residual, gain: Vectors | None = None
+    ) -> tuple[Vectors, Vectors, Vectors]:
+        """Solves the condensed systems, where y of the conic rows has a gain besides what moves it."""
         n, zero = self.A.shape[2], self.E.shape[1]
         weights, extra = metric.factor(self.A)
         At = self.A.swapaxes(1, 2)
@@ -117,7 +119,8 @@ class DenseStep(Step):
         M += np.matmul(extra.swapaxes(1, 2), extra)
         if self.curved:
             M += self.P
-        rhs = -residual.dual - _dot(At, metric.apply(residual.conic))
+        force = metric.apply(residual.conic)
+        rhs = -residual.dual - _dot(At, force if gain is None else force + gain)
         if zero:
             K = np.zeros((len(M), n + zero, n + zero))
             K[:, :n, :n], K[:, n:, :n], K[:, :n, n:] = M, self.E, self.E.swapaxes(1, 2)
@@ -125,7 +128,12 @@ class DenseStep(Step):
         u = _solve(M, rhs, n)
         dx = np.ascontiguousarray(u[:, :n]) if zero else u
         moved = _dot(self.A, dx) + residual.conic
-        return dx, u[:, n:], metric.apply(moved) + moved
+        dv = metric.apply(moved) + moved
+        return dx, u[:, n:], dv if gain is None else dv + gain
+
+    def moved(self, dx: Vectors) -> Vectors:
+        """Returns what the conic rows of A make of a step of x."""
+        return _dot(self.A, dx)
 
     def size(self, residual: Residual) -> Sizes:
         """Returns the size of a residual."""
