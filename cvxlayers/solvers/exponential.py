@@ -41,8 +41,9 @@ _LEFT, _NEAR, _HALVINGS = 0.9, 100.0, 3
 # After shorter steps the barrier parameter falls by this factor at most, after still shorter ones it stays, and where
 # no step is found, it rises.
 _SLOWLY, _SHORT, _BACK = 0.3, 0.25, 10.0
-# Where the path ends, and how small residuals are there; what ends early with one below the last may be of use.
-_END, _RESIDUAL, _ROUGH = 1e-13, 10.0, 1e-6
+# Where the path ends, and residuals are rounding; or, at latest, where both are small and no longer halved. What ends
+# early with a residual below the last may be of use.
+_END, _ROUNDING, _SMALL, _ROUGH = 3e-15, 1e-13, 1e-9, 1e-6
 # Items that come this far are few, and better left to others; so are those without a step so often.
 _LIMIT, _STUCK = 25, 2
 _ORDER = 100
@@ -73,6 +74,11 @@ class ExponentialPath(Solver):
         """It has none."""
         return {}
 
+    @property
+    def is_precise(self) -> bool:
+        """Its points are."""
+        return True
+
     def free_microseconds(self, structure: Structure) -> float:
         """Arithmetic of small arrays: the interpreter is never free for long."""
         return 0.0
@@ -89,9 +95,10 @@ class ExponentialPath(Solver):
         limit = _LIMIT if options.max_iters is None else options.max_iters
         deadline = np.inf if options.time_limit is None else monotonic() + options.time_limit
         for iteration in range(1, limit + 1):
-            point, length = _advance(step, point, aim)
+            last, (point, length) = point.merit, _advance(step, point, aim)
             solution.iterations[items], stuck = iteration, stuck + (length == 0)
-            ended = (point.mu[:, 0] <= _END) & (point.merit <= _RESIDUAL * _END)
+            ended = (point.mu[:, 0] <= _END) & (point.merit <= _ROUNDING)
+            ended |= (np.maximum(point.mu[:, 0], point.merit) <= _SMALL) & (point.merit > 0.5 * last)
             status = np.where(ended, Status.SOLVED, np.where(stuck < _STUCK, -1, Status.ITERATION_LIMIT))
             if iteration == limit or monotonic() > deadline:
                 why = Status.ITERATION_LIMIT if iteration == limit else Status.TIME_LIMIT
@@ -144,10 +151,13 @@ class _Point:
         return StackedMetric([(slice(0, split), self.lines), (slice(split, None), self.curves)], self.y)
 
     def write(self, solution: Solution, items: Index) -> None:
-        """Writes the points to some items of a solution."""
+        """Writes the points to some items of a solution: of inequalities, y or s without what the path adds to both."""
+        zero, split = self.equal.shape[1], self.equal.shape[1] + self.lines.y.shape[1]
         solution.x[items] = self.x
         solution.y[items] = np.concatenate([self.equal, self.y], axis=1)
         solution.s[items] = np.concatenate([np.zeros(self.equal.shape), self.s], axis=1)
+        v = solution.y[items, zero:split] - solution.s[items, zero:split]
+        solution.y[items, zero:split], solution.s[items, zero:split] = np.maximum(v, 0.0), np.maximum(-v, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
