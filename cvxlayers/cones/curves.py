@@ -20,9 +20,8 @@ from typing import final
 import numpy as np
 from jaxtyping import Float
 
-from cvxlayers.cones.basis import BlockBasis
-from cvxlayers.cones.cone import Basis, Vector
-from cvxlayers.cones.metric import Array, Matrices, Metric, Strength
+from cvxlayers.cones.cone import Vector
+from cvxlayers.cones.metric import Array, Strength
 
 Columns = Float[np.ndarray, "batch count"]
 
@@ -33,7 +32,7 @@ _TINY = np.finfo(float).tiny
 
 @final
 @dataclass(frozen=True, eq=False)
-class CurveMetric(Metric):
+class CurvePoints:
     """Points of the path, by ρ, λ and s₂; e^−ρ, and the weights of ∇g ∇gᵀ and of u uᵀ in H."""
 
     y: Vector
@@ -45,7 +44,7 @@ class CurveMetric(Metric):
     bent: Columns
 
     @classmethod
-    def near(cls, v: Vector, rho: Columns, mu: Strength, steps: int = 2) -> CurveMetric:
+    def near(cls, v: Vector, rho: Columns, mu: Strength, steps: int = 2) -> CurvePoints:
         """Returns points of the path whose y − s is close to v, and the closer, the closer their ρ is to a guess.
 
         A point of the path is found from any ρ: some Newton steps towards that of v make do.
@@ -69,38 +68,23 @@ class CurveMetric(Metric):
         way = (share / self.lam) * (dy[:, 1::3] + (self.rho - 1.0) * dy[:, 0::3])
         return self.rho + np.minimum(np.maximum(way, -_FARTHEST), _FARTHEST)
 
-    def apply(self, w: Vector) -> Vector:
-        """Returns H w."""
-        along, across = self._products(w[:, 0::3], w[:, 1::3], w[:, 2::3])
-        along, across = self.steep * along, self.bent * across
-        out = np.empty(w.shape)
-        np.negative(along, out=out[:, 0::3])
-        out[:, 1::3] = along * (self.rho - 1.0) + across
-        out[:, 2::3] = (along - across) * self.decay
-        return out
+    @property
+    def count(self) -> int:
+        """The number of cones."""
+        return self.rho.shape[1]
 
-    def factor(self, A: Matrices) -> tuple[Vector, Array]:
-        """Returns the products of A's rows with ∇g and u, weighted."""
-        products = self._products(A[:, 0::3], A[:, 1::3], A[:, 2::3])
-        weights = np.sqrt(self.steep), np.sqrt(self.bent)
-        extra = [weight[..., None] * product for weight, product in zip(weights, products, strict=True)]
-        return np.zeros(self.y.shape), np.concatenate(extra, axis=1)
-
-    def spectrum(self) -> tuple[Vector, Basis]:
-        """Returns the eigenvalues of H, cone by cone."""
-        one = np.ones(self.rho.shape)
-        normal = np.stack([-one, self.rho - 1.0, self.decay], axis=-1)
-        u = np.stack([0.0 * one, one, -self.decay], axis=-1)
-        blocks = self.steep[..., None, None] * normal[..., :, None] * normal[..., None, :]
-        values, vectors = np.linalg.eigh(blocks + self.bent[..., None, None] * u[..., :, None] * u[..., None, :])
-        return np.maximum(values, 0.0).reshape(self.y.shape), BlockBasis(vectors)
-
-    def _products(self, first: Array, second: Array, third: Array) -> tuple[Array, Array]:
-        """Returns the products with ∇g and with u."""
+    def products(self, first: Array, second: Array, third: Array) -> tuple[Array, Array]:
+        """Returns the products of coordinates with ∇g and with u."""
         axes = (1,) * (first.ndim - 2)
         rho, decay = self.rho.reshape(self.rho.shape + axes), self.decay.reshape(self.rho.shape + axes)
         shrunk = decay * third
         return (rho - 1.0) * second + shrunk - first, second - shrunk
+
+    def add(self, along: Columns, across: Columns, out: Vector) -> None:
+        """Adds multiples of ∇g and of u to the coordinates of cones."""
+        out[:, 0::3] -= along
+        out[:, 1::3] += along * (self.rho - 1.0) + across
+        out[:, 2::3] += (along - across) * self.decay
 
 
 @dataclass(frozen=True, eq=False)

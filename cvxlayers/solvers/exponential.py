@@ -15,14 +15,14 @@ from time import monotonic
 from typing import Any, final
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from cvxlayers.blas import one_thread_each
-from cvxlayers.cones.curves import CurveMetric
-from cvxlayers.cones.metric import LineMetric, Metric, StackedMetric
+from cvxlayers.cones.curves import CurvePoints
+from cvxlayers.cones.metric import LineMetric
 from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
 from cvxlayers.solvers.items import unsolved
-from cvxlayers.solvers.newton_step import DenseStep, Residual
+from cvxlayers.solvers.newton_step import DenseStep, Residual, dot
 from cvxlayers.solvers.path_units import PathUnits
 from cvxlayers.solvers.solver import Options, Solver
 
@@ -35,9 +35,9 @@ Sizes = Float[np.ndarray, " batch"]
 _RHO, _FIRST = 1.1, 4
 # The next barrier parameter is this share of the residual, but neither larger than the last nor smaller than this
 # multiple of its power; the first one is a tenth.
-_SHARE, _STEEPEST, _POWER, _BEGIN = 0.01, 0.1, 1.8, 0.1
+_SHARE, _STEEPEST, _POWER, _BEGIN = 0.001, 0.1, 1.8, 0.1
 # A step is halved, at most so often, unless it leaves less than this of the residual, or this multiple of μ.
-_LEFT, _NEAR, _HALVINGS = 0.9, 100.0, 3
+_LEFT, _NEAR, _HALVINGS = 0.9, 1000.0, 3
 # After shorter steps the barrier parameter falls by this factor at most, after still shorter ones it stays, and where
 # no step is found, it rises.
 _SLOWLY, _SHORT, _BACK = 0.3, 0.25, 10.0
@@ -91,28 +91,30 @@ class ExponentialPath(Solver):
     def _solve(self, program: ConeProgram, options: Options) -> Solution:
         structure, solution, unit = program.structure, unsolved(program.structure, program.batch), PathUnits.of(program)
         items, step = np.arange(program.batch), DenseStep.of(unit.program, unit.widths)
-        point, aim, stuck = _begin(step, structure, program.batch), np.full((program.batch, 1), _BEGIN), 0 * items
+        point, aim = _begin(step, structure, program.batch), np.full((program.batch, 1), _BEGIN)
+        pending, stuck = np.ones(program.batch, dtype=bool), np.zeros(program.batch)
         limit = _LIMIT if options.max_iters is None else options.max_iters
         deadline = np.inf if options.time_limit is None else monotonic() + options.time_limit
         for iteration in range(1, limit + 1):
-            last, (point, length) = point.merit, _advance(step, point, aim)
-            solution.iterations[items], stuck = iteration, stuck + (length == 0)
-            ended = (point.mu[:, 0] <= _END) & (point.merit <= _ROUNDING)
-            ended |= (np.maximum(point.mu[:, 0], point.merit) <= _SMALL) & (point.merit > 0.5 * last)
-            status = np.where(ended, Status.SOLVED, np.where(stuck < _STUCK, -1, Status.ITERATION_LIMIT))
+            before, (point, length) = point.merit, _advance(step, point, aim, pending)
+            stuck += length == 0
+            status = _status(point, before, stuck)
             if iteration == limit or monotonic() > deadline:
                 why = Status.ITERATION_LIMIT if iteration == limit else Status.TIME_LIMIT
                 status = np.where(status < 0, why, status)
-            done = np.flatnonzero(status >= 0)
+            done = np.flatnonzero(pending & (status >= 0))
             if len(done):
                 rough = (status != Status.SOLVED) & (point.merit <= _ROUGH)
                 solution.status[items[done]] = np.where(rough, Status.INACCURATE, status)[done]
-                _take(point, done).write(solution, items[done])
-                left = np.flatnonzero(status < 0)
+                solution.iterations[items[done]] = iteration
+                point.write(done, solution, items[done])
+                pending[done] = False
+                left = np.flatnonzero(pending)
                 if not len(left):
                     break
-                items, step, point = items[left], step.item(left), _take(point, left)
-                length, stuck = length[left], stuck[left]
+                if 2 * len(left) <= len(items):
+                    items, step, point = items[left], step.item(left), _take(point, left)
+                    pending, stuck, length = pending[left], stuck[left], length[left]
             aim = _lower(point, length)
         return unit.restore(solution, np.arange(program.batch))
 
@@ -124,7 +126,7 @@ class _Point:
     x: Vectors
     equal: Vectors
     lines: LineMetric
-    curves: CurveMetric
+    curves: CurvePoints
     y: Vectors
     s: Vectors
     residual: Residual
@@ -137,27 +139,21 @@ class _Point:
     ) -> _Point:
         """Returns the point that so many Newton steps from ρ find next to v."""
         split = v.shape[1] - 3 * rho.shape[1]
-        lines, curves = LineMetric.of(v[:, :split], mu), CurveMetric.near(v[:, split:], rho, mu, steps)
+        lines, curves = LineMetric.of(v[:, :split], mu), CurvePoints.near(v[:, split:], rho, mu, steps)
         y, s = np.empty(v.shape), np.empty(v.shape)
         y[:, :split], y[:, split:], s[:, split:] = lines.y, curves.y, curves.s
         np.subtract(lines.y, v[:, :split], out=s[:, :split])
         residual = step.residual(step.linear(x, equal), y, s)
         return cls(x, equal, lines, curves, y, s, residual, mu, np.fmin(step.size(residual), np.inf))
 
-    @property
-    def metric(self) -> Metric:
-        """The metric of the path."""
-        split = self.lines.y.shape[1]
-        return StackedMetric([(slice(0, split), self.lines), (slice(split, None), self.curves)], self.y)
-
-    def write(self, solution: Solution, items: Index) -> None:
-        """Writes the points to some items of a solution: of inequalities, y or s without what the path adds to both."""
-        zero, split = self.equal.shape[1], self.equal.shape[1] + self.lines.y.shape[1]
-        solution.x[items] = self.x
-        solution.y[items] = np.concatenate([self.equal, self.y], axis=1)
-        solution.s[items] = np.concatenate([np.zeros(self.equal.shape), self.s], axis=1)
-        v = solution.y[items, zero:split] - solution.s[items, zero:split]
-        solution.y[items, zero:split], solution.s[items, zero:split] = np.maximum(v, 0.0), np.maximum(-v, 0.0)
+    def write(self, index: Index, solution: Solution, items: Index) -> None:
+        """Writes some points to a solution: of inequalities, y or s without what the path adds to both."""
+        zero, split, y, s = self.equal.shape[1], self.lines.y.shape[1], self.y[index], self.s[index]
+        v = y[:, :split] - s[:, :split]
+        y[:, :split], s[:, :split] = np.maximum(v, 0.0), np.maximum(-v, 0.0)
+        solution.x[items] = self.x[index]
+        solution.y[items], solution.s[items] = np.pad(y, ((0, 0), (zero, 0))), np.pad(s, ((0, 0), (zero, 0)))
+        solution.y[items, :zero] = self.equal[index]
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,10 +168,20 @@ class _Way:
 
     @classmethod
     def of(cls, step: DenseStep, point: _Point, aim: Strength) -> _Way:
-        """Returns the way from a point of the path to where the linear equations hold, and μ is what it aims at."""
-        residual = point.residual
-        dx, equal, dv = step.direction(point.metric, residual, (aim / point.mu - 1.0) * point.y)
-        return cls(dx, equal, dv, dv - step.moved(dx) - residual.conic, aim - point.mu)
+        """Returns the way from a point of the path to where the linear equations hold, and μ is what it aims at.
+
+        In the directions B in which H = Bᵀ diag(w) B, those of its cones, (P + Aᵀ H A) dx = −r − Aᵀ (H r + gain).
+        """
+        split, residual, gain = point.lines.y.shape[1], point.residual, (aim / point.mu - 1.0) * point.y
+        curves, weights = point.curves, np.concatenate([point.lines.values, point.curves.steep, point.curves.bent], 1)
+        BA, Br = _turned(step.A, split, curves), _turned(residual.conic, split, curves)
+        At, BAt = step.A.swapaxes(1, 2), BA.swapaxes(1, 2)
+        rhs = -residual.dual - dot(BAt, weights * Br) - dot(At, gain)
+        dx, equal = step.solve(np.matmul(BAt, weights[..., None] * BA), rhs, residual.equal)
+        pushed, dy = weights * (dot(BA, dx) + Br), gain
+        dy[:, :split] += pushed[:, :split]
+        curves.add(pushed[:, split : split + curves.count], pushed[:, split + curves.count :], dy[:, split:])
+        return cls(dx, equal, dy + dot(step.A, dx) + residual.conic, dy, aim - point.mu)
 
     def end(self, step: DenseStep, point: _Point, share: float) -> _Point:
         """Returns the point of the path next to where a share of the way leads."""
@@ -185,6 +191,15 @@ class _Way:
         return _Point.of(step, x, equal, v, rho, point.mu + share * self.mu, 2)
 
 
+def _turned(rows: np.ndarray, split: int, curves: CurvePoints) -> np.ndarray:
+    """Returns the products with B: first those of lines, then those of curves with ∇g, and with u."""
+    along, across = curves.products(rows[:, split::3], rows[:, split + 1 :: 3], rows[:, split + 2 :: 3])
+    lines = rows[:, :split]
+    if len(lines) < len(along):
+        lines = np.broadcast_to(lines, (len(along), *lines.shape[1:]))
+    return np.concatenate([lines, along, across], axis=1)
+
+
 def _begin(step: DenseStep, structure: Structure, batch: int) -> _Point:
     zero = structure.cone.zero
     x, equal, v = (np.zeros((batch, size)) for size in (structure.n, zero, structure.m - zero))
@@ -192,11 +207,24 @@ def _begin(step: DenseStep, structure: Structure, batch: int) -> _Point:
     return _Point.of(step, x, equal, v, rho, np.ones((batch, 1)), _FIRST)
 
 
-def _advance(step: DenseStep, point: _Point, aim: Strength) -> tuple[_Point, Sizes]:
-    """Returns where the longest of some steps leads that stays next to the path, and the steps."""
+def _status(point: _Point, before: Sizes, stuck: Sizes) -> Int[np.ndarray, " batch"]:
+    """Returns which points are solutions, after steps from residuals of some size, and which are given up; else −1."""
+    mu = point.mu[:, 0]
+    solved = (mu <= _END) & (point.merit <= _ROUNDING)
+    solved |= (np.maximum(mu, point.merit) <= _SMALL) & (point.merit > 0.5 * before)
+    return np.where(solved, Status.SOLVED, np.where(stuck < _STUCK, -1, Status.ITERATION_LIMIT))
+
+
+def _advance(
+    step: DenseStep, point: _Point, aim: Strength, pending: Bool[np.ndarray, " batch"]
+) -> tuple[_Point, Sizes]:
+    """Returns where the longest of some steps leads that stays next to the path, and the steps.
+
+    Items that are not pending stay where any step leads.
+    """
     way, length = _Way.of(step, point, aim), np.ones(len(aim))
     reached = way.end(step, point, 1.0)
-    far = ~_is_near(reached, point, _LEFT)
+    far = pending & ~_is_near(reached, point, _LEFT)
     if not far.any():
         return reached, length
     items, share = np.flatnonzero(far), 1.0
@@ -213,7 +241,7 @@ def _advance(step: DenseStep, point: _Point, aim: Strength) -> tuple[_Point, Siz
     return reached, length
 
 
-def _is_near(trial: _Point, point: _Point, left: float) -> np.ndarray:
+def _is_near(trial: _Point, point: _Point, left: float) -> Bool[np.ndarray, " batch"]:
     return trial.merit <= np.maximum(left * point.merit, _NEAR * trial.mu[:, 0])
 
 

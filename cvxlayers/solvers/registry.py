@@ -30,7 +30,18 @@ from cvxlayers.solvers.solver import Solver
 FORMS: tuple[Solver, ...] = (Bounded(), Entropic(), Projection(), BallProjection())
 SOLVERS: dict[str, Solver] = {
     solver.name: solver
-    for solver in (Direct(), Pivoting(), DAQP(), PIQP(), Continuation(), ExponentialPath(), Clarabel(), SCS(), ECOS(), *FORMS)
+    for solver in (
+        Direct(),
+        Pivoting(),
+        DAQP(),
+        PIQP(),
+        Continuation(),
+        ExponentialPath(),
+        Clarabel(),
+        SCS(),
+        ECOS(),
+        *FORMS,
+    )
 }
 
 # Up to so many variables a dense active-set method beats every interior-point method, and the dense ones.
