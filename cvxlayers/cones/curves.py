@@ -50,11 +50,11 @@ class CurvePoints:
         A point of the path is found from any ρ: some Newton steps towards that of v make do.
         """
         line = _Line.of(v, mu)
-        for _ in range(steps):
-            lam, change, move = line.newton(rho)
-            move = np.minimum(np.maximum(move, -_FARTHEST), _FARTHEST)
-            rho = rho + move
-        lam = np.maximum(lam + change * move, 0.5 * lam)
+        for _ in range(steps - 1):
+            rho = rho + _near(line.newton(rho)[2])
+        lam, change, move = line.newton(rho)
+        move = _near(move)
+        rho, lam = rho + move, np.maximum(lam + change * move, 0.5 * lam)
         decay, tilt = np.exp(-rho), rho - 1.0
         # s₂ is both, and rounding may be all that is left of one.
         width = np.maximum(np.maximum(line.p2 + lam * tilt, (line.p3 + lam * decay) * decay), _TINY)
@@ -66,7 +66,7 @@ class CurvePoints:
     def moved(self, dy: Vector, share: float) -> Columns:
         """Returns what ρ is, to first order, where y moves by a share of some way."""
         way = (share / self.lam) * (dy[:, 1::3] + (self.rho - 1.0) * dy[:, 0::3])
-        return self.rho + np.minimum(np.maximum(way, -_FARTHEST), _FARTHEST)
+        return self.rho + _near(way)
 
     @property
     def count(self) -> int:
@@ -127,3 +127,8 @@ class _Line:
         fall = change * down - lam * ~right - pushed + change * twice - 2.0 * shrunk
         move = np.log(right_side / left_side) / (rise / left_side - fall / right_side)
         return lam, change, move
+
+
+def _near(move: Columns) -> Columns:
+    """Returns a move of ρ, cut to the farthest."""
+    return np.minimum(np.maximum(move, -_FARTHEST), _FARTHEST)
