@@ -5,7 +5,8 @@ path of the barrier −log g. With ρ = log(s₃/s₂) the gradient is ∇g = (�
 
     s = (p₁ − λ, p₂ + λ(ρ − 1), p₃ + λ e^−ρ),    λ² (ρ² − ρ + 1) − λ (p₁ − ρ p₂) = μ,
 
-and ρ is the root of ρ = log(s₃/s₂). As μ → 0, s is the projection of p. Along the path dy = −H ds with
+and ρ is the root of ρ = log(s₃/s₂). As μ → 0, s is the projection of p, unless that is zero: y is on the boundary of
+the dual cone all along, and to its inside, where s = 0, there is no path. Along the path dy = −H ds with
 
     H = λ²/μ ∇g ∇gᵀ − λ ∇²g = λ²/μ ∇g ∇gᵀ + λ/s₂ u uᵀ,    u = (0, 1, −e^−ρ).
 

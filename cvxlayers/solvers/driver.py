@@ -183,8 +183,9 @@ def _complementary(program: ConeProgram, solution: Solution, precise: bool) -> P
 
     None where others are, or where any item is not called solved.
     """
-    complementary = program.structure.cone.polyhedral and not np.multiply(solution.y, solution.s).any()
-    if solution.status.any() or not (precise or complementary):
+    if solution.status.any() or not (precise or program.structure.cone.polyhedral):
+        return None
+    if not precise and np.multiply(solution.y, solution.s).any():
         return None
     with np.errstate(invalid="ignore", over="ignore"):  # what is called solved may be infinite
         return evaluate(program, solution.x, solution.y - solution.s, near=solution.s)

@@ -51,7 +51,7 @@ _ORDER = 100
 
 @final
 class ExponentialPath(Solver):
-    """Small programs over exponential cones and linear constraints.
+    """Small programs over exponential cones and linear constraints, as those of logarithms, exponentials, entropies.
 
     It proves nothing of programs without a solution: these are left to others.
     """
@@ -68,6 +68,10 @@ class ExponentialPath(Solver):
             return "it takes exponential cones, and among others only linear constraints"
         if structure.n + cone.zero > _ORDER:
             return f"it takes up to {_ORDER} variables and equalities"
+        # Else the coordinates of a cone may all vanish at the solution, where no path leads.
+        filled = np.bincount(structure.A.rows, minlength=structure.m)[-3 * cone.exponential :].reshape(-1, 3) > 0
+        if (filled[:, 1] & filled[:, 2]).any():
+            return "it takes exponential cones whose second or third coordinate is no variable, as those of log and exp"
         return None
 
     def native_options(self) -> Mapping[str, type]:
