@@ -51,6 +51,11 @@ class Point:
         """Whether the residuals of all items are below every doubt."""
         return bool((self.merit <= EXACT).all())
 
+    @cached_property
+    def sizes(self) -> tuple[Vectors, Vectors]:
+        """The largest entries of y and of s, as columns."""
+        return largest(self.y)[:, None], largest(self.s)[:, None]
+
     def accuracy(self, program: ConeProgram) -> Sizes:
         """As `merit`, but absolute where q or b sets no scale, since it is zero or b rounding: so may a solution be.
 

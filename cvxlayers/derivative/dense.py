@@ -18,7 +18,7 @@ from cvxlayers.parallel import map_chunks, worthwhile_chunks
 from cvxlayers.program import Vectors
 
 Matrices = Float[np.ndarray, "batch k k"]
-Factors = tuple[Float[np.ndarray, "k k"], Int[np.ndarray, " k"]]
+Factors = tuple[Float[np.ndarray, "_k _k"], Int[np.ndarray, " _k"]]
 
 # A condition number of one over this makes an item suspect; an eigenvalue ratio below the second makes it singular.
 _SUSPECT, _SINGULAR = 1e-9, 1e-12
@@ -54,7 +54,7 @@ class DenseFactorisation(Factorisation):
     kept: Kept | None
     place: Int[np.ndarray, " batch"]
     factors: Sequence[Factors]
-    pseudo_inverses: Mapping[int, Float[np.ndarray, "k k"]]
+    pseudo_inverses: Mapping[int, Float[np.ndarray, "_k _k"]]
     ranks: Rank
 
     @property
@@ -179,7 +179,7 @@ def assemble(system: System, kept: Int[np.ndarray, "batch kept"]) -> Matrices:
 
 def _rank(
     system: System, kept: Kept | None, matrices: Matrices, factors: Sequence[Factors]
-) -> tuple[dict[int, Float[np.ndarray, "k k"]], Rank]:
+) -> tuple[dict[int, Float[np.ndarray, "_k _k"]], Rank]:
     """Returns the pseudo-inverse of every item that is singular to working precision, and how regular all are."""
     batch, n = len(factors), system.program.structure.n
     if not matrices.shape[1]:
@@ -192,7 +192,7 @@ def _rank(
         reciprocal = float(lapack.dgecon(factors[item][0], 1.0)[0])
         rank.condition[item] = max(rank.condition[item], largest[item] / reciprocal if reciprocal > 0 else np.inf)
     rank.inverted[:] = rank.condition
-    found: dict[int, Float[np.ndarray, "k k"]] = {}
+    found: dict[int, Float[np.ndarray, "_k _k"]] = {}
     for item in np.flatnonzero(~(rank.condition * _SUSPECT < 1.0)).tolist():
         K = assemble(system.item(np.array([item])), _rows(system, kept, item)[None])[0]
         if not np.isfinite(K).all():
