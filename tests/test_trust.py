@@ -278,7 +278,12 @@ def served(solver: str, **keywords):
         "PROJECTION": [cp.SOC(x[0], x[1:])],
     }
     limits |= dict.fromkeys(("DAQP", "PIVOTING", "PIQP", "BOUNDED", "ENTROPIC"), simplex)
-    costs = {"ECOS": p @ x, "ENTROPIC": p @ x - cp.sum(cp.entr(x))}
+    limits["EXPONENTIAL"] = simplex
+    costs = {
+        "ECOS": p @ x,
+        "ENTROPIC": p @ x - cp.sum(cp.entr(x)),
+        "EXPONENTIAL": cp.sum_squares(x - p) + cp.sum(cp.exp(x)),
+    }
     cost = costs.get(solver, cp.sum_squares(x - p))
     problem = cp.Problem(cp.Minimize(cost), limits.get(solver, [cp.norm(x) <= 1, x >= -0.5]))
     return CvxpyLayer(problem, [p], [x], solver=solver, **keywords)
