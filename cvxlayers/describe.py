@@ -21,7 +21,6 @@ _METHODS = {
     Method.ISOTROPIC: "isotropic: in the eigenbasis of the projection on the cone, where the KKT system is diagonal",
     Method.COORDINATES: "few constraints on the coordinates of cones, in the eigenbasis of the projection on them",
     Method.CONDENSED: "dense factorisation of what the cones' directions leave of the KKT system (LAPACK)",
-    Method.BALL: "in the eigenbasis of the projection on the ball, where the KKT system is nearly diagonal",
     Method.SCHUR: "Schur complement of the active rows (LAPACK), with a diagonal P",
     Method.SPARSE: "sparse factorisation of the KKT system (QDLDL)",
 }
@@ -29,8 +28,7 @@ _METHODS = {
 _FORMS = {
     "BOUNDED": "a diagonal quadratic cost over bounds and at most one constraint: as projections onto boxes, simplices",
     "ENTROPIC": "entropies and linear costs over at most one constraint: as softmax, soft top-k",
-    "BALL": "a diagonal quadratic cost over a bounded norm: a projection on a ball",
-    "PROJECTION": "a diagonal quadratic cost over cones with one variable in each row: a projection on a cone",
+    "PROJECTION": "a diagonal quadratic cost over cones with one variable in each row, or a bounded norm: a projection",
 }
 
 
@@ -70,7 +68,9 @@ def _rows(layer: Layer) -> Iterator[tuple[str, str]]:
     if layer.affine is not None:
         yield "recognised", "an affine function of the parameters: a call is a product with a matrix"
     names = [solver.name for solver in layer.options.plan.solvers]
-    yield "solver", f"{names[0]}; for what it leaves unsolved {', '.join(names[1:])}" if names[1:] else names[0]
+    least = layer.options.plan.least
+    first = names[0] if least == 1 else f"{names[0]} for batches of {least} and more, {names[1]} for smaller ones"
+    yield "solver", f"{first}; for what it leaves unsolved {', '.join(names[1:])}" if names[1:] else first
     better = better_on_many_processors(layer.options.plan, kernel.structure)
     if better is not None:
         yield "threads", _threads(names[0], *better)

@@ -10,6 +10,7 @@ import torch
 from cvxlayers import CvxpyLayer, SolverError, Status, kernel
 from cvxlayers import torch as door
 from cvxlayers.derivative import evaluate
+from cvxlayers.errors import CvxlayersWarning
 from cvxlayers.solvers import solve_batch
 
 
@@ -95,6 +96,29 @@ def test_where_nothing_is_solved_nothing_moves(build, lead, derivative):
     assert info.residual.shape == lead
     assert not layer.jvp(values, values)[0][0].any()
     assert not layer.jacobian(values)[0][0][0].any()
+
+
+def contradictory(weight):
+    """min ‖x − 1‖² + ‖x‖ s.t. w Σ x = w r, x ≥ 0: infeasible for r < 0."""
+    x, r = cp.Variable(4), cp.Parameter()
+    rows = [weight * cp.sum(x) == weight * r, x >= 0]
+    return cp.Problem(cp.Minimize(cp.sum_squares(x - 1) + cp.norm(x)), rows), [r], [x]
+
+
+def test_a_condition_that_drowns_beside_others_is_told_of():
+    # Solvers take x = −1/4 for a solution: beside a coefficient of 10⁹ the violation of x ≥ 0 is small.
+    layer, alone = CvxpyLayer(*contradictory(1e9)), np.array(-1.0)
+    with pytest.warns(
+        CvxlayersWarning, match=r"solved inaccurately: items \[0\] have relative KKT residuals up to 2.0e-01"
+    ):
+        result = layer.solve(alone)
+    assert result.status == Status.INACCURATE
+    with pytest.raises(SolverError, match="solved inaccurately"):
+        CvxpyLayer(*contradictory(1e9), strict=True)(alone)
+    assert layer.solve(np.array(2.0)).status == Status.SOLVED
+    assert layer.solve(alone, solver_args={"eps": 0.5}).status == Status.SOLVED
+    with pytest.raises(SolverError, match="infeasible"):
+        CvxpyLayer(*contradictory(1.0))(alone)
 
 
 def ridge(**keywords):

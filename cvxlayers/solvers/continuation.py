@@ -11,7 +11,7 @@ Qi, Sun, Zhou, "A new look at smoothing Newton methods for nonlinear complementa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import monotonic
 from typing import final
 
@@ -22,9 +22,10 @@ from cvxlayers.blas import one_thread_each
 from cvxlayers.cones.frame import Frame, is_symmetric
 from cvxlayers.cones.metric import Metric
 from cvxlayers.coordinates import find_coordinates
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors, largest
+from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
 from cvxlayers.solvers.items import unsolved
-from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Residual, Step, widths_of
+from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Residual, Step
+from cvxlayers.solvers.path_units import PathUnits
 from cvxlayers.solvers.solver import Options, Solver
 
 Strength = Float[np.ndarray, "batch 1"]
@@ -94,7 +95,7 @@ class Continuation(Solver):
         items = _suited(program)
         if not len(items):
             return solution
-        unit, form = _Units.of(program.item(items)), find_coordinates(structure)
+        unit, form = PathUnits.of(program.item(items)), find_coordinates(structure)
         step = (
             DenseStep.of(unit.program, unit.widths)
             if form is None
@@ -132,34 +133,6 @@ def _suited(program: ConeProgram) -> Index:
     with np.errstate(all="ignore"):
         _, holds = form.curvature(program, form.coefficients(program))
     return np.flatnonzero(np.broadcast_to(holds, (program.batch,)))
-
-
-@dataclass(frozen=True, eq=False)
-class _Units:
-    """Programs with b, and q relative to the widths of its columns, of size one; the units of x and s, and of y."""
-
-    program: ConeProgram
-    widths: Vectors
-    length: Vectors
-    price: Vectors
-
-    @classmethod
-    def of(cls, program: ConeProgram) -> _Units:
-        widths = widths_of(program)
-        length, price = _power(largest(program.b))[:, None], _power(largest(program.q / widths))[:, None]
-        P = program.P * (length / price) if program.structure.P.nnz else program.P
-        return cls(replace(program, P=P, q=program.q / price, b=program.b / length), widths, length, price)
-
-    def restore(self, solution: Solution, items: Index) -> Solution:
-        solution.x[items] *= self.length
-        solution.s[items] *= self.length
-        solution.y[items] *= self.price
-        return solution
-
-
-def _power(sizes: Float[np.ndarray, " leading"]) -> Float[np.ndarray, " leading"]:
-    """Returns the largest powers of two up to some sizes; one for zero."""
-    return np.ldexp(1.0, np.frexp(np.where(sizes > 0, sizes, 1.0))[1] - 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,34 +98,37 @@ class DenseStep(Step):
         """Returns the part without y and s of the conic rows."""
         zero, dual = equal.shape[1], np.broadcast_to(self.q, x.shape)
         if self.curved:
-            dual = dual + _dot(self.P, x)
+            dual = dual + dot(self.P, x)
         if not zero:
-            return Residual(dual, equal, _dot(self.A, x) - self.b)
-        dual = dual + _dot(self.E.swapaxes(1, 2), equal)
-        return Residual(dual, _dot(self.E, x) - self.b[:, :zero], _dot(self.A, x) - self.b[:, zero:])
+            return Residual(dual, equal, dot(self.A, x) - self.b)
+        dual = dual + dot(self.E.swapaxes(1, 2), equal)
+        return Residual(dual, dot(self.E, x) - self.b[:, :zero], dot(self.A, x) - self.b[:, zero:])
 
     def residual(self, linear: Residual, y: Vectors, s: Vectors) -> Residual:
         """Returns the residual map."""
-        return Residual(_dot(self.A.swapaxes(1, 2), y) + linear.dual, linear.equal, linear.conic + s)
+        return Residual(dot(self.A.swapaxes(1, 2), y) + linear.dual, linear.equal, linear.conic + s)
 
     def direction(self, metric: Metric, residual: Residual) -> tuple[Vectors, Vectors, Vectors]:
         """Solves the condensed systems."""
-        n, zero = self.A.shape[2], self.E.shape[1]
         weights, extra = metric.factor(self.A)
         At = self.A.swapaxes(1, 2)
         M = np.matmul(At, self.A * weights[..., None])
         M += np.matmul(extra.swapaxes(1, 2), extra)
+        dx, equal = self.solve(M, -residual.dual - dot(At, metric.apply(residual.conic)), residual.equal)
+        moved = dot(self.A, dx) + residual.conic
+        return dx, equal, metric.apply(moved) + moved
+
+    def solve(self, M: Float[np.ndarray, "batch n n"], rhs: Vectors, equal: Vectors) -> tuple[Vectors, Vectors]:
+        """Solves (P + M) dx + Eᵀ dy = rhs and E dx = −equal; M may be written to."""
+        n, zero = self.A.shape[2], self.E.shape[1]
         if self.curved:
             M += self.P
-        rhs = -residual.dual - _dot(At, metric.apply(residual.conic))
-        if zero:
-            K = np.zeros((len(M), n + zero, n + zero))
-            K[:, :n, :n], K[:, n:, :n], K[:, :n, n:] = M, self.E, self.E.swapaxes(1, 2)
-            M, rhs = K, np.concatenate([rhs, -residual.equal], axis=1)
-        u = _solve(M, rhs, n)
-        dx = np.ascontiguousarray(u[:, :n]) if zero else u
-        moved = _dot(self.A, dx) + residual.conic
-        return dx, u[:, n:], metric.apply(moved) + moved
+        if not zero:
+            return _solve(M, rhs, n), equal
+        K = np.zeros((len(M), n + zero, n + zero))
+        K[:, :n, :n], K[:, n:, :n], K[:, :n, n:] = M, self.E, self.E.swapaxes(1, 2)
+        u = _solve(K, np.concatenate([rhs, -equal], axis=1), n)
+        return np.ascontiguousarray(u[:, :n]), u[:, n:]
 
     def size(self, residual: Residual) -> Sizes:
         """Returns the size of a residual."""
@@ -185,15 +188,15 @@ class CoordinateStep(Step):
         turned = basis.rotate(np.stack([force, residual.conic], axis=-1))
         G, g = turn(self.equalities, form.bare, basis, len(h)), turned[..., 0] - h * turned[..., 1]
         scaled = G * share[:, None]
-        rhs = _dot(scaled, g)
+        rhs = dot(scaled, g)
         rhs[:, :zero] += residual.equal
         nu = _solve(np.matmul(scaled, G.swapaxes(1, 2)), rhs, form.few)
-        w = basis.unrotate((share * (g - _dot(G.swapaxes(1, 2), nu)))[..., None])[..., 0]
+        w = basis.unrotate((share * (g - dot(G.swapaxes(1, 2), nu)))[..., None])[..., 0]
         # H (w + r) = f − ρ w − Gᵀν, and dv = H (w + r) + w + r.
         dv = force + residual.conic + (1.0 - self.rho) * w
         dv[:, form.bare] -= nu[:, zero:]
         if zero:
-            dv -= _dot(self.equalities.swapaxes(1, 2), nu[:, :zero])
+            dv -= dot(self.equalities.swapaxes(1, 2), nu[:, :zero])
         return w[:, form.rows] / self.a, nu[:, :zero], dv
 
     def size(self, residual: Residual) -> Sizes:
@@ -230,7 +233,8 @@ def _solve(K: Float[np.ndarray, "batch size size"], rhs: Vectors, positive: int)
     return np.linalg.solve(K, rhs[..., None])[..., 0]
 
 
-def _dot(M: Float[np.ndarray, "#batch rows cols"], w: Vectors) -> Vectors:
+def dot(M: Float[np.ndarray, "#batch rows cols"], w: Vectors) -> Vectors:
+    """Returns the product of each matrix with its vector."""
     return np.matmul(M, w[..., None])[..., 0]
 
 
