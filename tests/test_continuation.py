@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -11,14 +12,15 @@ import numpy as np
 import pytest
 
 from cvxlayers import CvxpyLayer, SolverError
-from cvxlayers.cones import Product, Smoothed, derivative_dual
+from cvxlayers.cones import Product, SecondOrder, Smoothed, derivative_dual
 from cvxlayers.cones.basis import rows_of
 from cvxlayers.cones.frame import Frame
+from cvxlayers.cones.rays import rays_of
 from cvxlayers.coordinates import find_coordinates
 from cvxlayers.derivative import Method, System, factorise
 from cvxlayers.program import ConeProgram, Pattern, Solution, Status, Structure
 from cvxlayers.solvers import Options
-from cvxlayers.solvers.continuation import Continuation
+from cvxlayers.solvers.continuation import Continuation, _Aim
 from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Step, widths_of
 from cvxlayers.solvers.optimality import violation
 from tests.programs import known_solution, pattern_of, values_of
@@ -26,6 +28,7 @@ from tests.programs import known_solution, pattern_of, values_of
 SYMMETRIC = {
     "nonnegative": Product(nonnegative=4),
     "second_order": Product(second_order=(3, 3, 5)),
+    "interleaved": Product(second_order=(3, 5, 1, 3, 2, 5)),
     "semidefinite": Product(semidefinite=(4,)),
     "mixed": Product(zero=2, nonnegative=3, second_order=(3, 1, 3), semidefinite=(3, 2)),
 }
@@ -52,6 +55,32 @@ def test_the_metric_is_the_slope_of_the_path(cone, rng):
     gram = A.swapaxes(1, 2) @ (weights[..., None] * A) + extra.swapaxes(1, 2) @ extra
     columns = np.stack([metric.apply(A[..., k]) for k in range(3)], axis=-1)
     np.testing.assert_allclose(gram, A.swapaxes(1, 2) @ columns, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_rays_of_any_length_are_measured(size, rng):
+    """Squares of one cone vanish or overflow, and those of the others do not."""
+    rows, rays = rays_of([(np.array([0, 1, 2, 7, 8, 9]), SecondOrder(3, 2)), (slice(3, 7), SecondOrder(4))])
+    v = rng.normal(size=(2, 10))
+    v[1, 3:7] *= size
+    ends = rays.ends(v[:, rows])
+    for k, block in enumerate((slice(0, 3), slice(3, 7), slice(7, 10))):
+        t, z = v[:, block.start], v[:, block.start + 1 : block.stop]
+        norm = [math.hypot(*row) for row in z]
+        np.testing.assert_allclose(ends[:, :, k], np.stack([t + norm, t - norm], axis=1), rtol=1e-14, atol=1e-15 * size)
+
+
+def test_barrier_parameters_fall_carefully_after_trouble():
+    """No step, the shortest step twice, a short one, half a step, and full ones far from the end and near to it."""
+    aim = _Aim(np.array([[1e-2]] * 5 + [[1e-7]]), np.array([0.0, 0.3, 0.0, 0.0, 0.0, 0.0]))
+    merit, length = np.full(6, 1e-9), np.array([0.0, 0.0625, 0.125, 0.5, 1.0, 1.0])
+    after = aim.lower(merit, length, 1e-8)
+    floor = 0.2 * 1e-2**1.8
+    np.testing.assert_allclose(after.mu[:, 0], [1e-1, 1e-1, 1e-2, floor, floor, 1e-8])
+    # A full step later, those in trouble still keep a share of the last.
+    again = after.lower(merit, np.ones(6), 1e-8)
+    np.testing.assert_allclose(again.mu[:3, 0], 0.09 * after.mu[:3, 0])
+    assert (again.mu[4:, 0] == 1e-8).all()
 
 
 @pytest.mark.parametrize("cone", SYMMETRIC.values(), ids=SYMMETRIC)

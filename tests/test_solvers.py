@@ -22,7 +22,7 @@ from cvxlayers.parallel import chunks
 from cvxlayers.program import ConeProgram, Pattern, Solution, Status, Structure
 from cvxlayers.solvers import SOLVERS, Options, Plan, Solver, driver, parse_options, select, solve_batch, suitable
 from cvxlayers.solvers.certificate import certify
-from cvxlayers.solvers.items import unsolved
+from cvxlayers.solvers.items import select_rows, unsolved, upper_triangle
 from cvxlayers.solvers.scaling import scale
 
 CONES = {
@@ -705,3 +705,19 @@ def test_a_forked_child_can_solve() -> None:
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True, timeout=60, env=environment)
+
+
+@pytest.mark.parametrize("many", [1, 32])
+def test_submatrices_are_found_once_and_are_those_of_their_rows(many, monkeypatch, rng):
+    monkeypatch.setattr("cvxlayers.solvers.items._MANY", many)
+    dense = rng.normal(size=(4, 4)) * (rng.random((4, 4)) < 0.7)
+    pattern = pattern_of(dense)
+    values, upper = dense[None, pattern.rows, pattern.cols], np.triu(dense)
+    for _ in range(2):
+        for rows in ([0, 2], [2, 0], [1, 2, 3]):
+            (found,) = select_rows(pattern, np.array(rows)).each(values, 1)
+            np.testing.assert_array_equal(found.toarray(), dense[rows])
+        (found,) = upper_triangle(pattern).each(values, 1)
+        np.testing.assert_array_equal(found.toarray(), upper)
+    rows = np.array([1, 2, 3])
+    assert select_rows(pattern, rows) is select_rows(pattern, rows.copy())

@@ -45,17 +45,18 @@ class SecondOrder(Cone):
         """Outside both cones: eigenvalue 1 on (1, ẑ), 0 on (1, −ẑ), ½(1 + t/‖z‖) across; at the origin ½."""
         t, z, norm = self.split(v)
         # clip(t/‖z‖) is 1 inside and −1 inside the polar cone; on a boundary it is the limit from outside.
-        share = np.clip(np.divide(t, norm, out=np.sign(t), where=norm > 0), -1.0, 1.0)
-        across = 0.5 * (1.0 + share)
-        # At the tip the cone's rays have no direction: all eigenvalues are ½, as `across` is.
-        tip = (norm == 0) & (t == 0)
-        plus = np.where(tip, 0.5, np.where(t >= -norm, 1.0, 0.0))
-        minus = np.where(tip, 0.5, np.where(t > norm, 1.0, 0.0))
+        apart = norm > 0
+        regular = bool(apart.all())
+        share = t / norm if regular else np.divide(t, norm, out=np.sign(t), where=apart)
+        across = 0.5 * (1.0 + np.minimum(np.maximum(share, -1.0), 1.0))
         if self.size == 1:
             return Derivative(across.reshape(v.shape), IdentityBasis(self.dim))
-        rest = np.broadcast_to(across[..., None], (*across.shape, self.size - 2))
-        eigenvalues = np.concatenate([plus[..., None], minus[..., None], rest], axis=-1)
-        return Derivative(eigenvalues.reshape(v.shape), self._basis(z, norm))
+        eigenvalues = np.empty((*across.shape, self.size))
+        eigenvalues[..., 0], eigenvalues[..., 1], eigenvalues[..., 2:] = t >= -norm, t > norm, across[..., None]
+        if not regular:
+            # At the tip the cone's rays have no direction: all eigenvalues are ½, as `across` is.
+            eigenvalues[(norm == 0) & (t == 0)] = 0.5
+        return Derivative(eigenvalues.reshape(v.shape), self._basis(z, norm, regular))
 
     def second_derivative(self, v: Vector, dv: Vector, w: Vector) -> Vector:
         """Returns the derivative of v ↦ D(v) w along dv; zero inside either cone, where D is constant.
@@ -91,13 +92,17 @@ class SecondOrder(Cone):
             norm[extreme] = _norm(z[extreme])
         return t, z, norm
 
-    def _basis(self, z: np.ndarray, norm: np.ndarray) -> ConeRayBasis:
-        unit = np.divide(z, norm[..., None], out=np.zeros(z.shape), where=norm[..., None] > 0)
-        unit[..., 0] = np.where(norm > 0, unit[..., 0], 1.0)
-        sigma = np.where(unit[..., 0] > 0, -1.0, 1.0)
-        h = -sigma[..., None] * unit
+    def _basis(self, z: np.ndarray, norm: np.ndarray, regular: bool) -> ConeRayBasis:
+        """Returns the basis of the rays (1, ±ẑ), with ẑ = e₁ where z is zero, which it is nowhere if `regular`."""
+        if regular:
+            h = z / norm[..., None]
+        else:
+            h = np.divide(z, norm[..., None], out=np.zeros(z.shape), where=norm[..., None] > 0)
+            h[..., 0] = np.where(norm > 0, h[..., 0], 1.0)
+        sigma = np.where(h[..., 0] > 0, -1.0, 1.0)
+        h *= -sigma[..., None]
         h[..., 0] += 1.0
-        h /= np.sqrt(np.sum(h * h, axis=-1, keepdims=True))
+        h /= np.sqrt(np.add.reduce(h * h, axis=-1, keepdims=True))
         return ConeRayBasis(h, sigma)
 
 
