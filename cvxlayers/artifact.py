@@ -85,8 +85,9 @@ def _header(layer: Layer) -> dict[str, Any]:
         "format": _FORMAT,
         "version": VERSION,
         "library": __version__,
-        "recognise": layer.kernel.method.is_structured,
+        "recognise": layer.kernel.method.is_structured or layer.affine is not None,
         "solvers": [solver.name for solver in options.plan.solvers],
+        "least": options.plan.least,
         "options": {**asdict(options.solver), "native": dict(options.solver.native)},
         "on_failure": options.on_failure,
         "strict": layer.strict,
@@ -97,9 +98,8 @@ def _header(layer: Layer) -> dict[str, Any]:
 
 def _layer(header: Mapping[str, Any], arrays: Arrays) -> Layer:
     primary, *fallbacks = (solver_named(name) for name in header["solvers"])
-    layer = assemble(
-        rebuild(header, arrays), Plan(primary, tuple(fallbacks)), recognise=bool(header.get("recognise", False))
-    )
+    plan = Plan(primary, tuple(fallbacks), int(header.get("least", 1)))
+    layer = assemble(rebuild(header, arrays), plan, recognise=bool(header.get("recognise", False)))
     require(set(header["options"]) == {field.name for field in fields(Options)}, "unknown options")
     asked = {name: value for name, value in header["options"].items() if name != "native" and value is not None}
     options = call_options(layer, asked | header["options"]["native"], header["on_failure"])

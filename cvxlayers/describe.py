@@ -68,7 +68,9 @@ def _rows(layer: Layer) -> Iterator[tuple[str, str]]:
     if layer.affine is not None:
         yield "recognised", "an affine function of the parameters: a call is a product with a matrix"
     names = [solver.name for solver in layer.options.plan.solvers]
-    yield "solver", f"{names[0]}; for what it leaves unsolved {', '.join(names[1:])}" if names[1:] else names[0]
+    least = layer.options.plan.least
+    first = names[0] if least == 1 else f"{names[0]} for batches of {least} and more, {names[1]} for smaller ones"
+    yield "solver", f"{first}; for what it leaves unsolved {', '.join(names[1:])}" if names[1:] else first
     better = better_on_many_processors(layer.options.plan, kernel.structure)
     if better is not None:
         yield "threads", _threads(names[0], *better)

@@ -153,6 +153,7 @@ class Kernel:
 
         A program that only has equalities is solved by one step from anywhere.
         """
+        options = replace(options, plan=options.plan.of(program.batch))
         if warm_start is None and options.plan.primary.is_formula and program.batch:
             return Solved(*self._by_formula(program, reduced, options), None)
         direct = options.plan.primary.name == "DIRECT" and self.factor_bytes <= _STEP

@@ -41,6 +41,7 @@ from cvxlayers.forward import (
     Forward,
     Found,
     Items,
+    doubt,
     final_status,
     join,
     put_on_path,
@@ -149,6 +150,7 @@ class Layer:
         outcome, point, known = self.kernel.solve(program, reduced, options, warm_start)
         accuracy = point.accuracy(program)
         status = final_status(outcome.solution.status, accuracy, options.solver.eps)
+        status, accuracy = doubt(status, accuracy, options.solver.eps, program, point)
         found = Found(program, offset, reduced, known, point, outcome)
         return Answer(lambda: outputs.recover(point.x, point.y), status, accuracy, outcome, lambda: found)
 
@@ -323,6 +325,9 @@ class Layer:
             The arrays for the whole batch; items without a solution are zero, or NaN where the call asked for NaN.
         """
         solved = np.flatnonzero(forward.ok)
+        if not len(solved):
+            nothing = [np.zeros((0, width)) for width in widths]
+            return spread(nothing, solved, forward), spread_info(_no_info(), solved, forward)
         everything = len(solved) == forward.program.batch
         threads = len(worthwhile_chunks(len(solved), forward.options.threads, self.kernel.free_microseconds))
         footprint = self.kernel.factor_bytes + 8 * self.compiled.parameters.width
@@ -419,6 +424,11 @@ class Layer:
             if self.strict:
                 raise DerivativeError(message)
             warnings.warn(message, DerivativeWarning, stacklevel=4)
+
+
+def _no_info() -> DerivativeInfo:
+    none, no = np.zeros(0), np.zeros(0, dtype=bool)
+    return DerivativeInfo(none, none, no, no, no)
 
 
 def _joined(infos: Sequence[DerivativeInfo]) -> DerivativeInfo:

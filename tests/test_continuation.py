@@ -110,7 +110,7 @@ def test_steps_solve_the_linearised_residual_map(coordinates, curved, rng):
     zero, batch = cone.zero, program.batch
     x, equal, v = (rng.normal(size=(batch, k)) for k in (structure.n, zero, structure.m - zero))
     metric = Frame.of(cone, v).at(np.full((batch, 1), MU))
-    residual = step.residual(x, equal, metric.y, metric.y - v)
+    residual = step.residual(step.linear(x, equal), metric.y, metric.y - v)
     dx, dequal, dv = step.direction(metric, residual)
     P, A = structure.P.dense(program.P), structure.A.dense(program.A)
     full = derivative_dual(Smoothed(cone, MU), np.concatenate([np.zeros((batch, zero)), v], axis=1))

@@ -37,7 +37,7 @@ FLOORS = (
     {"rules", "spy", "standard"},
     {"host"},
     {"artifact", "forms", "jax_primitives", "tensorflow_gradients", "torch_function"},
-    {"torch_operators"},
+    {"base", "torch_operators"},
     {"jax", "neutral", "tensorflow", "testing", "torch"},
     {"cli", "sqp"},
     {"__main__"},

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxlayers.cones.basis import BlockBasis
-from cvxlayers.cones.boundary import Points, Scalars, boundary_frame, increasing_root
+from cvxlayers.cones.boundary import Points, Scalars, increasing_root
 from cvxlayers.cones.cone import Cone, Derivative, Vector, no_second_derivative
 
 # exp(±_LARGEST) is finite and not denormal.
@@ -39,13 +39,15 @@ class Exponential(Cone):
         """Returns the projection, to rounding; the search for it starts `near` a point of the cone's boundary."""
         points, scale = _normalised(v)
         inside, _, face, curved = _regions(points)
+        guess = None if near is None else _ratio(near.reshape(points.shape))
+        if curved.all():
+            return (_on_boundary(points, _root(points, guess)) * scale).reshape(v.shape)
         projected = np.zeros(points.shape)
         projected[inside] = points[inside]
         projected[face] = points[face]
         projected[face, 1:] = np.maximum(points[face, 1:], 0.0)
         bent = points[curved]
-        guess = None if near is None else _ratio(near.reshape(points.shape)[curved])
-        projected[curved] = _on_boundary(bent, _root(bent, guess))
+        projected[curved] = _on_boundary(bent, _root(bent, None if guess is None else guess[curved]))
         projected = projected * scale
         projected[np.isnan(points).any(axis=-1)] = np.nan
         return projected.reshape(v.shape)
@@ -57,15 +59,18 @@ class Exponential(Cone):
         """
         points, _ = _normalised(v)
         inside, _, face, curved = _regions(points)
-        eigenvalues = np.zeros(points.shape)
-        vectors = np.broadcast_to(np.eye(3), (*points.shape, 3)).copy()
-        eigenvalues[inside] = 1.0
-        x, y, z = points[face].T
-        eigenvalues[face] = np.stack([np.heaviside(-x, 0.5), np.heaviside(y, 0.5), np.heaviside(z, 0.5)], axis=-1)
-        bent = points[curved]
-        rho = _root(bent) if projected is None else _known_root(bent, projected.reshape(points.shape)[curved])
-        p, normal, a, ratio = _geometry(bent, rho)
-        eigenvalues[curved], vectors[curved] = boundary_frame(p, normal, ratio, a)
+        known = None if projected is None else projected.reshape(points.shape)
+        if curved.all():
+            eigenvalues, vectors = _frame(points, _known_root(points, known))
+        else:
+            eigenvalues = np.zeros(points.shape)
+            vectors = np.broadcast_to(np.eye(3), (*points.shape, 3)).copy()
+            eigenvalues[inside] = 1.0
+            x, y, z = points[face].T
+            eigenvalues[face] = np.stack([np.heaviside(-x, 0.5), np.heaviside(y, 0.5), np.heaviside(z, 0.5)], axis=-1)
+            bent = points[curved]
+            rho = _known_root(bent, None if known is None else known[curved])
+            eigenvalues[curved], vectors[curved] = _frame(bent, rho)
         return Derivative(eigenvalues.reshape(v.shape), BlockBasis(vectors.reshape((*v.shape[:-1], self.count, 3, 3))))
 
     def second_derivative(self, v: Vector, dv: Vector, w: Vector) -> Vector:
@@ -112,8 +117,10 @@ def _ratio(points: Points) -> Scalars:
         return np.where(y > 0, x / y, np.nan)
 
 
-def _known_root(points: Points, projected: Points) -> Scalars:
-    """Returns ρ where the projection is known."""
+def _known_root(points: Points, projected: Points | None) -> Scalars:
+    """Returns ρ, from the projection where that is known."""
+    if projected is None:
+        return _root(points)
     rho = _ratio(projected)
     unknown = np.flatnonzero(~(np.abs(rho) <= _LARGEST))
     if len(unknown):
@@ -170,15 +177,26 @@ def _on_boundary(points: Points, rho: Scalars) -> Points:
     return np.stack([rho * middle, middle, top], axis=-1)
 
 
-def _geometry(points: Points, rho: Scalars) -> tuple[Points, Points, Points, Scalars]:
-    """Returns the ray, the normal, the direction a, and β/α."""
-    p = _on_boundary(points, rho)
+def _frame(points: Points, rho: Scalars) -> tuple[Points, Float[np.ndarray, "k 3 3"]]:
+    """Returns the eigenvalues and eigenvectors of the derivative: along the ray r, across, and along the normal n.
+
+    With n × r, of length |n| |r| and product |r|² with a, the one across is 1 / (1 + β/α |r|² / |n|²).
+    """
     _, beta, size = _coefficients(points, rho)
-    decay = np.exp(-np.abs(rho))
-    steep = (rho > 0)[:, None]
-    one = np.ones(rho.shape)
-    ray = np.where(steep, np.stack([rho * decay, decay, one], -1), np.stack([rho, one, decay], -1))
-    rising, falling = np.stack([one, 1 - rho, -decay], -1), np.stack([decay, (1 - rho) * decay, -one], -1)
-    normal = np.where(steep, rising, falling)
-    ratio = (beta / size) / np.maximum(p[:, 1], np.finfo(float).tiny)
-    return ray, normal, np.stack([one, -rho, 0.0 * one], -1), ratio
+    decay, steep = np.exp(-np.abs(rho)), rho > 0
+    # r ~ (ρ, 1, e^ρ) and n ~ (1, 1 − ρ, −e^−ρ), of ordinary size.
+    low, high, fall = np.where(steep, decay, 1.0), np.where(steep, 1.0, decay), 1.0 - rho
+    ray2, normal2 = low * low * (1.0 + rho * rho) + high * high, high * high * (1.0 + fall * fall) + low * low
+    ray, normal = 1.0 / np.sqrt(ray2), 1.0 / np.sqrt(normal2)
+    eigenvalues, vectors = np.empty(points.shape), np.empty((*points.shape, 3))
+    ratio = (beta / size) / np.maximum(_on_boundary(points, rho)[:, 1], np.finfo(float).tiny)
+    eigenvalues[:, 0], eigenvalues[:, 2] = 1.0, 0.0
+    np.divide(normal2, normal2 + ratio * ray2, out=eigenvalues[:, 1])
+    for column, scale, entries in (
+        (0, ray, (rho * low, low, high)),
+        (1, ray * normal, (fall * high * high + low * low, -rho * low * low - high * high, high * low * size)),
+        (2, normal, (high, fall * high, -low)),
+    ):
+        for row, entry in enumerate(entries):
+            np.multiply(scale, entry, out=vectors[:, row, column])
+    return eigenvalues, vectors

@@ -82,10 +82,8 @@ class Needs(NamedTuple):
     def pull(self, program: ConeProgram, point: Point, lam: Vectors, mu: Vectors) -> Data:
         """Returns the cotangent of the data for the adjoints of both residuals; what is not needed has no entries."""
         P, A, nothing = program.structure.P, program.structure.A, np.zeros((len(lam), 0))
-        A_bar = A.outer(-point.y, lam) if self.A else nothing
-        if self.A:
-            A_bar -= A.outer(mu, point.x)
-        return Data(P.outer(-lam, point.x) if self.P else nothing, -lam, A_bar, mu)
+        A_bar = A.outer((-point.y, lam), (-mu, point.x)) if self.A else nothing
+        return Data(P.outer((-lam, point.x)) if self.P else nothing, -lam, A_bar, mu)
 
 
 _ALL = Needs()

@@ -67,16 +67,15 @@ def vjp_tangent(
     dlam, dmu, second = at.solve(x2 + A.rmatvec(program.A, e), y2)
     dmu = dmu - e
     cotangent = Data(
-        P=-0.5 * (P.outer(lam, point.x) + P.outer(point.x, lam)),
+        P=-0.5 * P.outer((lam, point.x), (point.x, lam)),
         q=-lam,
-        A=-(A.outer(point.y, lam) + A.outer(mu, point.x)),
+        A=-A.outer((point.y, lam), (mu, point.x)),
         b=mu,
     )
-    half = P.outer(dlam, point.x) + P.outer(lam, motion.x) + P.outer(point.x, dlam) + P.outer(motion.x, lam)
     tangent = Data(
-        P=-0.5 * half,
+        P=-0.5 * P.outer((dlam, point.x), (lam, motion.x), (point.x, dlam), (motion.x, lam)),
         q=-dlam,
-        A=-(A.outer(motion.y, lam) + A.outer(point.y, dlam) + A.outer(dmu, point.x) + A.outer(mu, motion.x)),
+        A=-A.outer((motion.y, lam), (point.y, dlam), (dmu, point.x), (mu, motion.x)),
         b=dmu,
     )
     return cotangent, tangent, worst_of([motion.info, first, second])

@@ -11,7 +11,7 @@ Qi, Sun, Zhou, "A new look at smoothing Newton methods for nonlinear complementa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import monotonic
 from typing import final
 
@@ -19,28 +19,34 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from cvxlayers.blas import one_thread_each
-from cvxlayers.cones import Product
-from cvxlayers.cones.frame import Frame, Metric, is_symmetric
+from cvxlayers.cones.frame import Frame, is_symmetric
+from cvxlayers.cones.metric import Metric
 from cvxlayers.coordinates import find_coordinates
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors, largest
+from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
 from cvxlayers.solvers.items import unsolved
-from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Residual, Step, widths_of
+from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Residual, Step
+from cvxlayers.solvers.path_units import PathUnits
 from cvxlayers.solvers.solver import Options, Solver
 
 Strength = Float[np.ndarray, "batch 1"]
 Index = Int[np.ndarray, " _count"]
 Sizes = Float[np.ndarray, " batch"]
 
-# The next barrier parameter is this share of the residual, but neither larger than the last nor smaller than this
-# multiple of its power.
-_SHARE, _STEEPEST, _POWER = 0.005, 0.2, 1.8
+# The first barrier parameter, and that of programs with semidefinite cones.
+_BEGIN, _BEGIN_MATRICES = 0.5, 1.0
+# The next one is this share of the residual, but neither larger than the last nor smaller than this multiple of its
+# power.
+_SHARE, _STEEPEST, _POWER = 3e-4, 0.2, 1.8
 # A full step leaves less than this of the residual, or it is halved, at most so often.
 _LEFT, _HALVINGS = 0.9, 4
-# After a step up to this short the barrier parameter stays, and where no step is found, it rises by this factor.
-_SHORT, _BACK = 0.25, 10.0
+# After a step up to this short the barrier parameter stays, and where no step is found, or none but the shortest twice,
+# it rises by this factor. Then it falls to no less than this share of the last, which full steps make as much smaller.
+_SHORT, _BACK, _CAREFUL = 0.2, 10.0, 0.3
 # The path is followed to this part of the tolerance, the points on it are so many times rougher, and never finer than
 # rounding; what ends early with a residual below the last may still be of use.
-_GAP, _RESIDUAL, _FINEST, _ROUGH = 0.03, 10.0, 1e-14, 1e-6
+_GAP, _RESIDUAL, _FINEST, _ROUGH = 0.05, 15.0, 1e-14, 1e-6
+# The last barrier parameter is aimed at from so many times itself.
+_NEAR = 20.0
 _LIMIT = 40
 # Up to this order of the systems, and this many coordinates, dense algebra of a batch beats sparse algebra of items.
 _ORDER, _COORDINATES = 200, 2000
@@ -89,32 +95,33 @@ class Continuation(Solver):
         items = _suited(program)
         if not len(items):
             return solution
-        unit, form = _Units.of(program.item(items)), find_coordinates(structure)
+        unit, form = PathUnits.of(program.item(items)), find_coordinates(structure)
         step = (
             DenseStep.of(unit.program, unit.widths)
             if form is None
             else CoordinateStep.of(unit.program, unit.widths, form)
         )
-        everyone, place, mu = items, _begin(structure, len(items)), np.ones((len(items), 1))
+        everyone, place, aim = items, _begin(step, structure, len(items)), _Aim.begin(structure, len(items))
         limit = _LIMIT if options.max_iters is None else options.max_iters
         deadline = np.inf if options.time_limit is None else monotonic() + options.time_limit
         target = max(_GAP * options.eps, _FINEST)
         for iteration in range(1, limit + 1):
-            place, merit, length = _advance(step, structure.cone, place, mu)
+            place, merit, length = _advance(step, place, aim.mu)
             solution.iterations[items] = iteration
-            status = np.where((merit <= _RESIDUAL * target) & (mu[:, 0] <= target), Status.SOLVED, -1)
+            status = np.where((merit <= _RESIDUAL * target) & (aim.mu[:, 0] <= target), Status.SOLVED, -1)
             if iteration == limit or monotonic() > deadline:
                 why = Status.ITERATION_LIMIT if iteration == limit else Status.TIME_LIMIT
                 status[status < 0] = np.where(merit <= _ROUGH, Status.INACCURATE, why)[status < 0]
-            ended, left = np.flatnonzero(status >= 0), np.flatnonzero(status < 0)
+            ended = np.flatnonzero(status >= 0)
             if len(ended):
-                place.item(ended).write(solution, items[ended], mu[ended])
+                place.item(ended).write(solution, items[ended], aim.mu[ended])
                 solution.status[items[ended]] = status[ended]
+                if len(ended) == len(items):
+                    break
+                left = np.flatnonzero(status < 0)
                 items, step, place = items[left], step.item(left), place.item(left)
-                mu, merit, length = mu[left], merit[left], length[left]
-            if not len(items):
-                break
-            mu = _lower(mu, merit, length, target)
+                aim, merit, length = aim.item(left), merit[left], length[left]
+            aim = aim.lower(merit, length, target)
         return unit.restore(solution, everyone)
 
 
@@ -129,50 +136,66 @@ def _suited(program: ConeProgram) -> Index:
 
 
 @dataclass(frozen=True, eq=False)
-class _Units:
-    """Programs with b, and q relative to the widths of its columns, of size one; the units of x and s, and of y."""
+class _Aim:
+    """The barrier parameters that steps aim at, and which shares of them the next ones are at least."""
 
-    program: ConeProgram
-    widths: Vectors
-    length: Vectors
-    price: Vectors
+    mu: Strength
+    least: Sizes
 
     @classmethod
-    def of(cls, program: ConeProgram) -> _Units:
-        widths = widths_of(program)
-        length, price = _power(largest(program.b))[:, None], _power(largest(program.q / widths))[:, None]
-        P = program.P * (length / price) if program.structure.P.nnz else program.P
-        return cls(replace(program, P=P, q=program.q / price, b=program.b / length), widths, length, price)
+    def begin(cls, structure: Structure, batch: int) -> _Aim:
+        """Returns where the paths of a batch begin."""
+        mu = _BEGIN_MATRICES if structure.cone.semidefinite else _BEGIN
+        return cls(np.full((batch, 1), mu), np.zeros(batch))
 
-    def restore(self, solution: Solution, items: Index) -> Solution:
-        solution.x[items] *= self.length
-        solution.s[items] *= self.length
-        solution.y[items] *= self.price
-        return solution
+    def item(self, index: Index) -> _Aim:
+        """Returns those of some items."""
+        return _Aim(self.mu[index], self.least[index])
 
-
-def _power(sizes: Float[np.ndarray, " leading"]) -> Float[np.ndarray, " leading"]:
-    """Returns the largest powers of two up to some sizes; one for zero."""
-    return np.ldexp(1.0, np.frexp(np.where(sizes > 0, sizes, 1.0))[1] - 1)
+    def lower(self, merit: Sizes, length: Sizes, target: float) -> _Aim:
+        """Returns what to aim at next, after steps of some length that left residuals of some size."""
+        last, full = self.mu[:, 0], (length == 1.0).all()
+        if full:
+            least = _CAREFUL * self.least
+        else:
+            least = np.where(length > _SHORT, self.least, np.maximum(self.least, _CAREFUL))
+            least = np.where(length == 1.0, _CAREFUL * least, least)
+        lower = np.maximum(np.maximum(_SHARE * merit, least * last), _STEEPEST * last**_POWER)
+        lower = np.minimum(lower, last)
+        if not full:
+            stuck = (length == 0) | ((length <= 0.5**_HALVINGS) & (self.least >= _CAREFUL))
+            lower = np.where(length > _SHORT, lower, np.where(stuck, _BACK * last, last))
+        last_one = (lower <= _NEAR * target) & (least < _CAREFUL)
+        return _Aim(np.where(last_one, target, np.maximum(lower, target))[:, None], least)
 
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """Where items are: x, y of the equalities, and v = y − s of the conic rows, decomposed."""
+    """Where items are: x, y of the equalities, what these make of the residual map, and v = y − s, decomposed."""
 
     x: Vectors
     equal: Vectors
+    linear: Residual
     frame: Frame
+
+    @classmethod
+    def of(cls, step: Step, x: Vectors, equal: Vectors, frame: Frame) -> _Place:
+        return cls(x, equal, step.linear(x, equal), frame)
+
+    def moved(self, step: Step, way: Sequence[Vectors], share: float) -> _Place:
+        """Returns where a share of a way leads."""
+        x, equal, v = (part + share * move for part, move in zip((self.x, self.equal, self.frame.v), way, strict=True))
+        return _Place.of(step, x, equal, self.frame.moved(v))
 
     def item(self, index: Index) -> _Place:
         """Returns where some items are."""
-        return _Place(self.x[index], self.equal[index], self.frame.item(index))
+        return _Place(self.x[index], self.equal[index], self.linear.item(index), self.frame.item(index))
 
     def put(self, index: Index, values: _Place) -> _Place:
         """Returns the places with those of some items replaced."""
         x, equal = self.x.copy(), self.equal.copy()
         x[index], equal[index] = values.x, values.equal
-        return _Place(x, equal, self.frame.put(index, values.frame))
+        return _Place(x, equal, self.linear.put(index, values.linear), self.frame.put(index, values.frame))
 
     def write(self, solution: Solution, items: Index, mu: Strength) -> None:
         """Writes the points of the path to some items of a solution."""
@@ -194,39 +217,31 @@ class _Point:
     @classmethod
     def of(cls, step: Step, place: _Place, mu: Strength) -> _Point:
         metric = place.frame.at(mu)
-        residual = step.residual(place.x, place.equal, metric.y, metric.y - place.frame.v)
-        merit = step.size(residual)
-        return cls(place, metric, residual, np.where(np.isfinite(merit), merit, np.inf))
+        residual = step.residual(place.linear, metric.y, metric.y - place.frame.v)
+        return cls(place, metric, residual, np.fmin(step.size(residual), np.inf))
 
 
-def _begin(structure: Structure, batch: int) -> _Place:
+def _begin(step: Step, structure: Structure, batch: int) -> _Place:
     zero = structure.cone.zero
     x, equal, v = (np.zeros((batch, size)) for size in (structure.n, zero, structure.m - zero))
-    return _Place(x, equal, Frame.of(structure.cone, v))
+    return _Place.of(step, x, equal, Frame.of(structure.cone, v))
 
 
-def _lower(mu: Strength, merit: Sizes, length: Sizes, target: float) -> Strength:
-    """Returns the barrier parameters to aim at next, after steps of some length that left residuals of some size."""
-    last = mu[:, 0]
-    lower = np.clip(_SHARE * merit, _STEEPEST * last**_POWER, last)
-    lower = np.where(length > _SHORT, lower, np.where(length > 0, last, _BACK * last))
-    return np.maximum(lower, target)[:, None]
-
-
-def _advance(step: Step, cone: Product, place: _Place, mu: Strength) -> tuple[_Place, Sizes, Sizes]:
+def _advance(step: Step, place: _Place, mu: Strength) -> tuple[_Place, Sizes, Sizes]:
     """Returns where the longest of some steps leads that lowers the residual, what is left of it, and the steps."""
     point, length = _Point.of(step, place, mu), np.ones(len(mu))
     way = _finite(step.direction(point.metric, point.residual))
-    trial = _Point.of(step, _moved(cone, place, way, 1.0), mu)
-    items = np.flatnonzero(~(trial.merit < _LEFT * point.merit))
-    if not len(items):
+    trial = _Point.of(step, place.moved(step, way, 1.0), mu)
+    near = trial.merit < _LEFT * point.merit
+    if near.all():
         return trial.place, trial.merit, length
+    items = np.flatnonzero(~near)
     reached, merit, share = trial.place.put(items, place.item(items)), trial.merit.copy(), 1.0
     merit[items], length[items] = point.merit[items], 0.0
     for _ in range(_HALVINGS):
         share *= 0.5
-        near = _moved(cone, place.item(items), [part[items] for part in way], share)
-        trial = _Point.of(step.item(items), near, mu[items])
+        some = step.item(items)
+        trial = _Point.of(some, place.item(items).moved(some, [part[items] for part in way], share), mu[items])
         lower = trial.merit < (1.0 - 0.1 * share) * point.merit[items]
         found, chosen = items[lower], np.flatnonzero(lower)
         if len(found):
@@ -238,15 +253,8 @@ def _advance(step: Step, cone: Product, place: _Place, mu: Strength) -> tuple[_P
     return reached, merit, length
 
 
-def _moved(cone: Product, place: _Place, way: Sequence[Vectors], share: float) -> _Place:
-    """Returns where a share of a way leads."""
-    start = place.x, place.equal, place.frame.v
-    x, equal, v = (part + share * move for part, move in zip(start, way, strict=True))
-    return _Place(x, equal, Frame.of(cone, v))
-
-
 def _finite(way: Sequence[Vectors]) -> Sequence[Vectors]:
-    """Returns a way that leads nowhere where it is not finite."""
-    if all(np.isfinite(move).all() for move in way):
+    """Returns a way that leads nowhere where v would not be finite."""
+    if np.isfinite(way[2]).all():
         return way
     return [np.nan_to_num(move, nan=0.0, posinf=0.0, neginf=0.0) for move in way]

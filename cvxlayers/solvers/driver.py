@@ -162,8 +162,8 @@ def _attempt(program: ConeProgram, solver: Solver, options: Options) -> _Attempt
     """Solves with one solver, and replaces what it says of each item by what the data say."""
     scaling = scale(program)
     solution = scaling.restore(_guarded(scaling.program, solver, options))
-    point = _complementary(program, solution)
-    if point is not None and point.is_exact:
+    point = _complementary(program, solution, solver.is_precise)
+    if point is not None and (point.is_exact or (solver.is_precise and (point.merit <= _SOLVED).all())):
         # The residual map says more than the violation of an optimality condition.
         return _Attempt(solution, np.ones(program.batch, dtype=bool), point)
     status, residual = solution.status, violation(program, solution)
@@ -178,16 +178,17 @@ def _attempt(program: ConeProgram, solver: Solver, options: Options) -> _Attempt
     return _Attempt(solution, _SETTLED[solution.status] & (claimed | (solution.status == Status.SOLVED)), point)
 
 
-def _complementary(program: ConeProgram, solution: Solution) -> Point | None:
-    """Returns the residual map at the points of an active-set method, whose y or s of each inequality is zero.
+def _complementary(program: ConeProgram, solution: Solution, precise: bool) -> Point | None:
+    """Returns the residual map at precise points, or those of an active-set method: y or s of each inequality is zero.
 
     None where others are, or where any item is not called solved.
     """
-    cone = program.structure.cone
-    if not cone.polyhedral or solution.status.any() or np.multiply(solution.y, solution.s).any():
+    if solution.status.any() or not (precise or program.structure.cone.polyhedral):
+        return None
+    if not precise and np.multiply(solution.y, solution.s).any():
         return None
     with np.errstate(invalid="ignore", over="ignore"):  # what is called solved may be infinite
-        return evaluate(program, solution.x, solution.y - solution.s)
+        return evaluate(program, solution.x, solution.y - solution.s, near=solution.s)
 
 
 def _guarded(program: ConeProgram, solver: Solver, options: Options) -> Solution:

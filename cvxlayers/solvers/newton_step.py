@@ -19,7 +19,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.cones.frame import Metric
+from cvxlayers.cones.metric import Metric
 from cvxlayers.coordinates import Coordinates, turn
 from cvxlayers.program import ConeProgram, Vectors, largest
 
@@ -38,13 +38,28 @@ class Residual:
     equal: Vectors
     conic: Vectors
 
+    def item(self, index: Index) -> Residual:
+        """Returns that of some items."""
+        return Residual(self.dual[index], self.equal[index], self.conic[index])
+
+    def put(self, index: Index, values: Residual) -> Residual:
+        """Returns the residual with that of some items replaced."""
+        parts = self.dual.copy(), self.equal.copy(), self.conic.copy()
+        for part, other in zip(parts, (values.dual, values.equal, values.conic), strict=True):
+            part[index] = other
+        return Residual(*parts)
+
 
 class Step(ABC):
     """The Newton steps of a batch of programs, in units in which they are solved."""
 
     @abstractmethod
-    def residual(self, x: Vectors, equal: Vectors, y: Vectors, s: Vectors) -> Residual:
-        """Returns the residual map at x, with y of the equalities, and y, s of the conic rows."""
+    def linear(self, x: Vectors, equal: Vectors) -> Residual:
+        """Returns what x, and y of the equalities, contribute to the residual map, and the constants in it."""
+
+    @abstractmethod
+    def residual(self, linear: Residual, y: Vectors, s: Vectors) -> Residual:
+        """Returns the residual map, with y, s of the conic rows."""
 
     @abstractmethod
     def direction(self, metric: Metric, residual: Residual) -> tuple[Vectors, Vectors, Vectors]:
@@ -79,34 +94,41 @@ class DenseStep(Step):
         A, zero = np.ascontiguousarray(structure.A.dense(program.A)), structure.cone.zero
         return cls(structure.P.dense(program.P), program.q, A[:, :zero], A[:, zero:], program.b, widths)
 
-    def residual(self, x: Vectors, equal: Vectors, y: Vectors, s: Vectors) -> Residual:
-        """Returns the residual map."""
-        zero = equal.shape[1]
-        dual = _dot(self.A.swapaxes(1, 2), y) + self.q
+    def linear(self, x: Vectors, equal: Vectors) -> Residual:
+        """Returns the part without y and s of the conic rows."""
+        zero, dual = equal.shape[1], np.broadcast_to(self.q, x.shape)
         if self.curved:
-            dual = dual + _dot(self.P, x)
-        if zero:
-            dual = dual + _dot(self.E.swapaxes(1, 2), equal)
-        return Residual(dual, _dot(self.E, x) - self.b[:, :zero], _dot(self.A, x) + s - self.b[:, zero:])
+            dual = dual + dot(self.P, x)
+        if not zero:
+            return Residual(dual, equal, dot(self.A, x) - self.b)
+        dual = dual + dot(self.E.swapaxes(1, 2), equal)
+        return Residual(dual, dot(self.E, x) - self.b[:, :zero], dot(self.A, x) - self.b[:, zero:])
+
+    def residual(self, linear: Residual, y: Vectors, s: Vectors) -> Residual:
+        """Returns the residual map."""
+        return Residual(dot(self.A.swapaxes(1, 2), y) + linear.dual, linear.equal, linear.conic + s)
 
     def direction(self, metric: Metric, residual: Residual) -> tuple[Vectors, Vectors, Vectors]:
         """Solves the condensed systems."""
-        n, zero = self.A.shape[2], self.E.shape[1]
         weights, extra = metric.factor(self.A)
         At = self.A.swapaxes(1, 2)
         M = np.matmul(At, self.A * weights[..., None])
         M += np.matmul(extra.swapaxes(1, 2), extra)
+        dx, equal = self.solve(M, -residual.dual - dot(At, metric.apply(residual.conic)), residual.equal)
+        moved = dot(self.A, dx) + residual.conic
+        return dx, equal, metric.apply(moved) + moved
+
+    def solve(self, M: Float[np.ndarray, "batch n n"], rhs: Vectors, equal: Vectors) -> tuple[Vectors, Vectors]:
+        """Solves (P + M) dx + Eᵀ dy = rhs and E dx = −equal; M may be written to."""
+        n, zero = self.A.shape[2], self.E.shape[1]
         if self.curved:
             M += self.P
-        rhs = -residual.dual - _dot(At, metric.apply(residual.conic))
-        if zero:
-            K = np.zeros((len(M), n + zero, n + zero))
-            K[:, :n, :n], K[:, n:, :n], K[:, :n, n:] = M, self.E, self.E.swapaxes(1, 2)
-            M, rhs = K, np.concatenate([rhs, -residual.equal], axis=1)
-        u = _solve(M, rhs, n)
-        dx = np.ascontiguousarray(u[:, :n])
-        moved = _dot(self.A, dx) + residual.conic
-        return dx, u[:, n:], metric.apply(moved) + moved
+        if not zero:
+            return _solve(M, rhs, n), equal
+        K = np.zeros((len(M), n + zero, n + zero))
+        K[:, :n, :n], K[:, n:, :n], K[:, :n, n:] = M, self.E, self.E.swapaxes(1, 2)
+        u = _solve(K, np.concatenate([rhs, -equal], axis=1), n)
+        return np.ascontiguousarray(u[:, :n]), u[:, n:]
 
     def size(self, residual: Residual) -> Sizes:
         """Returns the size of a residual."""
@@ -140,15 +162,21 @@ class CoordinateStep(Step):
         a = form.coefficients(program)
         return cls(program, form, a, form.curvature(program, a)[0], form.equalities(program, a), widths)
 
-    def residual(self, x: Vectors, equal: Vectors, y: Vectors, s: Vectors) -> Residual:
-        """Returns the residual map."""
+    def linear(self, x: Vectors, equal: Vectors) -> Residual:
+        """Returns the part without y and s of the conic rows."""
         program, zero = self.program, equal.shape[1]
         P, A = program.structure.P, program.structure.A
-        dual = A.rmatvec(program.A, np.concatenate([equal, y], axis=1)) + program.q
+        dual = np.broadcast_to(program.q, x.shape)
         if P.nnz:
             dual = dual + P.matvec(program.P, x)
+        if zero:
+            dual = dual + A.rmatvec(program.A, np.concatenate([equal, np.zeros((len(x), A.shape[0] - zero))], axis=1))
         primal = A.matvec(program.A, x) - program.b
-        return Residual(dual, primal[:, :zero], primal[:, zero:] + s)
+        return Residual(dual, primal[:, :zero], primal[:, zero:])
+
+    def residual(self, linear: Residual, y: Vectors, s: Vectors) -> Residual:
+        """Returns the residual map."""
+        return Residual(linear.dual + self.a * y.take(self.form.rows, axis=1), linear.equal, linear.conic + s)
 
     def direction(self, metric: Metric, residual: Residual) -> tuple[Vectors, Vectors, Vectors]:
         """Solves the small systems of ν in the eigenbasis of H, and what is linear in the coordinates themselves."""
@@ -160,15 +188,15 @@ class CoordinateStep(Step):
         turned = basis.rotate(np.stack([force, residual.conic], axis=-1))
         G, g = turn(self.equalities, form.bare, basis, len(h)), turned[..., 0] - h * turned[..., 1]
         scaled = G * share[:, None]
-        rhs = _dot(scaled, g)
+        rhs = dot(scaled, g)
         rhs[:, :zero] += residual.equal
         nu = _solve(np.matmul(scaled, G.swapaxes(1, 2)), rhs, form.few)
-        w = basis.unrotate((share * (g - _dot(G.swapaxes(1, 2), nu)))[..., None])[..., 0]
+        w = basis.unrotate((share * (g - dot(G.swapaxes(1, 2), nu)))[..., None])[..., 0]
         # H (w + r) = f − ρ w − Gᵀν, and dv = H (w + r) + w + r.
         dv = force + residual.conic + (1.0 - self.rho) * w
         dv[:, form.bare] -= nu[:, zero:]
         if zero:
-            dv -= _dot(self.equalities.swapaxes(1, 2), nu[:, :zero])
+            dv -= dot(self.equalities.swapaxes(1, 2), nu[:, :zero])
         return w[:, form.rows] / self.a, nu[:, :zero], dv
 
     def size(self, residual: Residual) -> Sizes:
@@ -199,13 +227,14 @@ def _size(residual: Residual, widths: Float[np.ndarray, "#batch n"]) -> Sizes:
 def _solve(K: Float[np.ndarray, "batch size size"], rhs: Vectors, positive: int) -> Vectors:
     """Solves K u = rhs, with the least shift that keeps K regular: I on the first rows, −I on the others."""
     diagonal = K.reshape(len(K), -1)[:, :: K.shape[1] + 1]  # a view
-    shift = _SHIFT * np.max(np.abs(diagonal), axis=1, initial=0.0, keepdims=True)
+    shift = _SHIFT * np.maximum.reduce(np.abs(diagonal), axis=1, initial=0.0, keepdims=True)
     diagonal[:, :positive] += shift
     diagonal[:, positive:] -= shift
     return np.linalg.solve(K, rhs[..., None])[..., 0]
 
 
-def _dot(M: Float[np.ndarray, "#batch rows cols"], w: Vectors) -> Vectors:
+def dot(M: Float[np.ndarray, "#batch rows cols"], w: Vectors) -> Vectors:
+    """Returns the product of each matrix with its vector."""
     return np.matmul(M, w[..., None])[..., 0]
 
 

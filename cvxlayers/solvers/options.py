@@ -91,7 +91,7 @@ def _with_solver(plan: Plan, structure: Structure, name: object) -> Plan:
 
 def _with_solver_of(plan: Plan, given: Mapping[object, object]) -> Plan:
     """A recognised form has no options of its own: those of the solver behind it are meant for that one."""
-    if plan.primary not in FORMS or not plan.fallbacks:
+    if not plan.fallbacks or (plan.primary not in FORMS and plan.least == 1):
         return plan
     behind = plan.fallbacks[0].native_options()
     meant = any(name in behind and name not in (*_VOCABULARY, *_TRANSLATED) for name in given)

@@ -18,6 +18,7 @@ from cvxlayers.solvers.daqp import DAQP
 from cvxlayers.solvers.direct import Direct
 from cvxlayers.solvers.ecos import ECOS
 from cvxlayers.solvers.entropic import Entropic
+from cvxlayers.solvers.exponential import ExponentialPath
 from cvxlayers.solvers.piqp import PIQP, prefers_dense
 from cvxlayers.solvers.pivoting import Pivoting
 from cvxlayers.solvers.projection import Projection
@@ -28,13 +29,26 @@ from cvxlayers.solvers.solver import Solver
 FORMS: tuple[Solver, ...] = (Bounded(), Entropic(), Projection())
 SOLVERS: dict[str, Solver] = {
     solver.name: solver
-    for solver in (Direct(), Pivoting(), DAQP(), PIQP(), Continuation(), Clarabel(), SCS(), ECOS(), *FORMS)
+    for solver in (
+        Direct(),
+        Pivoting(),
+        DAQP(),
+        PIQP(),
+        Continuation(),
+        ExponentialPath(),
+        Clarabel(),
+        SCS(),
+        ECOS(),
+        *FORMS,
+    )
 }
 
 # Up to so many variables a dense active-set method beats every interior-point method, and the dense ones.
 _TINY, _SMALL = 50, 150
 # From so many coordinates of cones, or variables and this share of A's entries, dense algebra of a batch is faster.
 _COORDINATES, _VARIABLES, _DENSE = 28, 20, 0.3
+# Up to so many variables and equalities, and from so many items on, a path is followed faster for all of them at once.
+_NARROW, _MANY = 16, 64
 # From this order on an item takes PIQP more than 100 microseconds. Clarabel takes up to so many times as long where
 # PIQP works on sparse matrices, and where on dense ones: measured at orders from 240 to 1500.
 _SHORT, _SPARSE_GAP, _DENSE_GAP = 200, 6, 16
@@ -44,15 +58,23 @@ _SPARSE, _HUGE, _HEAVY = 500, 30_000, 5e6
 
 @dataclass(frozen=True)
 class Plan:
-    """Which solver serves a layer's programs, and which ones, in order, those items that it does not solve."""
+    """Which solver serves a layer's programs, and which ones, in order, those items that it does not solve.
+
+    Batches of fewer items than `least` go to the first fallback at once.
+    """
 
     primary: Solver
     fallbacks: tuple[Solver, ...] = ()
+    least: int = 1
 
     @property
     def solvers(self) -> tuple[Solver, ...]:
         """All of them, in order."""
         return (self.primary, *self.fallbacks)
+
+    def of(self, batch: int) -> Plan:
+        """Returns the plan of batches of a size."""
+        return self if batch >= self.least else Plan(self.fallbacks[0], self.fallbacks[1:])
 
 
 def solver_named(name: object) -> Solver:
@@ -92,6 +114,9 @@ def select(
         form = recognised(structure) if recognise and primary.name != "DIRECT" else None
         if form is not None:
             return Plan(form, (primary, *fallbacks))
+        path = SOLVERS["EXPONENTIAL"]
+        if path.refusal(structure) is None and structure.n + structure.cone.zero <= _NARROW:
+            return Plan(path, (primary, *fallbacks[:1]), _MANY)
     else:
         primary = solver_named(name)
         refusal = primary.refusal(structure)

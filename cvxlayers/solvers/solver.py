@@ -53,6 +53,11 @@ class Solver(ABC):
         """Whether its points are exact but for rounding, and of whole batches at once: then these are what to check."""
         return False
 
+    @property
+    def is_precise(self) -> bool:
+        """Whether the points that it calls solved are so exact that the residual map is what to judge them by."""
+        return False
+
     def free_microseconds(self, structure: Structure) -> float:
         """Returns about how long a solve of one item leaves the interpreter to other threads; 0 if it does not."""
         # Interior points cost ten times more than active sets.
