@@ -314,6 +314,28 @@ def test_multipliers_of_a_ball_have_derivatives_inside_and_outside(rng):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-8)
 
 
+def test_costs_of_a_free_radius_are_doubted_inside():
+    (x, z), t, price = _x(), cp.Variable(name="t"), cp.Parameter(nonneg=True, name="price")
+    problem = _minimise(cp.sum_squares(x - z) + price * t, [cp.SOC(t, x), t <= 1])
+    layer = CvxpyLayer(problem, [z, price], [x])
+    values = [np.full(N, 0.1), np.zeros(())]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        along_z, along_price = (layer.jvp(values, [np.full(N, float(k)), np.array(1.0 - k)])[1] for k in (1, 0))
+    assert along_z.reliable
+    assert not along_price.reliable
+
+
+@pytest.mark.parametrize("form", PROJECTIONS + BALLS, ids=lambda form: form.__name__)
+def test_infinite_cotangents_of_projections_are_told(form, rng):
+    problem, parameters, variables = form()
+    layer, values = CvxpyLayer(problem, parameters, variables), draw(parameters, rng)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _, info = layer.vjp(values, [np.full((BATCH, *variables[0].shape), np.inf)])
+    assert np.isinf(info.residual).all()
+
+
 def test_balls_of_negative_size_are_empty(rng):
     x, z = _x()
     radius = cp.Parameter(name="radius")
