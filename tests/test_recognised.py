@@ -326,6 +326,18 @@ def test_costs_of_a_free_radius_are_doubted_inside():
     assert not along_price.reliable
 
 
+def test_radius_with_a_price_is_no_projection_on_a_ball(rng):
+    (x, z), t, price = _x(), cp.Variable(name="t"), cp.Parameter(nonneg=True, name="price")
+    problem = _minimise(cp.sum_squares(x - z) + price * t, [cp.SOC(t, x), t <= 1])
+    mine, plain = (CvxpyLayer(problem, [z, price], [x], recognise=flag) for flag in (True, False))
+    values = [0.3 * rng.normal(size=(4, N)), np.array([0.1, 0.2, 3.0, 0.1])]
+    values[0][3] *= 10.0
+    cotangents = [rng.normal(size=(4, N))]
+    np.testing.assert_allclose(mine(*values)[0], plain(*values)[0], rtol=0, atol=1e-9)
+    for one, other in zip(mine.vjp(values, cotangents)[0], plain.vjp(values, cotangents)[0], strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-8)
+
+
 @pytest.mark.parametrize("form", PROJECTIONS + BALLS, ids=lambda form: form.__name__)
 def test_infinite_cotangents_of_projections_are_told(form, rng):
     problem, parameters, variables = form()
