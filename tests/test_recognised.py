@@ -137,8 +137,14 @@ def ball_as_a_cone():
     return _minimise(cp.sum_squares(x - z), [cp.SOC(radius, x)]), [z, radius], [x]
 
 
+def ball_of_a_bounded_variable():
+    x, z = _x()
+    t, radius = cp.Variable(name="t"), cp.Parameter(nonneg=True, name="radius")
+    return _minimise(cp.sum_squares(x - z), [cp.SOC(3 * t, x), 2 * t <= radius]), [z, radius], [x]
+
+
 NAMES = {"BOUNDED", "ENTROPIC", "PROJECTION"}
-BALLS = [ball, ball_of_any_size, ball_as_a_cone]
+BALLS = [ball, ball_of_any_size, ball_as_a_cone, ball_of_a_bounded_variable]
 BOUNDED = [box, parametric_box, simplex, simplex_of_any_size, capped_simplex, weighted_budget, hyperplane]
 ENTROPIC = [softmax, softmax_with_bounds, weighted_entropy, relative_entropy, soft_top_k, fermi]
 PROJECTIONS = [semidefinite, shifted_semidefinite, second_order]
@@ -273,6 +279,73 @@ def test_ball_may_be_a_point():
     layer = CvxpyLayer(_minimise(cp.sum_squares(x - z), [cp.norm(x) <= 0.0]), [z], [x])
     assert primary(layer) == "PROJECTION"
     np.testing.assert_allclose(layer(np.ones(N))[0], 0.0, atol=1e-12)
+
+
+ROUTES = {
+    "itself": lambda t, u, x: [],
+    "a copy": lambda t, u, x: [u == 2 * t],
+    "a sum": lambda t, u, x: [u == t + x[0]],
+}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_radius_is_not_unique_where_it_is_listed_and_free(route, rng):
+    (x, z), t, u = _x(), cp.Variable(name="t"), cp.Variable(name="u")
+    more = ROUTES[route](t, u, x)
+    problem = _minimise(cp.sum_squares(x - z), [cp.SOC(t, x), t <= 1, *more])
+    layer = CvxpyLayer(problem, [z], [x, u if more else t])
+    assert primary(layer) == "PROJECTION"
+    points = np.outer([0.1, 3.0], np.ones(N))
+    cotangents = [np.ones((2, N)), np.zeros(2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (z_bar,), info = layer.vjp([points], cotangents)
+    assert info.not_unique.tolist() == [True, False]
+    np.testing.assert_allclose(z_bar, [np.ones(N), np.zeros(N)], rtol=0, atol=1e-12)
+
+
+def test_multipliers_of_a_ball_have_derivatives_inside_and_outside(rng):
+    problem, parameters, variables = ball_of_a_bounded_variable()
+    outputs = [*variables, *(constraint.dual_variables[0] for constraint in problem.constraints)]
+    mine, plain = (CvxpyLayer(problem, parameters, outputs, recognise=flag) for flag in (True, False))
+    values = [np.outer([0.1, 0.5, 2.0], rng.normal(size=N)), np.array([2.0, 0.5, 0.3])]
+    cotangents = [rng.normal(size=value.shape) for value in mine(*values)]
+    for one, other in zip(mine.vjp(values, cotangents)[0], plain.vjp(values, cotangents)[0], strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-8)
+
+
+def test_costs_of_a_free_radius_are_doubted_inside():
+    (x, z), t, price = _x(), cp.Variable(name="t"), cp.Parameter(nonneg=True, name="price")
+    problem = _minimise(cp.sum_squares(x - z) + price * t, [cp.SOC(t, x), t <= 1])
+    layer = CvxpyLayer(problem, [z, price], [x])
+    values = [np.full(N, 0.1), np.zeros(())]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        along_z, along_price = (layer.jvp(values, [np.full(N, float(k)), np.array(1.0 - k)])[1] for k in (1, 0))
+    assert along_z.reliable
+    assert not along_price.reliable
+
+
+def test_radius_with_a_price_is_no_projection_on_a_ball(rng):
+    (x, z), t, price = _x(), cp.Variable(name="t"), cp.Parameter(nonneg=True, name="price")
+    problem = _minimise(cp.sum_squares(x - z) + price * t, [cp.SOC(t, x), t <= 1])
+    mine, plain = (CvxpyLayer(problem, [z, price], [x], recognise=flag) for flag in (True, False))
+    values = [0.3 * rng.normal(size=(4, N)), np.array([0.1, 0.2, 3.0, 0.1])]
+    values[0][3] *= 10.0
+    cotangents = [rng.normal(size=(4, N))]
+    np.testing.assert_allclose(mine(*values)[0], plain(*values)[0], rtol=0, atol=1e-9)
+    for one, other in zip(mine.vjp(values, cotangents)[0], plain.vjp(values, cotangents)[0], strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("form", PROJECTIONS + BALLS, ids=lambda form: form.__name__)
+def test_infinite_cotangents_of_projections_are_told(form, rng):
+    problem, parameters, variables = form()
+    layer, values = CvxpyLayer(problem, parameters, variables), draw(parameters, rng)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _, info = layer.vjp(values, [np.full((BATCH, *variables[0].shape), np.inf)])
+    assert np.isinf(info.residual).all()
 
 
 def test_balls_of_negative_size_are_empty(rng):
