@@ -27,7 +27,7 @@ def real(label: str, value: ArrayLike) -> Array:
     Raises:
         DtypeError: if it does not hold real numbers.
     """
-    array = np.asarray(value)
+    array = _whole(label, value)
     if array.dtype.kind not in "fiub":
         raise DtypeError(f"{label} needs real numbers, got an array of {array.dtype}")
     return array.astype(np.float64, copy=False)
@@ -39,10 +39,16 @@ def parts(label: str, value: ArrayLike) -> Array:
     Raises:
         DtypeError: if it does not hold numbers.
     """
-    array = np.asarray(value)
+    array = _whole(label, value)
     if array.dtype.kind not in "cfiub":
         raise DtypeError(f"{label} needs complex numbers, got an array of {array.dtype}")
     return np.stack([array.real, array.imag], axis=-1).astype(np.float64, copy=False)
+
+
+def _whole(label: str, value: ArrayLike) -> np.ndarray:
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise DtypeError(f"{label} is a masked array with masked entries; fill them by .filled(value)")
+    return np.asarray(value)
 
 
 def unparted(array: Array) -> Complex[np.ndarray, "..."]:

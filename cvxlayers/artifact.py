@@ -85,7 +85,7 @@ def _header(layer: Layer) -> dict[str, Any]:
         "format": _FORMAT,
         "version": VERSION,
         "library": __version__,
-        "recognise": layer.kernel.method.is_structured,
+        "recognise": layer.kernel.method.is_structured or layer.affine is not None,
         "solvers": [solver.name for solver in options.plan.solvers],
         "least": options.plan.least,
         "options": {**asdict(options.solver), "native": dict(options.solver.native)},

@@ -63,7 +63,7 @@ def assemble(compiled: CompiledProblem, solver: str | Plan | None = None, *, rec
     keep_freed_memory()
     reduction = find_reduction(compiled)
     structure = compiled.structure if reduction is None else reduction.structure
-    closed = find_form(structure) if recognise and reduction is None else None
+    closed = find_form(compiled.structure, reduction) if recognise else None
     kernel = Kernel(compiled.structure, reduction, choose_method(structure, recognise), closed)
     P_values = compiled.P.constant_values if reduction is None else None
     plan = solver if isinstance(solver, Plan) else select(structure, solver, P_values=P_values, recognise=recognise)

@@ -21,7 +21,6 @@ _METHODS = {
     Method.ISOTROPIC: "isotropic: in the eigenbasis of the projection on the cone, where the KKT system is diagonal",
     Method.COORDINATES: "few constraints on the coordinates of cones, in the eigenbasis of the projection on them",
     Method.CONDENSED: "dense factorisation of what the cones' directions leave of the KKT system (LAPACK)",
-    Method.BALL: "in the eigenbasis of the projection on the ball, where the KKT system is nearly diagonal",
     Method.SCHUR: "Schur complement of the active rows (LAPACK), with a diagonal P",
     Method.SPARSE: "sparse factorisation of the KKT system (QDLDL)",
 }
@@ -29,8 +28,7 @@ _METHODS = {
 _FORMS = {
     "BOUNDED": "a diagonal quadratic cost over bounds and at most one constraint: as projections onto boxes, simplices",
     "ENTROPIC": "entropies and linear costs over at most one constraint: as softmax, soft top-k",
-    "BALL": "a diagonal quadratic cost over a bounded norm: a projection on a ball",
-    "PROJECTION": "a diagonal quadratic cost over cones with one variable in each row: a projection on a cone",
+    "PROJECTION": "a diagonal quadratic cost over cones with one variable in each row, or a bounded norm: a projection",
 }
 
 

@@ -31,9 +31,9 @@ def adjoint(compiled: CompiledProblem, forward: Forward, cotangent: Weights) -> 
     weight = (-weight if compiled.maximise else weight)[:, None]
     structure, x, y = forward.program.structure, forward.point.x, forward.point.y
     data = Data(
-        P=0.5 * structure.P.outer(weight * x, x),
+        P=0.5 * structure.P.outer((weight * x, x)),
         q=weight * x,
-        A=structure.A.outer(weight * y, x),
+        A=structure.A.outer((weight * y, x)),
         b=-weight * y,
     )
     solved = np.flatnonzero(forward.ok)

@@ -17,6 +17,7 @@ from cvxlayers.derivative import DerivativeInfo, Known, Point, residuals
 from cvxlayers.kernel import CallOptions
 from cvxlayers.program import ConeProgram, Residuals, Status
 from cvxlayers.reduction import Reduced
+from cvxlayers.residual import lopsided
 from cvxlayers.solvers import Outcome
 
 Array = Float[np.ndarray, "..."]
@@ -25,6 +26,8 @@ Items = Int[np.ndarray, " items"]
 # Relative KKT residuals of the returned point up to which it counts as solved, and as usable (with a warning), unless
 # the caller asked for less.
 _SOLVED, _USABLE = 1e-8, 1e-5
+# A smaller residual is one of no condition in any units.
+_CLEAR = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,6 +195,24 @@ def put_on_path(point: Point, solved: Items, found: Point) -> Point:
     merit[solved] = found.merit
     none, scale = np.zeros((len(merit), 0)), np.ones(len(merit))
     return Point(**columns, dual=merit[:, None], primal=none, dual_scale=scale, primal_scale=scale, merit=merit)
+
+
+def doubt(
+    status: Int[np.ndarray, " batch"],
+    accuracy: Float[np.ndarray, " batch"],
+    eps: float,
+    program: ConeProgram,
+    point: Point,
+) -> tuple[Int[np.ndarray, " batch"], Float[np.ndarray, " batch"]]:
+    """Returns statuses and residuals where solved items that violate a condition in its own units are inaccurate."""
+    items = np.flatnonzero((status == Status.SOLVED) & (accuracy > _CLEAR))
+    if not len(items):
+        return status, accuracy
+    own = lopsided(program.item(items), point.item(items))
+    rough = own > max(eps, _USABLE)
+    status, accuracy = status.copy(), accuracy.copy()
+    status[items[rough]], accuracy[items[rough]] = Status.INACCURATE, own[rough]
+    return status, accuracy
 
 
 def final_status(

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from cvxlayers.derivative import Point
 from cvxlayers.forward import Array, Forward, Found
 from cvxlayers.kernel import CallOptions
 from cvxlayers.layer import Layer
 from cvxlayers.program import Solution
+from cvxlayers.residual import evaluate
 from cvxlayers.result import WarmStart
 from cvxlayers.rules import derive
 from cvxlayers.solvers import Outcome
@@ -64,16 +64,14 @@ class Host:
         theta, batch_shape = layer.compiled.parameters.flatten(values)
         rows = state.reshape((-1, self.width))
         x, v, status = rows[:, : structure.n], rows[:, structure.n : -1], rows[:, -1].astype(np.int64)
-        s = structure.cone.project(-v)
-        y = v + s
-        none, scale = np.zeros((len(rows), 0)), np.ones(len(rows))
-        point = Point(x, v, y, s, none, none, scale, scale, np.zeros(len(rows)))
-        iterations = np.zeros(len(rows), dtype=np.int64)
-        outcome = Outcome(Solution(x, y, s, status, iterations), (), iterations - 1)
         variables = layer.compiled.variables
 
         def find() -> Found:
             program, offset = layer.compiled.program(theta), layer.compiled.offset.apply(theta)[:, 0]
+            # How far derivatives can be trusted follows from the residual too.
+            point = evaluate(program, x, v)
+            iterations = np.zeros(len(rows), dtype=np.int64)
+            outcome = Outcome(Solution(x, point.y, point.s, status, iterations), (), iterations - 1)
             return Found(program, offset, None, None, point, outcome)
 
         affine = layer.affine_for(variables, self.options)

@@ -1,6 +1,8 @@
-"""Programs that project on a cone: each variable in one row, each row with one variable, and costs ½ Σ pᵢ xᵢ² + qᵢ xᵢ.
+"""Programs that project on cones, or on a ball: costs ½ Σ pᵢ xᵢ² + qᵢ xᵢ, and each of these x in one row of its own.
 
-In terms of s = b − Ax they minimise ½ ρ ‖s − s₀‖² over K wherever ρ = p/a² has one value in each curved cone.
+In terms of s = b − Ax on these rows they minimise ½ ρ ‖s − s₀‖² wherever ρ = p/a² has one value in each curved cone.
+They are all rows there are, or those behind the first one of a second-order cone: that is the radius of a ball, a
+constant, or it has a variable t, without cost, that one inequality bounds.
 """
 
 from __future__ import annotations
@@ -9,32 +11,72 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
-from cvxlayers.program import ConeProgram, Structure, Vectors
+from cvxlayers.program import ConeProgram, Run, Structure, Vectors, run
+
+Sizes = Float[np.ndarray, " _leading"]
 
 # How far the ρ of one cone may differ, relatively: they are products of roots of two.
 _EQUAL = 1e-14
 
 
 @dataclass(frozen=True, eq=False)
-class Isotropic:
-    """Which variable each row has."""
+class Bound:
+    """The column of t, and where its coefficients in the inequality and in the cone stand in A's stored entries."""
 
-    columns: Int[np.ndarray, " m"]
+    column: int
+    inequality: int
+    head: int
+
+
+@dataclass(frozen=True, eq=False)
+class Isotropic:
+    """Which variable each row has.
+
+    Attributes:
+        rows: the rows whose variables have costs: all of them, or those behind the first of a second-order cone.
+        columns: these variables.
+        entries: the positions of their coefficients in A's stored entries.
+        squares: the positions of their costs in P's.
+        curved: the rows of each curved cone, counted from the first of `rows`.
+        bound: the variable of the row before them, where it has one.
+    """
+
+    rows: slice
+    columns: Run
+    entries: Run
+    squares: Run
     curved: tuple[slice, ...]
+    bound: Bound | None = None
+
+    @property
+    def is_ball(self) -> bool:
+        """Whether it is a ball that is projected on."""
+        return self.rows.start > 0
+
+    @property
+    def top(self) -> int:
+        """The first row of the second-order cone of a ball."""
+        return self.rows.start - 1
 
     def coefficients(self, program: ConeProgram) -> tuple[Vectors, Vectors]:
         """Returns the coefficient a of each row, and ρ."""
-        a = program.A[:, self.columns]
-        return a, program.P[:, self.columns] / a**2
+        a = program.A[:, self.entries]
+        return a, program.P[:, self.squares] / a**2
 
-    def holds(self, rho: Float[np.ndarray, "leading m"]) -> Bool[np.ndarray, " leading"]:
+    def holds(self, rho: Float[np.ndarray, "leading _size"]) -> Bool[np.ndarray, " leading"]:
         """Returns for which items ρ is positive, and has one value in each curved cone."""
         found = np.all(np.isfinite(rho) & (rho > 0), axis=1)
         for rows in self.curved:
             found &= np.ptp(rho[:, rows], axis=1) <= _EQUAL * np.abs(rho[:, rows.start])
         return np.asarray(found)
+
+    def bounds(self, program: ConeProgram) -> tuple[Sizes, Sizes]:
+        """Returns the coefficients of t in the inequality and in the cone; one and zero where there is none."""
+        if self.bound is None:
+            return np.ones(1), np.zeros(1)
+        return program.A[:, self.bound.inequality], program.A[:, self.bound.head]
 
 
 _KNOWN: WeakKeyDictionary[Structure, Isotropic | None] = WeakKeyDictionary()
@@ -55,15 +97,32 @@ def require_isotropic(structure: Structure) -> Isotropic:
     """
     found = find_isotropic(structure)
     if found is None:
-        raise ValueError("the program is no projection on a cone")
+        raise ValueError("the program is no projection on a cone or a ball")
     return found
 
 
 def _find(structure: Structure) -> Isotropic | None:
-    P, A, n, cone = structure.P, structure.A, structure.n, structure.cone
-    everything = np.arange(n)
-    alone = n == structure.m and np.array_equal(A.cols, everything) and np.array_equal(np.sort(A.rows), everything)
-    if not alone or cone.polyhedral or not (np.array_equal(P.rows, everything) and np.array_equal(P.cols, everything)):
+    P, A, m, cone = structure.P, structure.A, structure.m, structure.cone
+    with_cost = np.isin(A.cols, P.cols)
+    entries = np.flatnonzero(with_cost)
+    entries = entries[np.argsort(A.rows[entries])]
+    columns, rows = A.cols[entries], slice(m - P.nnz, m)
+    alone = np.array_equal(P.rows, P.cols) and np.array_equal(np.sort(columns), P.cols)
+    if not alone or cone.polyhedral or not np.array_equal(A.rows[entries], np.arange(m)[rows]):
         return None
-    linear = cone.zero + cone.nonnegative
-    return Isotropic(np.argsort(A.rows), tuple(rows for _, rows in cone.blocks() if rows.start >= linear))
+    found = run(columns), run(entries), run(np.searchsorted(P.cols, columns))
+    if rows.start == 0 and structure.n == m:
+        linear = cone.zero + cone.nonnegative
+        curved = tuple(block for _, block in cone.blocks() if block.start >= linear)
+        return Isotropic(rows, *found, curved)
+    bounds, size = cone.nonnegative, P.nnz
+    one = not (cone.zero or cone.semidefinite or cone.exponential or cone.power) and cone.second_order == (size + 1,)
+    rest = np.flatnonzero(~with_cost)
+    if not one or not size or bounds > 1 or structure.n != size + bounds or len(rest) != 2 * bounds:
+        return None
+    if not bounds:
+        return Isotropic(rows, *found, (slice(0, size),))
+    if A.rows[rest].tolist() != [0, 1]:
+        return None
+    bound = Bound(int(A.cols[rest[0]]), int(rest[0]), int(rest[1]))
+    return Isotropic(rows, *found, (slice(0, size),), bound)

@@ -12,14 +12,13 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from cvxlayers.blas import one_thread_each
-from cvxlayers.closed import ClosedForm
+from cvxlayers.closed import ClosedForm, solve_by
 from cvxlayers.cones import Derivative, IdentityBasis
 from cvxlayers.coordinates import require_coordinates
 from cvxlayers.derivative import (
-    EXACT,
     Factorisation,
     Factorise,
     Keeper,
@@ -86,7 +85,7 @@ class Kernel:
         full: their structure.
         reduction: what is eliminated before the solver.
         method: how the systems are factorised.
-        closed: the formulas of the full programs, where they have any.
+        closed: the formulas of the programs, where they have any.
     """
 
     full: Structure
@@ -110,9 +109,14 @@ class Kernel:
         return self.method in (Method.CONDENSED, Method.COORDINATES)
 
     @property
+    def uses_blas(self) -> bool:
+        """Whether linear algebra takes much of an item's time: formulas have none, but for eigenvectors."""
+        return self.closed is None or bool(self.full.cone.semidefinite)
+
+    @property
     def free_microseconds(self) -> float:
         """About how long the factorisation of one item's system leaves the interpreter to other threads."""
-        if self.method.is_structured or self.method is Method.BANDED:
+        if self.closed is not None or self.method.is_structured or self.method is Method.BANDED:
             return 0.0
         return dense_microseconds(self.structure.n + self.structure.m)
 
@@ -172,9 +176,9 @@ class Kernel:
     def _by_formula(self, program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> tuple[Outcome, Point]:
         """Solves every item by formulas, and what they do not certify as any program."""
         if self.closed is not None:
-            point, count, sure = self.closed.solve(program)
+            point, count, sure = self.closed.solve(program, reduced)
         else:
-            point, count, sure = _formula(program, reduced, options)
+            point, count, sure = solve_by(options.plan.primary, program, reduced, options.solver)
         names, none = tuple(solver.name for solver in options.plan.solvers), np.zeros(program.batch, dtype=np.int64)
         outcome = Outcome(Solution(point.x, point.y, point.s, none, count), names, none)
         if sure.all():
@@ -363,19 +367,6 @@ def _stationary(program: ConeProgram, factorise: Factorise) -> tuple[Vectors, Ve
     q, b = (spread_rows(part, batch) for part in (program.q, program.b))
     solve = factorise(system).solve(-q, b)
     return solve.first, solve.second
-
-
-def _formula(
-    program: ConeProgram, reduced: Reduced | None, options: CallOptions
-) -> tuple[Point, Int[np.ndarray, " batch"], Bool[np.ndarray, " batch"]]:
-    """Returns the points of a formula, and which of them the residual map certifies."""
-    with np.errstate(all="ignore"):
-        solution = options.plan.primary.solve(program if reduced is None else reduced.program, options.solver)
-        x, y, s = solution.x, solution.y, solution.s
-        if reduced is not None:
-            x, y, s = reduced.recover(x, y, s)
-        point = evaluate(program, x, y - s, near=s)
-    return point, solution.iterations, (solution.status == Status.SOLVED) & (point.merit <= EXACT)
 
 
 def _judged_by_points(outcome: Outcome) -> Outcome:

@@ -18,15 +18,14 @@ from jaxtyping import Bool, Float, Int
 from cvxlayers import affine_call, envelope, report
 from cvxlayers.affine import Affine
 from cvxlayers.blas import one_thread_each
-from cvxlayers.closed import ClosedDerivative
 from cvxlayers.compiled import CompiledProblem, VariableMap
 from cvxlayers.cones import Smoothed
 from cvxlayers.derivative import (
     TRUSTED,
     Data,
     DerivativeInfo,
+    Differential,
     Known,
-    Linearisation,
     Needs,
     Point,
     jvp,
@@ -42,6 +41,7 @@ from cvxlayers.forward import (
     Forward,
     Found,
     Items,
+    doubt,
     final_status,
     join,
     put_on_path,
@@ -67,7 +67,7 @@ _SHARED = 2**26
 _WARNED: weakref.WeakSet[CompiledProblem] = weakref.WeakSet()
 
 # What derivatives at some solutions are computed from.
-Local = Linearisation | ClosedDerivative | Differences
+Local = Differential | Differences
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,7 @@ class Layer:
             SolverError: if items are not solved and `options.on_failure` is "raise".
         """
         theta, batch_shape = self.compiled.parameters.flatten(values)
-        with one_thread_each(theta.batch if self.kernel.closed is None else 1, self.kernel.is_small):
+        with one_thread_each(theta.batch if self.kernel.uses_blas else 1, self.kernel.is_small):
             return self._forward(values, theta, batch_shape, options, warm_start, outputs)
 
     def _forward(
@@ -150,6 +150,7 @@ class Layer:
         outcome, point, known = self.kernel.solve(program, reduced, options, warm_start)
         accuracy = point.accuracy(program)
         status = final_status(outcome.solution.status, accuracy, options.solver.eps)
+        status, accuracy = doubt(status, accuracy, options.solver.eps, program, point)
         found = Found(program, offset, reduced, known, point, outcome)
         return Answer(lambda: outputs.recover(point.x, point.y), status, accuracy, outcome, lambda: found)
 
@@ -215,8 +216,6 @@ class Layer:
             for k, (x, y) in enumerate(pulled):
                 if isinstance(lin, Differences):
                     data, info = lin.vjp(x[items], y[items])
-                elif isinstance(lin, ClosedDerivative):
-                    data, info = lin.vjp(x[items], y[items], needs)
                 else:
                     data, info = vjp(lin, x[items], y[items], needs=needs)
                 self.compiled.pull(*data, out=out[k * count : (k + 1) * count])
@@ -250,7 +249,7 @@ class Layer:
             infos = []
             for dtheta, dx, dy in zip(dthetas, out[::2], out[1::2], strict=True):
                 tangent = Data(*self.compiled.tangent(dtheta[items]))
-                if isinstance(lin, Differences | ClosedDerivative):
+                if isinstance(lin, Differences):
                     dx[:], dy[:], info = lin.jvp(tangent)
                 else:
                     dx[:], dy[:], _, info = jvp(lin, tangent)
@@ -326,6 +325,9 @@ class Layer:
             The arrays for the whole batch; items without a solution are zero, or NaN where the call asked for NaN.
         """
         solved = np.flatnonzero(forward.ok)
+        if not len(solved):
+            nothing = [np.zeros((0, width)) for width in widths]
+            return spread(nothing, solved, forward), spread_info(_no_info(), solved, forward)
         everything = len(solved) == forward.program.batch
         threads = len(worthwhile_chunks(len(solved), forward.options.threads, self.kernel.free_microseconds))
         footprint = self.kernel.factor_bytes + 8 * self.compiled.parameters.width
@@ -343,7 +345,7 @@ class Layer:
             lin = self._local(program, point, reduced, forward, within, known)
             return differentiate(lin, index, [array[piece] for array in arrays])
 
-        with one_thread_each(len(solved) if self.kernel.closed is None else 1, self.kernel.is_small):
+        with one_thread_each(len(solved) if self.kernel.uses_blas else 1, self.kernel.is_small):
             infos = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)
         info = infos[0] if len(infos) == 1 else _joined(infos)
         self._check(info, solved)
@@ -373,11 +375,11 @@ class Layer:
         if closed is None or smoothed is not None:
             return linearise(program, point, factoriser, smoothed, outputs, redundant)
 
-        def whole(items: Items) -> Linearisation:
+        def whole(items: Items) -> Differential:
             with one_thread_each(len(items)):
                 return linearise(program.item(items), point.item(items), factoriser, None, outputs, redundant)
 
-        return closed.linearise(program, point, whole)
+        return closed.linearise(program, point, reduced, outputs, whole)
 
     def on_path(self, forward: Forward) -> Forward:
         """Returns the call as if it had ended on the central path, where that is what is differentiated."""
@@ -422,6 +424,11 @@ class Layer:
             if self.strict:
                 raise DerivativeError(message)
             warnings.warn(message, DerivativeWarning, stacklevel=4)
+
+
+def _no_info() -> DerivativeInfo:
+    none, no = np.zeros(0), np.zeros(0, dtype=bool)
+    return DerivativeInfo(none, none, no, no, no)
 
 
 def _joined(infos: Sequence[DerivativeInfo]) -> DerivativeInfo:

@@ -18,29 +18,39 @@ class _Gather:
 
     Attributes:
         filled: the rows that have entries; None where all have.
-        columns: the column of each such row's first entry, and of its second where any row has two.
+        columns: the column of one entry of each such row, and of the other where any row has two.
         coefficients: the entries' values, or one number where all are equal.
         count: the number of rows.
     """
 
     filled: Int[np.ndarray, " filled"] | slice | None
-    columns: tuple[Int[np.ndarray, " filled"], ...]
+    columns: tuple[Int[np.ndarray, " filled"] | slice, ...]
     coefficients: tuple[Float[np.ndarray, " filled"], ...] | float
     count: int
 
     def product(self, v: Vectors, out: Vectors | None = None) -> Vectors:
         """Returns the filled rows of M v for each item, in `out` where that is given."""
+        total, weights = _copied(v, self.columns[-1], out), self.coefficients
+        others = [v[:, part] if isinstance(part, slice) else v.take(part, axis=1) for part in self.columns[:-1]]
+        if isinstance(weights, tuple):
+            total *= weights[-1]
+            for other, weight in zip(others, weights[:-1], strict=True):
+                total += other * weight
+            return total
+        for other in others:
+            total += other
+        return total if weights == 1.0 else np.multiply(total, weights, out=total)
+
+
+def _copied(v: Vectors, columns: Int[np.ndarray, " filled"] | slice, out: Vectors | None = None) -> Vectors:
+    """Returns a copy of some columns, in `out` where that is given."""
+    if not isinstance(columns, slice):
         # The mode changes nothing, as all columns exist, but with "raise" NumPy would fill a copy of `out`.
-        parts = [v.take(self.columns[0], axis=1, out=out, mode="clip")]
-        parts += [v.take(columns, axis=1, mode="clip") for columns in self.columns[1:]]
-        if isinstance(self.coefficients, tuple):
-            for part, coefficients in zip(parts, self.coefficients, strict=True):
-                part *= coefficients
-        if len(parts) == 2:
-            parts[0] += parts[1]
-        if isinstance(self.coefficients, float) and self.coefficients != 1.0:
-            parts[0] *= self.coefficients
-        return parts[0]
+        return v.take(columns, axis=1, out=out, mode="clip")
+    if out is None:
+        return v[:, columns].copy()
+    out[:] = v[:, columns]
+    return out
 
 
 def _gather(matrix: sp.csr_array) -> _Gather | None:
@@ -51,15 +61,17 @@ def _gather(matrix: sp.csr_array) -> _Gather | None:
         return None
     first, double = matrix.indptr[filled], counts[filled] == 2
     second = np.where(double, first + 1, first)
+    # What symmetrises matrices adds their transposes to them as they are: these columns are a run.
+    own = matrix.indices[second] == filled
+    first, second = np.where(own, second, first), np.where(own, first, second)
     # A lone entry beside pairs counts as two halves.
     halves = np.where(double | ~double.any(), 1.0, 0.5)
     places = (first, second) if double.any() else (first,)
     values = [matrix.data[place] * halves for place in places]
     uniform = all(np.all(value == values[0][0]) for value in values)
-    place = run(filled)
     return _Gather(
-        filled=None if len(filled) == len(counts) else place,
-        columns=tuple(matrix.indices[position] for position in places),
+        filled=None if len(filled) == len(counts) else run(filled),
+        columns=tuple(run(matrix.indices[position]) for position in places),
         coefficients=float(values[0][0]) if uniform else tuple(values),
         count=len(counts),
     )

@@ -91,4 +91,4 @@ def _step(cotangent: Vectors, mu: float) -> Weights:
 def _slopes(program: ConeProgram, point: Point) -> Data:
     """The derivative of the Lagrangian by the data."""
     P, A = program.structure.P, program.structure.A
-    return Data(0.5 * P.outer(point.x, point.x), point.x, A.outer(point.y, point.x), -point.y)
+    return Data(0.5 * P.outer((point.x, point.x)), point.x, A.outer((point.y, point.x)), -point.y)

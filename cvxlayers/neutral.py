@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -12,103 +11,24 @@ from numpy.typing import ArrayLike
 
 from cvxlayers import artifact
 from cvxlayers.arrays import common_dtype, read, written
-from cvxlayers.build import build_layer, call_options
+from cvxlayers.base import BaseLayer
+from cvxlayers.build import call_options
 from cvxlayers.compiled import VariableMap
 from cvxlayers.derivative import DerivativeInfo
-from cvxlayers.describe import describe
 from cvxlayers.errors import ShapeError
 from cvxlayers.forward import Array, Forward
-from cvxlayers.gradcheck import GradientCheck, gradcheck
-from cvxlayers.layer import Layer
 from cvxlayers.result import LayerResult, start_of
-from cvxlayers.spy import spy
 
 
-class CvxpyLayer:
+class CvxpyLayer(BaseLayer):
     """A differentiable layer that solves a parametrised convex problem, on numpy arrays.
 
         layer = CvxpyLayer(problem, parameters=[A, b], variables=[x])
         (x_star,) = layer(A_value, b_value)
         (A_bar, b_bar), info = layer.vjp((A_value, b_value), (x_bar,))
 
-    Args:
-        problem: a disciplined parametrised (DPP) CVXPY problem.
-        parameters: its `cvxpy.Parameter`s, in the order in which a call passes their values.
-        variables: what a call returns, in order: variables, and dual variables of constraints.
-        gp: whether the problem is a geometric program.
-        freeze: parameters that are not listed, and stay at the values that they have when the layer is made.
-        solver: a solver by name, in any case; by default chosen from the program's class and size.
-        solver_args: options of every call: `eps`, `max_iters`, `time_limit`, `verbose`, and the solver's own names.
-        on_failure: what a call does about items that cannot be solved: "raise" `SolverError`; "nan", return NaN for
-            them; "mask", return their last finite iterate, or zeros, and an exactly zero gradient.
-        strict: whether inaccurate solutions and doubtful derivatives raise instead of warning.
-        threads: threads over the items of a batch; by default CVXLAYERS_THREADS, or the processors available.
-        check: whether each call checks its values against the attributes of the parameters: sign, bounds, symmetry,
-            definiteness, support.
-        derivative: "exact"; "smoothed", the derivative of the point on the central path with s ∘ y = mu, and "lpgd",
-            differences of solutions with perturbed costs: both inform also where the exact one is zero or undefined.
-        mu: how strongly: the barrier parameter of "smoothed" (0.01), the size of lpgd's perturbation (0.1).
-        ridge: weight of ½‖variables‖² that is added to the cost, in the solution and in its derivatives.
-        recognise: whether programs of a form with a faster solution, such as a projection onto a simplex or a softmax,
-            are solved and differentiated by it.
-        cache: folder that keeps the compiled problem for the next process; by default CVXLAYERS_CACHE, none where that
-            is unset.
-
-    Raises:
-        ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
-        OptionError: if a solver or an option is unknown, or does not fit the problem.
-
-    References:
-        Agrawal, Amos, Barratt, Boyd, Diamond, Kolter, "Differentiable convex optimization layers" (2019); Agrawal,
-        Barratt, Boyd, Busseti, Moursi, "Differentiating through a cone program" (2019); Healey, Nobel, Boyd,
-        "Differentiating through a quadratic cone program" (2025), arXiv:2508.17522.
+    It takes whatever numpy makes an array of; `to_torch`, `to_jax` and `to_tensorflow` take it to their frameworks.
     """
-
-    def __init__(
-        self,
-        problem: object,
-        parameters: object,
-        variables: object,
-        *,
-        gp: bool = False,
-        freeze: object = (),
-        solver: str | None = None,
-        solver_args: Mapping[str, object] | None = None,
-        on_failure: str = "raise",
-        strict: bool = False,
-        threads: int | None = None,
-        check: bool = True,
-        derivative: str = "exact",
-        mu: float | None = None,
-        ridge: float = 0.0,
-        recognise: bool = True,
-        cache: str | PathLike[str] | None = None,
-    ) -> None:
-        self.layer = build_layer(
-            problem,
-            parameters,
-            variables,
-            gp=gp,
-            freeze=freeze,
-            solver=solver,
-            solver_args=solver_args,
-            on_failure=on_failure,
-            strict=strict,
-            threads=threads,
-            check=check,
-            derivative=derivative,
-            mu=mu,
-            ridge=ridge,
-            recognise=recognise,
-            cache=cache,
-        )
-
-    @classmethod
-    def from_layer(cls, layer: Layer) -> CvxpyLayer:
-        """Returns the door over a layer that is compiled already."""
-        made = cls.__new__(cls)
-        made.layer = layer
-        return made
 
     def __call__(
         self,
@@ -194,14 +114,6 @@ class CvxpyLayer:
         outputs, info = self.layer.jvp(forward, _matched("tangent", tangents, forward.values, complexes))
         return tuple(written(outputs, forward.map.complexes, np.float64)), info
 
-    def describe(self) -> str:
-        """Says what the layer is made of: the program's class, sizes and cones, what parameters change, the methods."""
-        return describe(self.layer)
-
-    def spy(self, axes: Any = None) -> Any:
-        """Draws the sparsity of the KKT system on matplotlib axes, new ones by default, and returns them."""
-        return spy(self.layer, axes)
-
     def jacobian(self, parameters: Sequence[ArrayLike]) -> tuple[tuple[tuple[Array, ...], ...], DerivativeInfo]:
         """Returns the derivative of every entry of the variables by every entry of the parameters, item by item.
 
@@ -255,28 +167,7 @@ class CvxpyLayer:
 
         return tensorflow.CvxpyLayer.from_layer(self.layer)
 
-    def gradcheck(self, *parameters: ArrayLike, tolerance: float = 1e-5, seed: int = 0) -> GradientCheck:
-        """Compares the layer's derivatives with finite differences, per parameter and item of the batch.
-
-        The step of the differences follows from the accuracy of the solutions, and their own error is known: the result
-        tells which of the two sides is unreliable. Print it; its `ok` says whether a derivative is wrong.
-
-        Args:
-            parameters: as in a call.
-            tolerance: relative error up to which derivatives and differences agree.
-            seed: of the random directions.
-        """
-        return gradcheck(self.layer, self._read(parameters), tolerance, seed=seed)
-
-    def save(self, path: object) -> None:
-        """Writes the compiled layer to a file that `cvxlayers.load` reads, also where CVXPY is not installed.
-
-        Raises:
-            ArtifactError: if an option of the layer is neither a number nor a text.
-        """
-        artifact.save(self.layer, path)
-
-    def _read(self, parameters: Sequence[ArrayLike]) -> list[Array]:
+    def _doubles(self, parameters: Sequence[ArrayLike]) -> list[Array]:
         names = self.layer.compiled.parameters.names
         labels = [f"parameter {name!r}" for name in names]
         labels += [f"parameter #{index}" for index in range(len(names), len(parameters))]
@@ -290,7 +181,7 @@ class CvxpyLayer:
         warm_start: LayerResult | None = None,
         outputs: VariableMap | None = None,
     ) -> Forward:
-        values = self._read(parameters)
+        values = self._doubles(parameters)
         options = call_options(self.layer, solver_args, on_failure)
         return self.layer.forward(values, options, start_of(warm_start), outputs)
 

@@ -295,8 +295,17 @@ class Pattern:
             product[:, block.columns] += np.matmul(block.view(values), y[:, block.rows, None])[:, :, 0]
         return product
 
-    def outer(self, u: Vectors, v: Vectors) -> Values:
-        """Returns the stored entries of u vᵀ: the derivative of uᵀ M v with respect to M."""
+    def outer(self, pair: tuple[Vectors, Vectors], *more: tuple[Vectors, Vectors]) -> Values:
+        """Returns the stored entries of Σ u vᵀ over pairs: the derivative of Σ uᵀ M v with respect to M."""
+        if self.is_full and more:
+            u, v = (np.stack(part, axis=1) for part in zip(pair, *more, strict=True))
+            return np.matmul(v.transpose(0, 2, 1), u).reshape((-1, self.nnz))
+        total = self._outer(*pair)
+        for other in more:
+            total += self._outer(*other)
+        return total
+
+    def _outer(self, u: Vectors, v: Vectors) -> Values:
         if self.is_full:
             return np.multiply(v[:, :, None], u[:, None, :]).reshape((-1, self.nnz))
         rest, block = self._rest, self._block

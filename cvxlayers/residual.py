@@ -51,6 +51,11 @@ class Point:
         """Whether the residuals of all items are below every doubt."""
         return bool((self.merit <= EXACT).all())
 
+    @cached_property
+    def sizes(self) -> tuple[Vectors, Vectors]:
+        """The largest entries of y and of s, as columns."""
+        return largest(self.y)[:, None], largest(self.s)[:, None]
+
     def accuracy(self, program: ConeProgram) -> Sizes:
         """As `merit`, but absolute where q or b sets no scale, since it is zero or b rounding: so may a solution be.
 
@@ -151,6 +156,39 @@ def residuals(program: ConeProgram, point: Point) -> Residuals:
         dual=_ratio(largest(point.dual), point.dual_scale),
         gap=_ratio(np.abs(quadratic + linear + dual), np.max(np.abs([quadratic, linear, dual]), axis=0)),
     )
+
+
+def lopsided(program: ConeProgram, point: Point) -> Sizes:
+    """Returns the largest residual of an equality, an inequality or a variable in its own units, per item.
+
+    In badly chosen units a condition may be violated wholly, and by little beside the terms of the others. What is one
+    in its units is told by its coefficients, for variables and multipliers as large as any.
+    """
+    structure, found = program.structure, evaluate(program, point.x, point.v)
+    linear = structure.cone.zero + structure.cone.nonnegative
+    P, A = np.abs(program.P), np.abs(program.A)
+    every_x, every_y = np.ones((len(A), structure.n)), np.ones((len(A), structure.m))
+    across, along = structure.A.matvec(A, every_x), structure.A.rmatvec(A, every_y)
+    x = np.maximum(largest(found.x), _length(program.b, across))[:, None]
+    y = np.maximum(largest(found.y), _length(program.q, along))[:, None]
+    primal = np.abs(program.b) + across * x
+    dual = np.abs(program.q) + structure.P.matvec(P, np.ones((len(P), structure.n))) * x + along * y
+    return np.maximum(_share(found.primal[:, :linear], primal[:, :linear]), _share(found.dual, dual))
+
+
+def _length(sides: Vectors, coefficients: Vectors) -> Sizes:
+    """Returns the largest size of the unknowns that one condition alone would ask for; one where no side is given."""
+    sizes = np.divide(
+        np.abs(sides),
+        coefficients,
+        out=np.zeros(np.broadcast_shapes(sides.shape, coefficients.shape)),
+        where=coefficients > 0,
+    )
+    return np.where(np.any(sides, axis=1), largest(sizes), 1.0)
+
+
+def _share(residual: Vectors, terms: Vectors) -> Sizes:
+    return largest(np.divide(residual, terms, out=np.zeros(residual.shape), where=terms > 0))
 
 
 def _side_of_rounding(program: ConeProgram) -> Sizes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cvxlayers.derivative import Data, DerivativeInfo, Linearisation, move, vjp_tangent, worst_of
+from cvxlayers.derivative import Data, DerivativeInfo, Differential, move, vjp_tangent, worst_of
 from cvxlayers.derivative import second_jvp as program_second_jvp
 from cvxlayers.forward import Array, Forward, Items, join, split
 from cvxlayers.layer import Layer
@@ -44,7 +44,7 @@ def hvp(
     lead, dthetas = layer.theta_tangents(forward, tangents, directions)
     rows = split(cotangents, directions, forward.fold)[1]
 
-    def pull(lin: Linearisation, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
+    def pull(lin: Differential, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
         at, infos = (lin.point.x, lin.point.y), []
         for row, dtheta, slope, change in zip(rows, dthetas, out[::2], out[1::2], strict=True):
             mine = [None if cotangent is None else cotangent[items] for cotangent in row]
@@ -95,7 +95,7 @@ def second_jvp(
     pairs = list(zip(ones, twos, strict=True))
     bends = [compiled.parameters.second_tangent(forward.values, *pair, forward.batch_shape) for pair in pairs]
 
-    def push(lin: Linearisation, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
+    def push(lin: Differential, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
         infos = []
         for index, (pair, bend) in enumerate(zip(pairs, bends, strict=True)):
             one, two = (move(lin, Data(*compiled.tangent(dtheta[items]))) for dtheta in pair)

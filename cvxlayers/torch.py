@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from os import PathLike
 from typing import Any, Unpack
 
-from cvxlayers import artifact, standard
-from cvxlayers.build import build_layer, call_options
-from cvxlayers.describe import describe
+import numpy as np
+
+from cvxlayers import standard
+from cvxlayers.base import BaseLayer
+from cvxlayers.build import call_options
 from cvxlayers.errors import DeviceError, DtypeError, MissingDependencyError, OptionError
-from cvxlayers.gradcheck import GradientCheck, gradcheck
 from cvxlayers.layer import Layer
 from cvxlayers.result import LayerResult, WarmStart, start_of
-from cvxlayers.spy import spy
 from cvxlayers.standard import ConicSolution, Keywords, QPSolution, SolveKeywords
 
 try:
@@ -28,92 +27,18 @@ else:
 __all__ = ["CvxpyLayer", "solve_conic", "solve_qp"]
 
 
-class CvxpyLayer(torch.nn.Module):
+class CvxpyLayer(BaseLayer, torch.nn.Module):
     """A differentiable layer that solves a parametrised convex problem.
 
         layer = CvxpyLayer(problem, parameters=[A, b], variables=[x])
         (x_star,) = layer(A_tensor, b_tensor)
 
-    Args:
-        problem: a disciplined parametrised (DPP) CVXPY problem.
-        parameters: its `cvxpy.Parameter`s, in the order in which a call passes their values.
-        variables: what a call returns, in order: variables, and dual variables of constraints.
-        gp: whether the problem is a geometric program.
-        freeze: parameters that are not listed, and stay at the values that they have when the layer is made.
-        solver: a solver by name, in any case; by default chosen from the program's class and size.
-        solver_args: options of every call: `eps`, `max_iters`, `time_limit`, `verbose`, and the solver's own names.
-        on_failure: what a call does about items that cannot be solved: "raise" `SolverError`; "nan", return NaN for
-            them; "mask", return their last finite iterate, or zeros, and an exactly zero gradient.
-        strict: whether inaccurate solutions and doubtful derivatives raise instead of warning.
-        threads: threads over the items of a batch; by default CVXLAYERS_THREADS, or the processors available.
-        check: whether each call checks its values against the attributes of the parameters: sign, bounds, symmetry,
-            definiteness, support.
-        derivative: "exact"; "smoothed", the derivative of the point on the central path with s ∘ y = mu, and "lpgd",
-            differences of solutions with perturbed costs: both inform also where the exact one is zero or undefined.
-        mu: how strongly: the barrier parameter of "smoothed" (0.01), the size of lpgd's perturbation (0.1).
-        ridge: weight of ½‖variables‖² that is added to the cost, in the solution and in its derivatives.
-        recognise: whether programs of a form with a faster solution, such as a projection onto a simplex or a softmax,
-            are solved and differentiated by it.
-        cache: folder that keeps the compiled problem for the next process; by default CVXLAYERS_CACHE, none where that
-            is unset.
-
-    Raises:
-        ProblemError: if the problem cannot become a layer; its subclass `DPPError` names the expression at fault.
-        OptionError: if a solver or an option is unknown, or does not fit the problem.
-
-    References:
-        Agrawal, Amos, Barratt, Boyd, Diamond, Kolter, "Differentiable convex optimization layers" (2019); Agrawal,
-        Barratt, Boyd, Busseti, Moursi, "Differentiating through a cone program" (2019); Healey, Nobel, Boyd,
-        "Differentiating through a quadratic cone program" (2025), arXiv:2508.17522.
+    It is a module without weights: results have the dtype of the values, and are on their device.
     """
 
-    def __init__(
-        self,
-        problem: object,
-        parameters: object,
-        variables: object,
-        *,
-        gp: bool = False,
-        freeze: object = (),
-        solver: str | None = None,
-        solver_args: Mapping[str, object] | None = None,
-        on_failure: str = "raise",
-        strict: bool = False,
-        threads: int | None = None,
-        check: bool = True,
-        derivative: str = "exact",
-        mu: float | None = None,
-        ridge: float = 0.0,
-        recognise: bool = True,
-        cache: str | PathLike[str] | None = None,
-    ) -> None:
+    def _take(self, layer: Layer) -> None:
         torch.nn.Module.__init__(self)
-        self.layer = build_layer(
-            problem,
-            parameters,
-            variables,
-            gp=gp,
-            freeze=freeze,
-            solver=solver,
-            solver_args=solver_args,
-            on_failure=on_failure,
-            strict=strict,
-            threads=threads,
-            check=check,
-            derivative=derivative,
-            mu=mu,
-            ridge=ridge,
-            recognise=recognise,
-            cache=cache,
-        )
-
-    @classmethod
-    def from_layer(cls, layer: Layer) -> CvxpyLayer:
-        """Returns the module over a layer that is compiled already."""
-        module = cls.__new__(cls)
-        torch.nn.Module.__init__(module)
-        module.layer = layer
-        return module
+        self.layer = layer
 
     def forward(
         self,
@@ -174,41 +99,15 @@ class CvxpyLayer(torch.nn.Module):
         values, device = _unparted(found, leaves.complexes), objective.device
         return self.layer.result(call, values, objective, lambda array: torch.as_tensor(array, device=device))
 
-    def describe(self) -> str:
-        """Says what the layer is made of: the program's class, sizes and cones, what parameters change, the methods."""
-        return describe(self.layer)
-
-    def spy(self, axes: Any = None) -> Any:
-        """Draws the sparsity of the KKT system on matplotlib axes, new ones by default, and returns them."""
-        return spy(self.layer, axes)
+    def _doubles(self, parameters: tuple[torch.Tensor, ...]) -> list[np.ndarray]:
+        reals = _parts(self.layer, parameters)
+        _check_tensors(self.layer.compiled.parameters.names, reals)
+        return [to_numpy(real) for real in reals]
 
     @torch.compiler.assume_constant_result
     def _encoded(self, solver_args: Mapping[str, object] | None, on_failure: str | None) -> str:
         options = call_options(self.layer, solver_args, on_failure)
         return operators.encode(replace(self.layer, options=options))
-
-    def gradcheck(self, *parameters: torch.Tensor, tolerance: float = 1e-5, seed: int = 0) -> GradientCheck:
-        """Compares the layer's derivatives with finite differences, per parameter and item of the batch.
-
-        The step of the differences follows from the accuracy of the solutions, and their own error is known: the result
-        tells which of the two sides is unreliable. Print it; its `ok` says whether a derivative is wrong.
-
-        Args:
-            parameters: as in a call.
-            tolerance: relative error up to which derivatives and differences agree.
-            seed: of the random directions.
-        """
-        reals = _parts(self.layer, parameters)
-        _check_tensors(self.layer.compiled.parameters.names, reals)
-        return gradcheck(self.layer, [to_numpy(real) for real in reals], tolerance, seed=seed)
-
-    def save(self, path: object) -> None:
-        """Writes the compiled layer to a file that `cvxlayers.load` reads, also where CVXPY is not installed.
-
-        Raises:
-            ArtifactError: if an option of the layer is neither a number nor a text.
-        """
-        artifact.save(self.layer, path)
 
     def extra_repr(self) -> str:
         """Names the parameters and variables with their shapes."""
@@ -358,6 +257,8 @@ def _check_tensors(names: Sequence[str], parameters: Sequence[object]) -> None:
                 f"parameter {label} needs a real floating-point tensor, got {parameter.dtype}; convert it by "
                 f".{'real' if parameter.dtype.is_complex else 'to(torch.float64)'}"
             )
+        if parameter.layout != torch.strided:
+            raise DtypeError(f"parameter {label} is a sparse tensor; convert it by .to_dense()")
         first_device = first_device or (label, parameter.device)
         if parameter.device != first_device[1]:
             raise DeviceError(

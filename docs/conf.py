@@ -42,6 +42,7 @@ suppress_warnings = ["mystnb.unknown_mime_type"]
 
 # The reference
 autodoc_member_order = "bysource"
+autoclass_content = "both"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True

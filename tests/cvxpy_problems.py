@@ -191,6 +191,16 @@ def geometric() -> Built:
     return cp.Problem(objective, constraints), {c: np.array([1.3, 0.7]), a: np.array(-0.5), both: np.array(1.8)}
 
 
+def hidden() -> Built:
+    """Functions that CVXPY reduces by themselves, of variables in whose place it puts others."""
+    x, s, p = cp.Variable(nonneg=True, name="x"), cp.Variable(nonneg=True, name="s"), cp.Parameter(2, name="p")
+    X, w = cp.Variable((2, 2), PSD=True, name="X"), cp.Variable(3)
+    support = cp.transforms.suppfunc(w, [cp.norm(w) <= 1, w >= -0.2])
+    curves = cp.perspective(cp.square(x) - x, s) + cp.perspective(cp.lambda_max(X) - cp.log_det(X), s)
+    objective = cp.Minimize(curves + cp.square(s - p[0]) + support(p[1] * np.ones(3) + cp.hstack([X[0], x])))
+    return cp.Problem(objective, [s >= 0.5]), {p: np.array([1.2, -0.4])}
+
+
 KINDS = {
     "scalar": parameter(np.array(1.2)),
     "vector": parameter(normal(N)),
@@ -240,6 +250,7 @@ PROBLEMS = {
     "matrix_constraints": matrix_constraints,
     "infinite_bounds": infinite_bounds,
     "geometric": geometric,
+    "hidden": hidden,
 }
 
 CASES: dict[str, Callable[[], Built]] = {

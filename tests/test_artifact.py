@@ -52,6 +52,16 @@ def test_a_loaded_layer_computes_the_same(case: Case, tmp_path):
     assert artifact.dumps(loaded.layer) == artifact.dumps(layer.layer)
 
 
+def test_a_loaded_layer_works_by_the_same_methods():
+    x, b = cp.Variable(3), cp.Parameter(5)
+    fit = cp.Problem(cp.Minimize(cp.sum_squares(np.random.default_rng(0).normal(size=(5, 3)) @ x - b)))
+    for recognise in (True, False):
+        layer = CvxpyLayer(fit, [b], [x], recognise=recognise)
+        loaded = CvxpyLayer.from_layer(artifact.loads(artifact.dumps(layer.layer)))
+        assert loaded.describe() == layer.describe()
+        assert (loaded.layer.affine is not None) == recognise
+
+
 def test_options_travel(tmp_path):
     options = {"eps": 1e-7, "max_iters": 77}
     layer = layer_of(CASES["qp_simplex"], solver="clarabel", solver_args=options, on_failure="mask", strict=True)

@@ -107,6 +107,26 @@ def test_arrays_are_no_tensors():
         door._check_tensors(["q", "M"], [torch.ones(3), np.ones((2, 3))])
 
 
+def test_sparse_tensors_are_named():
+    with pytest.raises(DtypeError, match=r"parameter 'M' is a sparse tensor; convert it by \.to_dense\(\)"):
+        door.CvxpyLayer(PROBLEM, [q, M], [x])(torch.ones(3), torch.ones(2, 3).to_sparse())
+
+
+def test_nothing_is_no_array():
+    jax_door = pytest.importorskip("cvxlayers.jax")
+    with pytest.raises(DtypeError, match="parameter 'M' needs an array of real numbers"):
+        jax_door.CvxpyLayer(PROBLEM, [q, M], [x])(np.ones(3), None)
+
+
+def test_masks_of_arrays_are_not_ignored():
+    layer, masked = CvxpyLayer(PROBLEM, [q, M], [x]), np.ma.masked_array(np.ones(3), [False, True, False])
+    with pytest.raises(DtypeError, match=r"parameter 'q' is a masked array with masked entries"):
+        layer(masked, np.ones((2, 3)))
+    np.testing.assert_array_equal(
+        layer(np.ma.masked_array(np.ones(3)), np.ones((2, 3))), layer(np.ones(3), np.ones((2, 3)))
+    )
+
+
 def test_devices_may_not_mix():
     layer = door.CvxpyLayer(PROBLEM, [q, M], [x])
     with pytest.raises(DeviceError, match=r"'q' is on cpu, parameter 'M' on meta; move it by \.to\('cpu'\)"):

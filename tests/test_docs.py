@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cvxlayers import errors
+from cvxlayers.base import BaseLayer
 from docs.pages import blocks, pages, run
 from tests.test_messages import messages, words
 
@@ -91,6 +92,8 @@ def sections(docstring):
 def test_public_names_say_what_they_take_raise_and_rest_on(name, thing):
     text = inspect.getdoc(thing) or ""
     assert text, f"{name} has no docstring"
+    if inspect.isclass(thing) and issubclass(thing, BaseLayer):
+        text += inspect.getdoc(thing.__init__) or ""  # how a layer is made is the same in all frameworks
     if inspect.isclass(thing) and "Args" not in sections(text):
         return  # what holds data, or is raised, is described by its attributes
     wanted = {"Args", "Raises"} | ({"References"} if name.split(".")[-1] in RESTING else set())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import cvxpy as cp
 import numpy as np
 import pytest
 
 from cvxlayers import CvxpyLayer
+from cvxlayers.errors import CvxlayersWarning
 from tests import checks
 from tests.doors import DOORS
 from tests.problems import CASES, Case
@@ -59,3 +61,14 @@ def test_single_precision_loses_no_more_than_its_own_rounding(case: Case, door: 
     assert all(output.dtype == np.float32 for output in got)
     checks.assert_close(got, wanted, SINGLE, "variable")
     checks.assert_close(got_gradients, gradients, SINGLE, "gradient")
+
+
+@DOOR
+def test_a_rough_solution_makes_its_derivative_doubtful(door: str):
+    # The constraints contradict one another, by so little beside the coefficients of one that it counts as solved.
+    x, r = cp.Variable(4), cp.Parameter()
+    rows = [1e9 * cp.sum(x) == 1e9 * r, x >= 0]
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - 1) + cp.norm(x)), rows), [r], [x])
+    with pytest.warns(CvxlayersWarning) as said:
+        DOORS[door](layer, [np.array(-1.0)], [np.ones(4)])
+    assert any("the derivative of 1 of 1 programs is unreliable" in str(entry.message) for entry in said)

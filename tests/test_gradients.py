@@ -29,7 +29,7 @@ FULL, DIRECTIONS = 4, 2
 # Of a batch, these fractions of the items are solved alone: cones whose projection is a search take longer.
 BATCH, STRIDE = 64, {"EXP": 4, "POWER": 16}
 # Solvers for programs of one form, with tests of their own.
-RECOGNISED = {"BALL", "BOUNDED", "ENTROPIC", "PROJECTION"}
+RECOGNISED = {"BOUNDED", "ENTROPIC", "PROJECTION"}
 # Any solution x of the same residual is right to about 1e-11 at these condition numbers.
 VALUE = 1e-8
 # Rounding, times the condition numbers of the catalogue's systems.

@@ -10,6 +10,7 @@ import torch
 from cvxlayers import CvxpyLayer, SolverError, Status, kernel
 from cvxlayers import torch as door
 from cvxlayers.derivative import evaluate
+from cvxlayers.errors import CvxlayersWarning
 from cvxlayers.solvers import solve_batch
 
 
@@ -61,6 +62,63 @@ def test_failures_leave_the_bits_of_their_neighbours(on_failure, rng):
     expected = 0.0 if on_failure == "mask" else np.nan
     np.testing.assert_array_equal(c_bar[failed], np.full((4, 3), expected))
     assert np.isnan(info.residual[failed]).all()
+
+
+def weighted_matrix():
+    """min Σ wᵢ ‖row i of X‖² s.t. Σ X = r, X ⪰ 0: infeasible for r < 0."""
+    X, w, r = cp.Variable((4, 4), PSD=True), cp.Parameter(4, nonneg=True), cp.Parameter()
+    return cp.Problem(cp.Minimize(cp.sum(w @ cp.square(X))), [cp.sum(X) == r]), [w, r], [X]
+
+
+def far_from_one():
+    """min ‖x − c‖² + ‖x‖ s.t. 10⁹ Σ x = r, 10⁹ x ≥ 0, whose units are changed: infeasible for r < 0."""
+    x, c, r = cp.Variable(4), cp.Parameter(4), cp.Parameter()
+    return (
+        cp.Problem(cp.Minimize(cp.sum_squares(x - c) + cp.norm(x)), [1e9 * cp.sum(x) == r, 1e9 * x >= 0]),
+        [c, r],
+        [x],
+    )
+
+
+@pytest.mark.parametrize("build", [weighted_matrix, far_from_one])
+@pytest.mark.parametrize("lead", [(), (0,), (3,), (2, 0)], ids=str)
+@pytest.mark.parametrize("derivative", ["exact", "smoothed", "lpgd"])
+def test_where_nothing_is_solved_nothing_moves(build, lead, derivative):
+    problem, parameters, variables = build()
+    layer = CvxpyLayer(problem, parameters, variables, on_failure="mask", derivative=derivative)
+    values = [np.ones((*lead, 4)), np.full(lead, -1e9)]
+    (x,) = layer(*values)
+    assert x.shape == (*lead, *variables[0].shape)
+    gradients, info = layer.vjp(values, [np.ones_like(x)])
+    assert all(
+        np.array_equal(gradient, np.zeros_like(value)) for gradient, value in zip(gradients, values, strict=True)
+    )
+    assert info.residual.shape == lead
+    assert not layer.jvp(values, values)[0][0].any()
+    assert not layer.jacobian(values)[0][0][0].any()
+
+
+def contradictory(weight):
+    """min ‖x − 1‖² + ‖x‖ s.t. w Σ x = w r, x ≥ 0: infeasible for r < 0."""
+    x, r = cp.Variable(4), cp.Parameter()
+    rows = [weight * cp.sum(x) == weight * r, x >= 0]
+    return cp.Problem(cp.Minimize(cp.sum_squares(x - 1) + cp.norm(x)), rows), [r], [x]
+
+
+def test_a_condition_that_drowns_beside_others_is_told_of():
+    # Solvers take x = −1/4 for a solution: beside a coefficient of 10⁹ the violation of x ≥ 0 is small.
+    layer, alone = CvxpyLayer(*contradictory(1e9)), np.array(-1.0)
+    with pytest.warns(
+        CvxlayersWarning, match=r"solved inaccurately: items \[0\] have relative KKT residuals up to 2.0e-01"
+    ):
+        result = layer.solve(alone)
+    assert result.status == Status.INACCURATE
+    with pytest.raises(SolverError, match="solved inaccurately"):
+        CvxpyLayer(*contradictory(1e9), strict=True)(alone)
+    assert layer.solve(np.array(2.0)).status == Status.SOLVED
+    assert layer.solve(alone, solver_args={"eps": 0.5}).status == Status.SOLVED
+    with pytest.raises(SolverError, match="infeasible"):
+        CvxpyLayer(*contradictory(1.0))(alone)
 
 
 def ridge(**keywords):

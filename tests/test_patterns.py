@@ -56,7 +56,8 @@ def test_products_are_those_of_the_dense_matrix(name, batch, rng):
     np.testing.assert_allclose(pattern.matvec(values, x), (M @ x[..., None])[..., 0], atol=1e-13)
     np.testing.assert_allclose(pattern.rmatvec(values, y), (np.swapaxes(M, 1, 2) @ y[..., None])[..., 0], atol=1e-13)
     outer = (y[:, :, None] * x[:, None, :])[:, pattern.rows, pattern.cols]
-    np.testing.assert_array_equal(pattern.outer(y, x), outer)
+    np.testing.assert_array_equal(pattern.outer((y, x)), outer)
+    np.testing.assert_allclose(pattern.outer((y, x), (2.0 * y, x), (y, -5.0 * x)), -2.0 * outer, atol=1e-13)
 
 
 @pytest.mark.parametrize("name", ["block above a diagonal", "sparse", "an empty row and column", "no rows"])

@@ -247,3 +247,23 @@ def test_variables_that_nothing_determines_are_seen(rng):
     program = replace(program, P=P, A=A)
     system = System(program, Derivative(np.ones((2, program.structure.m)), IdentityBasis(program.structure.m)))
     assert factorise(system, Method.SCHUR, 1).rank.not_unique.tolist() == [False, True]
+
+
+def two_rows(slope: float, y: tuple[float, float]) -> ConeProgram:
+    """min ½‖x‖² s.t. x₁ + x₂ ≤ b₁, slope x₁ ≤ b₂, where both rows are active with these multipliers."""
+    A = np.array([[1.0, 1.0], [slope, 0.0]])
+    structure = Structure(pattern_of(np.eye(2)), pattern_of(np.array([[1.0, 1.0], [1.0, 0.0]])), Product(nonnegative=2))
+    values = values_of(structure.A, A[None])
+    return ConeProgram(structure, 1, np.ones((1, 2)), np.zeros((1, 2)), values, (-A @ A.T @ np.array(y))[None])
+
+
+def test_a_multiplier_below_the_tolerance_is_zero():
+    solution = SOLVERS["PIVOTING"].solve(two_rows(1.0, (1.0, -1e-13)), Options())
+    assert solution.status == Status.SOLVED
+    np.testing.assert_array_equal(solution.y[0, 1], 0.0)
+    np.testing.assert_allclose(solution.y[0, 0], 1.0)
+
+
+def test_signs_are_right_however_little_accuracy_is_asked_for():
+    solution = SOLVERS["PIVOTING"].solve(two_rows(0.01, (1.0, 0.5)), Options(eps=10.0))
+    np.testing.assert_allclose(solution.y[0], [1.0, 0.5])

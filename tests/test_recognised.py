@@ -15,14 +15,10 @@ from hypothesis import strategies as st
 
 import cvxlayers
 from cvxlayers import CvxpyLayer
-from cvxlayers.ball import require_ball
 from cvxlayers.closed.entropic import certified
-from cvxlayers.cones import derivative_dual
-from cvxlayers.derivative import Data, Method, Needs, System, evaluate, factorise, jvp, linearise, vjp
-from cvxlayers.derivative.ball import factorise_ball
+from cvxlayers.derivative import Data, Method, evaluate, factorise, jvp, linearise, vjp
 from cvxlayers.separable import require
-from cvxlayers.solvers import Options, find_optimum
-from cvxlayers.solvers.ball import BallProjection
+from cvxlayers.solvers import find_optimum
 
 N = 6
 BATCH = 5
@@ -141,14 +137,14 @@ def ball_as_a_cone():
     return _minimise(cp.sum_squares(x - z), [cp.SOC(radius, x)]), [z, radius], [x]
 
 
-NAMES = {"BALL", "BOUNDED", "ENTROPIC", "PROJECTION"}
+NAMES = {"BOUNDED", "ENTROPIC", "PROJECTION"}
 BALLS = [ball, ball_of_any_size, ball_as_a_cone]
 BOUNDED = [box, parametric_box, simplex, simplex_of_any_size, capped_simplex, weighted_budget, hyperplane]
 ENTROPIC = [softmax, softmax_with_bounds, weighted_entropy, relative_entropy, soft_top_k, fermi]
 PROJECTIONS = [semidefinite, shifted_semidefinite, second_order]
 FORMS = [
     *[(form, "PROJECTION") for form in PROJECTIONS],
-    *[(form, "BALL") for form in BALLS],
+    *[(form, "PROJECTION") for form in BALLS],
     *[(form, "BOUNDED") for form in BOUNDED],
     *[(form, "ENTROPIC") for form in ENTROPIC],
 ]
@@ -175,7 +171,7 @@ def test_is_as_without(form, solver, rng):
     mine, plain = both(form)
     assert primary(mine) == solver
     assert primary(plain) not in NAMES
-    assert mine.layer.kernel.method.is_structured
+    assert mine.layer.kernel.method.is_structured or mine.layer.kernel.closed is not None
     assert not plain.layer.kernel.method.is_structured
     values = draw(form()[1], rng)
     got, want = mine.solve(*values), plain.solve(*values)
@@ -275,7 +271,7 @@ def test_sphere_is_a_kink_with_the_derivative_of_one_side(rng):
 def test_ball_may_be_a_point():
     x, z = _x()
     layer = CvxpyLayer(_minimise(cp.sum_squares(x - z), [cp.norm(x) <= 0.0]), [z], [x])
-    assert primary(layer) == "BALL"
+    assert primary(layer) == "PROJECTION"
     np.testing.assert_allclose(layer(np.ones(N))[0], 0.0, atol=1e-12)
 
 
@@ -431,7 +427,7 @@ def test_entropies_need_no_solver(form, rng):
     program = layer.compiled.program(theta)
     closed = layer.kernel.closed
     assert closed is not None
-    point, _, sure = closed.solve(program)
+    point, _, sure = closed.solve(program, None)
     assert sure.all()
     again = evaluate(program, point.x, point.v)
     np.testing.assert_allclose(again.s, point.s, rtol=0, atol=1e-13)
@@ -480,30 +476,14 @@ def test_derivatives_of_dual_variables_are_as_without(form, rng):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-8)
 
 
-def test_systems_of_balls_are_solved_in_their_basis(rng):
-    layer = both(ball_as_a_cone)[0].layer
-    theta, _ = layer.compiled.parameters.flatten([3.0 * rng.normal(size=(5, N)), np.array([0.5, 1.0, 2.0, 50.0, 90.0])])
-    reduced = layer.kernel.reduce(layer.compiled.program(theta))
-    assert reduced is not None
-    program, ball = reduced.program, require_ball(reduced.program.structure)
-    found = BallProjection().solve(program, Options())
-    system = System(program, derivative_dual(program.structure.cone, found.y - found.s))
-
-    def refuse(other):
-        raise AssertionError("left to another factorisation")
-
-    first, second = rng.normal(size=found.x.shape), rng.normal(size=found.y.shape)
-    solve = factorise_ball(system, ball, refuse).solve(first, second)
-    head, tail = system.matvec(solve.first, solve.second)
-    np.testing.assert_allclose(head, first, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(tail, second, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("form", ENTROPIC, ids=lambda form: form.__name__)
+@pytest.mark.parametrize("form", [*ENTROPIC, *PROJECTIONS, *BALLS], ids=lambda form: form.__name__)
 def test_formulas_of_derivatives_are_those_of_the_whole_system(form, rng):
     problem, parameters, variables = form()
     layer = CvxpyLayer(problem, parameters, variables).layer
-    call = layer.forward(draw(parameters, rng), layer.options)
+    values = draw(parameters, rng)
+    if form in BALLS:
+        values[0] *= 10.0  # outside, where the whole system is regular in all variables
+    call = layer.forward(values, layer.options)
     program, point, whole = call.program, call.point, Method.DENSE
 
     def refuse(items):
@@ -511,12 +491,12 @@ def test_formulas_of_derivatives_are_those_of_the_whole_system(form, rng):
 
     closed = layer.kernel.closed
     assert closed is not None
-    mine = closed.linearise(program, point, refuse)
+    mine = closed.linearise(program, point, call.found.reduced, call.map.x.apply, refuse)
     plain = linearise(program, point, lambda system, items=None: factorise(system, whole, 1))
     x, y = rng.normal(size=point.x.shape), rng.normal(size=point.y.shape)
-    got, want = mine.vjp(x, y, Needs())[0], vjp(plain, x, y)[0]
+    got, want = vjp(mine, x, y)[0], vjp(plain, x, y)[0]
     for one, other in zip(got, want, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)
     tangent = Data(*(rng.normal(size=part.shape) for part in want))
-    for one, other in zip(mine.jvp(tangent)[:2], jvp(plain, tangent)[:2], strict=True):
+    for one, other in zip(jvp(mine, tangent)[:2], jvp(plain, tangent)[:2], strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)

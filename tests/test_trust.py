@@ -276,7 +276,6 @@ def served(solver: str, **keywords):
     limits: dict[str, list[Any]] = {
         "DIRECT": simplex[1:],
         "PROJECTION": [cp.SOC(x[0], x[1:])],
-        "BALL": [cp.norm(x) <= 1],
     }
     limits |= dict.fromkeys(("DAQP", "PIVOTING", "PIQP", "BOUNDED", "ENTROPIC"), simplex)
     costs = {"ECOS": p @ x, "ENTROPIC": p @ x - cp.sum(cp.entr(x))}

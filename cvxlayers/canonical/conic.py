@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -11,6 +12,8 @@ from typing import Any, ClassVar
 import cvxpy as cp
 import numpy as np
 from cvxpy import error, settings
+from cvxpy.atoms.perspective import perspective
+from cvxpy.atoms.suppfunc import SuppFuncAtom
 from cvxpy.constraints.exponential import ExpCone
 from cvxpy.constraints.nonpos import NonNeg
 from cvxpy.constraints.power import PowCone3D, PowConeND
@@ -51,6 +54,15 @@ class ConicForm(CLARABEL):
         inverse_data[settings.OFFSET] = 0.0
         data[settings.PARAM_PROB] = program
         return data, inverse_data
+
+
+class _Twin(cp.Problem):
+    """A problem of which CVXPY finds a solver when it reduces parts of it by themselves, as with `perspective`."""
+
+    def _construct_chain(self, *arguments: Any, **keywords: Any) -> Any:
+        chain: Any = cp.Problem._construct_chain(self, *arguments, **keywords)
+        chain.solver_context.solver_name = "CLARABEL"
+        return chain
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +128,7 @@ def conic_form(problem: cp.Problem, gp: bool) -> Conic:
     Raises:
         ProblemError: if CVXPY cannot reduce the problem, or to something else than is expected of it.
     """
-    twin = cp.Problem(_objective(problem), problem.constraints)
+    twin = _Twin(_objective(problem), problem.constraints)
     try:
         with warnings.catch_warnings():
             # CVXPY tells of its choice of a backend, and complains of its own reading of sparse leaves.
@@ -156,4 +168,13 @@ def _objective(problem: cp.Problem) -> cp.Minimize | cp.Maximize:
     if not replaced:
         return problem.objective
     negated = {id(variable): -variable for variable in replaced}
-    return problem.objective.tree_copy(id_objects={identity: -minus for identity, minus in negated.items()})
+    kept: dict[int, Any] = {identity: -minus for identity, minus in negated.items()}
+    # A copy of these would be of another function, of which CVXPY takes their arguments for all there is to know.
+    kept |= {id(atom): atom for atom in _nodes(problem.objective) if isinstance(atom, perspective | SuppFuncAtom)}
+    return problem.objective.tree_copy(id_objects=kept)
+
+
+def _nodes(expression: Any) -> Iterator[Any]:
+    yield expression
+    for argument in expression.args:
+        yield from _nodes(argument)

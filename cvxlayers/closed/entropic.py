@@ -18,11 +18,13 @@ from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
-from cvxlayers.closed.entropic_derivative import EntropicDerivative, linearise_entropies
-from cvxlayers.closed.form import ClosedForm, Whole
+from cvxlayers.closed.entropic_derivative import linearise_entropies
+from cvxlayers.closed.form import Certified, ClosedForm, Seen, Whole
+from cvxlayers.derivative import Differential
 from cvxlayers.program import ConeProgram, Vectors, largest
+from cvxlayers.reduction import Reduced
 from cvxlayers.residual import EXACT, Point, relative
 from cvxlayers.separable import Separable
 from cvxlayers.solvers import Optimum, find_optimum
@@ -40,19 +42,16 @@ class EntropicForm(ClosedForm):
 
     parts: Separable
 
-    @property
-    def solver(self) -> str:
-        """The name of the solver whose form it is."""
-        return "ENTROPIC"
-
-    def solve(self, program: ConeProgram) -> tuple[Point, Int[np.ndarray, " batch"], Bool[np.ndarray, " batch"]]:
+    def solve(self, program: ConeProgram, reduced: Reduced | None) -> Certified:
         """Returns points, how many evaluations they took, and which of them are certified solutions, to rounding."""
         with np.errstate(all="ignore"):
             optimum = find_optimum(program, self.parts)
             point, sure = certified(program, optimum)
         return point, optimum.iterations, sure
 
-    def linearise(self, program: ConeProgram, point: Point, whole: Whole) -> EntropicDerivative:
+    def linearise(
+        self, program: ConeProgram, point: Point, reduced: Reduced | None, seen: Seen, whole: Whole
+    ) -> Differential:
         """Returns the derivative at solutions; `whole` is for those next to a kink."""
         return linearise_entropies(program, point, self.parts, whole)
 

@@ -5,29 +5,20 @@ On the boundary of its cone an entropy's pair is s = σ(ρ, 1, e^ρ), y = w(−1
 
     μ · ∂s + Aλ · ∂y = ȳ · ∂y,       which leaves     D λ + a μ₀ = f,   aᵀλ = ȳ₀
 
-for the main variables and the row, where D = Σ w α²/σ is their curvature; and likewise for tangents.
+for the main variables and the row, where D = Σ w α²/σ is their curvature. Tangents solve the same system.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, final
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
-from cvxlayers.closed.form import ClosedDerivative, Whole
-from cvxlayers.derivative import (
-    Data,
-    DerivativeInfo,
-    Linearisation,
-    Needs,
-    Point,
-    jvp,
-    reach,
-    vjp,
-)
+from cvxlayers.closed.form import Formula, Whole
+from cvxlayers.derivative import Point, reach
 from cvxlayers.program import ConeProgram, Vectors, largest
 from cvxlayers.separable import Separable
 from cvxlayers.solvers import Response, Weights, read_weights
@@ -35,7 +26,6 @@ from cvxlayers.solvers import Response, Weights, read_weights
 Sizes = Float[np.ndarray, " batch"]
 Terms = Float[np.ndarray, "#batch terms"]
 Sides = Float[np.ndarray, "batch 1"]
-Items = Int[np.ndarray, " rest"]
 
 # Residuals up to which points count as exact, condition numbers above which systems are for methods that pivot, and how
 # far a derivative may be off for both.
@@ -55,76 +45,49 @@ class _Pair(NamedTuple):
         return self.sigma / self.term.gamma
 
 
-@final
 @dataclass(frozen=True, eq=False)
-class EntropicDerivative(ClosedDerivative):
-    """The solution maps of a batch, linearised; of the items `rest` by their whole systems.
+class _Entropies:
+    """The solution maps of a batch, linearised.
 
     Attributes:
-        program: the programs.
-        point: their solutions.
+        shape: the number of rows of the programs, for each item.
         parts: their parts.
         pairs: the entropies.
         h: 1/D.
         row: the row a, zero where it is not active.
         schur: aᵀ h a.
-        condition: the ratio of the largest to the smallest pivot.
-        rest: the items with another derivative.
-        whole: theirs.
     """
 
-    program: ConeProgram
-    point: Point
+    shape: tuple[int, ...]
     parts: Separable
     pairs: Sequence[_Pair]
     h: Vectors
     row: Vectors
     schur: Sizes
-    condition: Sizes
-    rest: Items
-    whole: Linearisation | None
 
-    def vjp(self, x: Vectors, y: Vectors, needs: Needs) -> tuple[Data, DerivativeInfo]:
-        """Returns the cotangent of the data for cotangents of x and y: the adjoint of `jvp`."""
-        with np.errstate(all="ignore"):
-            lam, mu, residual = self._adjoint(x, y, needs)
-        info = self._info(residual)
-        if self.whole is not None:
-            part, found = vjp(self.whole, x[self.rest], y[self.rest])
-            lam[self.rest], mu[self.rest] = -part.q, part.b
-            _put(info, self.rest, found)
-        return needs.pull(self.program, self.point, lam, mu), info
-
-    def jvp(self, tangent: Data) -> tuple[Vectors, Vectors, DerivativeInfo]:
-        """Returns the tangents of x and y for one of the data."""
-        with np.errstate(all="ignore"):
-            dx, dy, residual = self._tangent(tangent)
-        info = self._info(residual)
-        if self.whole is not None:
-            part = Data(*(values if len(values) == 1 else values[self.rest] for values in tangent))
-            dx[self.rest], dy[self.rest], _, found = jvp(self.whole, part)
-            _put(info, self.rest, found)
-        return dx, dy, info
-
-    def _adjoint(self, x: Vectors, y: Vectors, needs: Needs) -> tuple[Vectors, Vectors, Sizes]:
-        force, side, moving = x[:, self.parts.main_run], np.zeros(len(x)), y.any()
+    def solve(self, first: Vectors, second: Vectors, dual: bool) -> tuple[Vectors, Vectors, Sizes]:
+        """Returns λ, μ where it is asked for, and the relative residual of the row."""
+        parts, moving = self.parts, bool(second.any())
+        force, side = first[:, parts.main_run], np.zeros(len(first))
         for term, _, tilt in self.pairs:
-            top = x[:, term.places.bounded]
+            top = first[:, term.places.bounded]
             if top.any():
                 force = force + tilt * top * (term.alpha / term.head)
         for pair in self.pairs if moving else ():
-            _, second, third = pair.term.places.rows
-            force = force - pair.term.alpha * pair.term.w / pair.sigma * (y[:, second] - pair.decay * y[:, third])
-        if moving and len(self.parts.coupling):
-            side = y[:, self.parts.coupling[0]]
-        inside, price, residual = self._solve(force, side)
-        lam, mu = np.empty(self.point.x.shape), np.zeros(self.point.y.shape if needs.dual or len(self.rest) else (1, 1))
-        lam[:, self.parts.main_run] = inside
+            _, two, three = pair.term.places.rows
+            force = force - pair.term.alpha * pair.term.w / pair.sigma * (
+                second[:, two] - pair.decay * second[:, three]
+            )
+        if moving and len(parts.coupling):
+            side = second[:, parts.coupling[0]]
+        inside, price, residual = self._balance(force, side)
+        lam, mu = np.empty(first.shape), np.zeros(self.shape if dual else (1, 1))
+        lam[:, parts.main_run] = inside
         for pair in self.pairs:
-            lam[:, pair.term.places.bounded] = _height(pair, inside, y, moving)
-        if needs.dual:
-            self._multipliers(x, y, inside, mu)
-            mu[:, self.parts.coupling] = price[:, None]
+            lam[:, pair.term.places.bounded] = _height(pair, inside, second, moving)
+        if dual:
+            self._multipliers(first, second, inside, mu)
+            mu[:, parts.coupling] = price[:, None]
         return lam, mu, residual
 
     def _multipliers(self, x: Vectors, y: Vectors, inside: Vectors, mu: Vectors) -> None:
@@ -134,30 +97,7 @@ class EntropicDerivative(ClosedDerivative):
             bent = pair.term.w / pair.sigma * (y[:, second] - decay * y[:, third] + pair.term.alpha * inside)
             mu[:, first], mu[:, second], mu[:, third] = top, -pair.tilt * top - bent, decay * (bent - top)
 
-    def _tangent(self, tangent: Data) -> tuple[Vectors, Vectors, Sizes]:
-        A, (x, y) = self.program.structure.A, (self.point.x, self.point.y)
-        dual, primal = -(A.rmatvec(tangent.A, y) + tangent.q), tangent.b - A.matvec(tangent.A, x)
-        force, rises = dual[:, self.parts.main_run], []
-        for pair in self.pairs:
-            _, second, third = pair.term.places.rows
-            rise = dual[:, pair.term.places.bounded] / pair.term.head
-            turn = pair.decay * primal[:, third] - primal[:, second]
-            force = force + pair.term.alpha * (pair.tilt * rise + pair.term.w / pair.sigma * turn)
-            rises.append(rise)
-        side = primal[:, self.parts.coupling[0]] if len(self.parts.coupling) else np.zeros(len(primal))
-        inside, price, residual = self._solve(force, side)
-        dx, dy = np.empty(x.shape), np.zeros(y.shape)
-        dx[:, self.parts.main_run], dy[:, self.parts.coupling] = inside, price[:, None]
-        for pair, rise in zip(self.pairs, rises, strict=True):
-            (first, second, third), (term, sigma, tilt) = pair.term.places.rows, pair
-            grown = primal[:, second] + term.alpha * inside
-            turned = (pair.decay * primal[:, third] - grown) / sigma
-            dx[:, term.places.bounded] = ((tilt + 1.0) * grown + sigma * turned - primal[:, first]) / term.head
-            dy[:, first], dy[:, second] = -rise, tilt * rise + term.w * turned
-            dy[:, third] = pair.decay * (rise - term.w * turned)
-        return dx, dy, residual
-
-    def _solve(self, force: Vectors, side: Sizes) -> tuple[Vectors, Sizes, Sizes]:
+    def _balance(self, force: Vectors, side: Sizes) -> tuple[Vectors, Sizes, Sizes]:
         """Solves D λ + a μ₀ = f, aᵀλ = g; returns λ, μ₀ and the relative residual, which is that of the row."""
         active = self.schur > 0
         side = np.where(active, side, 0.0)
@@ -174,10 +114,6 @@ class EntropicDerivative(ClosedDerivative):
         residual[~np.isfinite(gap)] = np.inf
         return inside, price, residual
 
-    def _info(self, residual: Sizes) -> DerivativeInfo:
-        no = np.zeros((3, len(residual)), dtype=bool)
-        return DerivativeInfo(residual, self.condition.copy(), *no)
-
 
 def _height(pair: _Pair, inside: Vectors, y: Vectors, moving: bool | np.bool_) -> Vectors:
     """Returns the adjoint of the costs of t."""
@@ -188,12 +124,7 @@ def _height(pair: _Pair, inside: Vectors, y: Vectors, moving: bool | np.bool_) -
     return (pair.tilt * (term.alpha * inside + two) - one + pair.decay * three) / term.head
 
 
-def _put(info: DerivativeInfo, items: Items, part: DerivativeInfo) -> None:
-    for name in info.__dataclass_fields__:
-        getattr(info, name)[items] = getattr(part, name)
-
-
-def linearise_entropies(program: ConeProgram, point: Point, parts: Separable, whole: Whole) -> EntropicDerivative:
+def linearise_entropies(program: ConeProgram, point: Point, parts: Separable, whole: Whole) -> Formula:
     """Linearises the solution maps of a batch.
 
     Args:
@@ -210,10 +141,8 @@ def linearise_entropies(program: ConeProgram, point: Point, parts: Separable, wh
         condition = _condition(h, schur, pairs)
         clear = (condition <= _DOUBTFUL) & (point.merit <= _EXACT) & (condition * point.merit <= _BLURRED)
         clear &= _smooth(program, point, parts, pairs, condition)
-    rest = np.flatnonzero(~clear)
-    return EntropicDerivative(
-        program, point, parts, pairs, h, row, schur, condition, rest, whole(rest) if len(rest) else None
-    )
+    inverse = _Entropies(point.y.shape, parts, pairs, h, row, schur).solve
+    return Formula.of(program, point, inverse, condition, clear, whole)
 
 
 def _pair(point: Point, term: Weights) -> _Pair:

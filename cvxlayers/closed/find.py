@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from cvxlayers.closed.entropic import EntropicForm
 from cvxlayers.closed.form import ClosedForm
+from cvxlayers.closed.projection import ProjectionForm
+from cvxlayers.isotropic import find_isotropic
 from cvxlayers.program import Structure
+from cvxlayers.reduction import Reduction
 from cvxlayers.separable import require
 from cvxlayers.solvers import solver_named
 
 
-def find_form(structure: Structure) -> ClosedForm | None:
-    """Returns the closed form of a structure, None where it has none."""
-    if solver_named("ENTROPIC").refusal(structure) is None:
+def find_form(structure: Structure, reduction: Reduction | None) -> ClosedForm | None:
+    """Returns the closed form of programs, None where they have none.
+
+    Args:
+        structure: theirs.
+        reduction: what is eliminated of them.
+    """
+    isotropic = find_isotropic(structure if reduction is None else reduction.structure)
+    if isotropic is not None:
+        return ProjectionForm(isotropic, reduction)
+    if reduction is None and solver_named("ENTROPIC").refusal(structure) is None:
         return EntropicForm(require(structure))
     return None

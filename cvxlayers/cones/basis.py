@@ -85,22 +85,21 @@ class ConeRayBasis(Basis):
 
     def rotate(self, w: Columns) -> Columns:
         """Returns Uᵀ w."""
-        stacked = self._stacked(w)
-        out = np.empty(stacked.shape)
-        out[..., 1:, :] = self._reflect(stacked[..., 1:, :])
-        t, first = stacked[..., 0, :], self.sigma[..., None] * out[..., 1, :]
+        out = np.array(self._stacked(w), order="C")
+        self._reflect(out[..., 1:, :])
+        t, first = out[..., 0, :], self.sigma[..., None] * out[..., 1, :]
         out[..., 0, :], out[..., 1, :] = (t + first) / np.sqrt(2.0), (t - first) / np.sqrt(2.0)
         return out.reshape(w.shape)
 
     def unrotate(self, w: Columns) -> Columns:
         """Returns U w."""
-        out = np.array(self._stacked(w))
+        out = np.array(self._stacked(w), order="C")
         plus, minus = out[..., 0, :], out[..., 1, :]
         out[..., 0, :], out[..., 1, :] = (
             (plus + minus) / np.sqrt(2.0),
             self.sigma[..., None] * (plus - minus) / np.sqrt(2.0),
         )
-        out[..., 1:, :] = self._reflect(out[..., 1:, :])
+        self._reflect(out[..., 1:, :])
         return out.reshape(w.shape)
 
     def triplets(self) -> Triplets:
@@ -118,13 +117,14 @@ class ConeRayBasis(Basis):
         size = self.h.shape[-1] + 1
         return w.reshape((*w.shape[:-2], w.shape[-2] // size, size, w.shape[-1]))
 
-    def _reflect(self, z: np.ndarray) -> np.ndarray:
+    def _reflect(self, z: np.ndarray) -> None:
+        """Replaces z by H z."""
         if z.shape[-1] == 1:
             # The same sums, over memory that lies together.
-            h, alone = self.h, z[..., 0]
-            return (alone - h * (2.0 * np.sum(h * alone, axis=-1, keepdims=True)))[..., None]
-        h = self.h[..., None]
-        return z - h * (2.0 * np.sum(h * z, axis=-2, keepdims=True))
+            alone = z[..., 0]
+            alone -= self.h * (2.0 * np.add.reduce(self.h * alone, axis=-1, keepdims=True))
+            return
+        z -= self.h[..., None] * (2.0 * np.matmul(self.h[..., None, :], z))
 
 
 @dataclass(frozen=True, eq=False)

@@ -84,9 +84,10 @@ class SecondOrder(Cone):
         stacked = v.reshape((*v.shape[:-1], self.count, self.size))
         t, z = stacked[..., 0], stacked[..., 1:]
         with np.errstate(over="ignore"):
-            squared = np.sum(z * z, axis=-1)
-        norm, extreme = np.sqrt(squared), ~((squared > TINY) & (squared < 1.0 / TINY))
-        if extreme.any():
+            squared = np.add.reduce(z * z, axis=-1)
+        norm = np.sqrt(squared)
+        if not (squared.min(initial=1.0) > TINY and squared.max(initial=1.0) < 1.0 / TINY):
+            extreme = ~((squared > TINY) & (squared < 1.0 / TINY))
             norm[extreme] = _norm(z[extreme])
         return t, z, norm
 

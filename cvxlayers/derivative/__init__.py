@@ -4,8 +4,10 @@ from cvxlayers.derivative.central_path import central_point as central_point
 from cvxlayers.derivative.implicit import TRUSTED as TRUSTED
 from cvxlayers.derivative.implicit import Data as Data
 from cvxlayers.derivative.implicit import DerivativeInfo as DerivativeInfo
+from cvxlayers.derivative.implicit import Differential as Differential
 from cvxlayers.derivative.implicit import Linearisation as Linearisation
 from cvxlayers.derivative.implicit import Needs as Needs
+from cvxlayers.derivative.implicit import is_smooth as is_smooth
 from cvxlayers.derivative.implicit import jvp as jvp
 from cvxlayers.derivative.implicit import linearise as linearise
 from cvxlayers.derivative.implicit import reach as reach

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -36,6 +37,8 @@ _WELL = 1e3
 _BLURRED = 1e-4
 # Of points with a larger residual than the first, one condition's may be so many times as large as that of all.
 _INEXACT, _UNLIKE = 1e-12, 1e4
+# Of formulas no more than this, and of systems with a larger condition number, they leave the derivative to pivoting.
+_CLEAR, _DOUBTFUL = 1e-3, 1e9
 # A null vector's part that is below this does not reach the outputs.
 _HIDDEN = 1e-6
 # Across a kink of a curved cone's projection, its derivative of a random direction of size one jumps by more than this.
@@ -46,6 +49,9 @@ _PROBES = 4
 _SMOOTH = 1e4
 # Relative residuals and condition numbers up to which a derivative counts as reliable.
 TRUSTED, CONDITIONED = 1e-6, 1e10
+
+
+Sizes = tuple[Float[np.ndarray, "batch 1"], Float[np.ndarray, "batch 1"]]
 
 
 class Data(NamedTuple):
@@ -76,10 +82,8 @@ class Needs(NamedTuple):
     def pull(self, program: ConeProgram, point: Point, lam: Vectors, mu: Vectors) -> Data:
         """Returns the cotangent of the data for the adjoints of both residuals; what is not needed has no entries."""
         P, A, nothing = program.structure.P, program.structure.A, np.zeros((len(lam), 0))
-        A_bar = A.outer(-point.y, lam) if self.A else nothing
-        if self.A:
-            A_bar -= A.outer(mu, point.x)
-        return Data(P.outer(-lam, point.x) if self.P else nothing, -lam, A_bar, mu)
+        A_bar = A.outer((-point.y, lam), (-mu, point.x)) if self.A else nothing
+        return Data(P.outer((-lam, point.x)) if self.P else nothing, -lam, A_bar, mu)
 
 
 _ALL = Needs()
@@ -121,9 +125,30 @@ class DerivativeInfo:
         return np.asarray(sound & ~self.degenerate & ~self.weakly_active)
 
 
+class Differential(ABC):
+    """The solution map of a batch of programs, linearised at their solutions."""
+
+    program: ConeProgram
+    point: Point
+
+    @abstractmethod
+    def solve(self, first: Vectors, second: Vectors, dual: bool = True) -> tuple[Vectors, Vectors, DerivativeInfo]:
+        """Solves P λ + Aᵀμ = f, D(A λ + μ − g) = μ: what tangents and cotangents of solutions have in common.
+
+        Args:
+            first: f, of the dual residual, or the cotangents of x.
+            second: g, of the primal residual, or the cotangents of y.
+            dual: whether μ is asked for.
+
+        Returns:
+            λ, μ, and how far to trust them.
+        """
+
+
+@final
 @dataclass(frozen=True, eq=False)
-class Linearisation:
-    """The solution map of a batch of programs, linearised and factorised at their solutions.
+class Linearisation(Differential):
+    """The solution map of a batch of programs, its system factorised.
 
     `rank` is that of the systems as far as the outputs can see it. `offset` is how far the points are from the central
     path; where solutions themselves are differentiated, what their residual does to the derivative where that is much.
@@ -137,7 +162,13 @@ class Linearisation:
     weakly_active: Bool[np.ndarray, " batch"]
     offset: Float[np.ndarray, " batch"]
 
-    def trust(self, solve: Solve) -> DerivativeInfo:
+    def solve(self, first: Vectors, second: Vectors, dual: bool = True) -> tuple[Vectors, Vectors, DerivativeInfo]:
+        """Solves by the factors."""
+        system = self.system
+        solve = self.factors.solve(first, system.to_eigen(second) if second.any() else second)
+        return solve.first, system.from_eigen(solve.second) if dual else solve.second, self._trust(solve)
+
+    def _trust(self, solve: Solve) -> DerivativeInfo:
         """Returns how far a derivative from one linear solve can be trusted."""
         rank, residual = self.rank, np.maximum(solve.residual, self.offset)
         return DerivativeInfo(residual, rank.condition, rank.not_unique, rank.dependent, self.weakly_active)
@@ -161,9 +192,7 @@ def linearise(
         outputs: what of x is asked for, a linear map; all of it by default.
         redundant: rows that say nothing new, such as copies of others: they are no kinks where they are active.
     """
-    telling = np.ones(program.structure.m, dtype=bool)
-    if redundant is not None:
-        telling[redundant] = False
+    telling = _telling(program, redundant)
     if smoothed is None:
         derivative, weakly_active = projection_derivative(program, point, telling)
     else:
@@ -173,7 +202,7 @@ def linearise(
     rank = _seen(factors.rank, outputs)
     if smoothed is not None:
         return Linearisation(program, point, system, factors, rank, weakly_active, point.merit)
-    weakly_active |= _near_kinks(program, point, telling, rank.condition)
+    weakly_active |= _near_kinks(program.structure.cone, point, _sizes(program, point), telling, rank.condition)
     return Linearisation(program, point, system, factors, rank, weakly_active, _blurred(program, rank, point))
 
 
@@ -220,11 +249,9 @@ def projection_derivative(
     """
     cone = program.structure.cone
     derivative = cone.derivative(-point.v, point.s).complement()
-    rows = slice(cone.zero, cone.zero + cone.nonnegative)
-    v, y, s = point.v[:, rows], point.y[:, rows], point.s[:, rows]
-    small = _WEAKLY_ACTIVE * _size(point.y)
-    weak = s <= _WEAKLY_ACTIVE * np.maximum(_size(point.s), _size(program.b))
-    weak &= y <= np.maximum(small, _FAINT * point.dual_scale[:, None])
+    rows = _inequalities(cone)
+    v, y, small = point.v[:, rows], point.y[:, rows], _WEAKLY_ACTIVE * point.sizes[0]
+    weak = _weak(cone, point, _sizes(program, point))
     if not weak.any():
         return derivative, np.zeros(len(weak), dtype=bool)
     weak &= np.isfinite(v)
@@ -239,11 +266,57 @@ def projection_derivative(
     return replace(derivative, eigenvalues=eigenvalues), np.any(weak & telling[rows], axis=1)
 
 
+def _inequalities(cone: Product) -> slice:
+    return slice(cone.zero, cone.zero + cone.nonnegative)
+
+
+def _sizes(program: ConeProgram, point: Point) -> Sizes:
+    """Returns the sizes of y, and of s and b."""
+    y, s = point.sizes
+    return y, np.maximum(s, _size(program.b))
+
+
+def _weak(cone: Product, point: Point, sizes: Sizes) -> Bool[np.ndarray, "batch _rows"]:
+    """Returns which inequalities may be weakly active: where all multipliers are small, the largest says nothing."""
+    rows, (y, s) = _inequalities(cone), sizes
+    small = np.maximum(_WEAKLY_ACTIVE * y, _FAINT * point.dual_scale[:, None])
+    return (point.s[:, rows] <= _WEAKLY_ACTIVE * s) & (point.y[:, rows] <= small)
+
+
+def is_smooth(
+    program: ConeProgram,
+    point: Point,
+    condition: Float[np.ndarray, " batch"],
+    redundant: Int[np.ndarray, " _count"] | None = None,
+) -> Bool[np.ndarray, " batch"]:
+    """Returns which points are exact, and clearly away from every kink, in programs that are not badly conditioned.
+
+    Args:
+        program: the programs.
+        point: their solutions.
+        condition: the condition numbers of their systems.
+        redundant: rows that say nothing new: they are no kinks where they are active.
+    """
+    telling = _telling(program, redundant)
+    with np.errstate(invalid="ignore"):
+        clear = (condition <= _DOUBTFUL) & (point.merit <= _INEXACT) & (condition * point.merit <= _CLEAR)
+    cone, sizes = program.structure.cone, _sizes(program, point)
+    weak = _weak(cone, point, sizes) & telling[_inequalities(cone)]
+    return clear & ~weak.any(axis=1) & ~_near_kinks(cone, point, sizes, telling, condition)
+
+
+def _telling(program: ConeProgram, redundant: Int[np.ndarray, " _count"] | None) -> Bool[np.ndarray, " m"]:
+    telling = np.ones(program.structure.m, dtype=bool)
+    if redundant is not None:
+        telling[redundant] = False
+    return telling
+
+
 class Reach(NamedTuple):
     """How near to a kink a point may lie on either side of it: relative to the sizes of y and s, and absolutely."""
 
     near: Float[np.ndarray, "batch 1"]
-    sizes: tuple[Float[np.ndarray, "batch 1"], Float[np.ndarray, "batch 1"]]
+    sizes: Sizes
 
     @property
     def distance(self) -> Float[np.ndarray, "batch 1"]:
@@ -265,7 +338,7 @@ class Reach(NamedTuple):
 def reach(
     point: Point,
     condition: Float[np.ndarray, " batch"],
-    sizes: tuple[Float[np.ndarray, "batch 1"], Float[np.ndarray, "batch 1"]],
+    sizes: Sizes,
 ) -> Reach:
     """Returns how near that is: it follows from the residual of the point, which the conditioning amplifies."""
     with np.errstate(invalid="ignore"):
@@ -275,40 +348,43 @@ def reach(
 
 
 def _near_kinks(
-    program: ConeProgram, point: Point, telling: Bool[np.ndarray, " m"], condition: Float[np.ndarray, " batch"]
+    cone: Product,
+    point: Point,
+    sizes: Sizes,
+    telling: Bool[np.ndarray, " m"],
+    condition: Float[np.ndarray, " batch"],
 ) -> Bool[np.ndarray, " batch"]:
     """Returns which points have a kink of the projection so near that they may lie on either side of it."""
-    cone, found = program.structure.cone, np.zeros(len(point.v), dtype=bool)
+    found = np.zeros(len(point.v), dtype=bool)
     far = condition <= _WELL if cone.polyhedral else found
     if far.all():
         return found
     items = np.flatnonzero(~far)
     mine = point if len(items) == len(found) else point.item(items)
     y, s, v = mine.y, mine.s, mine.v
-    b = np.broadcast_to(program.b, point.v.shape)[items]
-    close = reach(mine, condition[items], (_size(y), np.maximum(_size(s), _size(b))))
-    rows = slice(cone.zero, cone.zero + cone.nonnegative)
+    close = reach(mine, condition[items], (sizes[0][items], sizes[1][items]))
+    rows = _inequalities(cone)
     found[items] = np.any(close.both_zero(y[:, rows], s[:, rows]) & telling[rows], axis=1)
     if not cone.polyhedral:
-        curved = _may_be_kinked(cone, y, s, close)
+        curved = _may_be_kinked(cone, mine, close)
         if curved.any():
             found[items[curved]] |= _kinked(cone, v[curved], close.distance[curved])
     return found
 
 
-def _may_be_kinked(cone: Product, y: Vectors, s: Vectors, close: Reach) -> Bool[np.ndarray, " batch"]:
+def _may_be_kinked(cone: Product, point: Point, close: Reach) -> Bool[np.ndarray, " batch"]:
     """Returns which points are not clearly away from the kinks of curved cones; of power cones nothing is known.
 
     Those of second-order cones are where ‖z‖ = |t|, and those of semidefinite ones where an eigenvalue is zero.
     """
-    smallest = np.full(len(y), np.inf)
+    y, s, v, smallest = point.y, point.s, point.v, np.full(len(point.v), np.inf)
     for part, rows in cone.groups:
         match part:
             case SecondOrder():
-                t, _, norm = part.split(y[:, rows] - s[:, rows])
+                t, _, norm = part.split(v[:, rows])
                 smallest = np.minimum(smallest, np.abs(norm - np.abs(t)).min(axis=1))
             case Semidefinite():
-                smallest = np.minimum(smallest, np.abs(part.spectrum(y[:, rows] - s[:, rows])).min(axis=(1, 2)))
+                smallest = np.minimum(smallest, np.abs(part.spectrum(v[:, rows])).min(axis=(1, 2)))
             case Exponential():
                 smallest = np.minimum(smallest, np.minimum(np.abs(y[:, rows]), np.abs(s[:, rows])).min(axis=1))
             case Power():
@@ -332,29 +408,23 @@ def _kinked(cone: Product, v: Vectors, distance: Float[np.ndarray, "batch 1"]) -
     return found
 
 
-def jvp(linearisation: Linearisation, tangent: Data) -> tuple[Vectors, Vectors, Vectors, DerivativeInfo]:
+def jvp(at: Differential, tangent: Data) -> tuple[Vectors, Vectors, Vectors, DerivativeInfo]:
     """Returns (dx, dy, ds) for a tangent of the data."""
-    program, point, system = linearisation.program, linearisation.point, linearisation.system
+    program, point = at.program, at.point
     P, A = program.structure.P, program.structure.A
     r1 = -(P.matvec(tangent.P, point.x) + A.rmatvec(tangent.A, point.y) + tangent.q)
     r2 = tangent.b - A.matvec(tangent.A, point.x)
-    solve = linearisation.factors.solve(r1, system.to_eigen(r2))
-    dx, dy = solve.first, system.from_eigen(solve.second)
-    ds = r2 - A.matvec(program.A, dx)
-    return dx, dy, ds, linearisation.trust(solve)
+    dx, dy, info = at.solve(r1, r2)
+    return dx, dy, r2 - A.matvec(program.A, dx), info
 
 
 def vjp(
-    linearisation: Linearisation, x: Vectors, y: Vectors, s: Vectors | None = None, needs: Needs = _ALL
+    at: Differential, x: Vectors, y: Vectors, s: Vectors | None = None, needs: Needs = _ALL
 ) -> tuple[Data, DerivativeInfo]:
     """Returns the cotangent of the data for cotangents of x, y and s, None being zero: the adjoint of `jvp`."""
-    program, system = linearisation.program, linearisation.system
-    A = program.structure.A
-    first = x if s is None else x - A.rmatvec(program.A, s)
-    solve = linearisation.factors.solve(first, system.to_eigen(y) if y.any() else y)
-    mu = system.from_eigen(solve.second)
-    data = needs.pull(program, linearisation.point, solve.first, mu if s is None else s + mu)
-    return data, linearisation.trust(solve)
+    first = x if s is None else x - at.program.structure.A.rmatvec(at.program.A, s)
+    lam, mu, info = at.solve(first, y, needs.dual)
+    return needs.pull(at.program, at.point, lam, mu if s is None else s + mu), info
 
 
 def _size(w: Vectors) -> Float[np.ndarray, "batch 1"]:

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Int
 
-from cvxlayers.program import Vectors
+from cvxlayers.program import Vectors, is_everything
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,12 @@ class Kept:
         kept.order[kept.used] = np.nonzero(mask)[1]
         return kept
 
+    def item(self, index: Int[np.ndarray, " k"]) -> Kept:
+        """Returns the directions of some items."""
+        if is_everything(index, len(self.mask)):
+            return self  # with what is known of it
+        return Kept(self.mask[index], self.order[index], self.count[index])
+
     @cached_property
     def used(self) -> Bool[np.ndarray, "batch most"]:
         """Which of the indices are no padding."""
@@ -44,7 +50,7 @@ class Kept:
 
     def take(self, w: Vectors) -> Vectors:
         """Returns the entries of vectors that are kept."""
-        return np.take_along_axis(w, self.order, axis=1)
+        return w[np.arange(len(w))[:, None], self.order]
 
     def put(self, w: Vectors, values: Vectors) -> None:
         """Writes the entries of vectors that are kept."""

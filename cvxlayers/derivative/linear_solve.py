@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-from cvxlayers.ball import find_ball, require_ball
 from cvxlayers.coordinates import find_coordinates, require_coordinates
 from cvxlayers.derivative.arrow import factorise_arrow
-from cvxlayers.derivative.ball import factorise_ball
 from cvxlayers.derivative.banded import factorise_banded
 from cvxlayers.derivative.condensed import factorise_condensed
 from cvxlayers.derivative.coordinates import factorise_coordinates
@@ -39,13 +37,12 @@ class Method(Enum):
     ISOTROPIC = "isotropic"
     COORDINATES = "coordinates"
     CONDENSED = "condensed"
-    BALL = "ball"
     SCHUR = "Schur"
 
     @property
     def is_structured(self) -> bool:
         """Whether it uses more of the structure than its sparsity, and takes a whole batch at once."""
-        structured = (Method.ARROW, Method.ISOTROPIC, Method.COORDINATES, Method.CONDENSED, Method.BALL)
+        structured = (Method.ARROW, Method.ISOTROPIC, Method.COORDINATES, Method.CONDENSED)
         return self in structured
 
 
@@ -56,10 +53,9 @@ def choose_method(structure: Structure, recognise: bool = False) -> Method:
         structure: what the programs share.
         recognise: whether to use that few rows couple the variables, or that the program is a projection on a cone.
     """
-    if recognise and find_isotropic(structure) is not None:
+    isotropic = find_isotropic(structure) if recognise else None
+    if isotropic is not None and not isotropic.is_ball:
         return Method.ISOTROPIC
-    if recognise and find_ball(structure) is not None:
-        return Method.BALL
     if recognise and separate(structure) is not None:
         return Method.ARROW
     if recognise and find_coordinates(structure) is not None:
@@ -96,8 +92,6 @@ def factorise(system: System, method: Method, threads: int) -> Factorisation:
         def whole(other: System) -> Factorisation:
             return factorise(other, choose_method(structure), threads)
 
-        if method is Method.BALL:
-            return factorise_ball(system, require_ball(structure), whole)
         if method is Method.ARROW:
             return factorise_arrow(system, require(structure), whole)
         if method is Method.COORDINATES:

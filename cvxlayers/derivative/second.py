@@ -11,13 +11,12 @@ direction, differentiated along a second one, is likewise again a jvp.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from cvxlayers.cones import second_derivative_dual
-from cvxlayers.derivative.implicit import Data, DerivativeInfo, Linearisation, jvp
-from cvxlayers.derivative.system import Solve
+from cvxlayers.derivative.implicit import Data, DerivativeInfo, Differential, jvp
 from cvxlayers.program import Vectors
 
 
@@ -32,13 +31,13 @@ class Motion:
     info: DerivativeInfo
 
 
-def move(linearisation: Linearisation, data: Data) -> Motion:
+def move(at: Differential, data: Data) -> Motion:
     """Returns how the solutions move along a tangent of the data."""
-    return Motion(data, *jvp(linearisation, data))
+    return Motion(data, *jvp(at, data))
 
 
 def vjp_tangent(
-    linearisation: Linearisation,
+    at: Differential,
     cotangents: tuple[Vectors, Vectors],
     motion: Motion,
     cotangents_tangent: tuple[Vectors, Vectors],
@@ -46,7 +45,7 @@ def vjp_tangent(
     """Returns the vjp and its tangent.
 
     Args:
-        linearisation: at the solutions.
+        at: the solution maps.
         cotangents: those of x and y.
         motion: of the solutions.
         cotangents_tangent: how the cotangents of x and y move meanwhile.
@@ -57,40 +56,38 @@ def vjp_tangent(
     Raises:
         DerivativeError: if a cone of the program offers no second derivative.
     """
-    program, point, system = linearisation.program, linearisation.point, linearisation.system
+    program, point = at.program, at.point
     P, A = program.structure.P, program.structure.A
     (x_bar, y_bar), (dx_bar, dy_bar) = cotangents, cotangents_tangent
-    first = linearisation.factors.solve(x_bar, system.to_eigen(y_bar))
-    lam, mu = first.first, system.from_eigen(first.second)
+    lam, mu, first = at.solve(x_bar, y_bar)
     rest = y_bar - A.matvec(program.A, lam) - mu
     e = second_derivative_dual(program.structure.cone, point.v, motion.y - motion.s, rest)
     x2 = dx_bar - P.matvec(motion.data.P, lam) - A.rmatvec(motion.data.A, mu)
     y2 = dy_bar - A.matvec(motion.data.A, lam) + e
-    second = linearisation.factors.solve(x2 + A.rmatvec(program.A, e), system.to_eigen(y2))
-    dlam, dmu = second.first, system.from_eigen(second.second) - e
+    dlam, dmu, second = at.solve(x2 + A.rmatvec(program.A, e), y2)
+    dmu = dmu - e
     cotangent = Data(
-        P=-0.5 * (P.outer(lam, point.x) + P.outer(point.x, lam)),
+        P=-0.5 * P.outer((lam, point.x), (point.x, lam)),
         q=-lam,
-        A=-(A.outer(point.y, lam) + A.outer(mu, point.x)),
+        A=-A.outer((point.y, lam), (mu, point.x)),
         b=mu,
     )
-    half = P.outer(dlam, point.x) + P.outer(lam, motion.x) + P.outer(point.x, dlam) + P.outer(motion.x, lam)
     tangent = Data(
-        P=-0.5 * half,
+        P=-0.5 * P.outer((dlam, point.x), (lam, motion.x), (point.x, dlam), (motion.x, lam)),
         q=-dlam,
-        A=-(A.outer(motion.y, lam) + A.outer(point.y, dlam) + A.outer(dmu, point.x) + A.outer(mu, motion.x)),
+        A=-A.outer((motion.y, lam), (point.y, dlam), (dmu, point.x), (mu, motion.x)),
         b=dmu,
     )
-    return cotangent, tangent, _trust(motion.info, first, second)
+    return cotangent, tangent, worst_of([motion.info, first, second])
 
 
 def second_jvp(
-    linearisation: Linearisation, first: Motion, second: Motion, curvature: Data
+    at: Differential, first: Motion, second: Motion, curvature: Data
 ) -> tuple[Vectors, Vectors, DerivativeInfo]:
     """Returns the second derivative of x and y along two directions.
 
     Args:
-        linearisation: at the solutions.
+        at: the solution maps.
         first: the motion along one direction.
         second: the motion along the other.
         curvature: the second derivative of the data along both.
@@ -98,7 +95,7 @@ def second_jvp(
     Raises:
         DerivativeError: if a cone of the program offers no second derivative.
     """
-    program, point, system = linearisation.program, linearisation.point, linearisation.system
+    program, point = at.program, at.point
     P, A = program.structure.P, program.structure.A
     e = second_derivative_dual(program.structure.cone, point.v, second.y - second.s, first.y - first.s)
     r1 = P.matvec(curvature.P, point.x) + A.rmatvec(curvature.A, point.y) + curvature.q + A.rmatvec(program.A, e)
@@ -106,9 +103,8 @@ def second_jvp(
     for one, other in ((first, second), (second, first)):
         r1 += P.matvec(one.data.P, other.x) + A.rmatvec(one.data.A, other.y)
         r2 -= A.matvec(one.data.A, other.x)
-    solve = linearisation.factors.solve(-r1, system.to_eigen(r2))
-    info = _trust(first.info, solve, solve)
-    return solve.first, system.from_eigen(solve.second) + e, worst_of([info, second.info])
+    x, y, info = at.solve(-r1, r2)
+    return x, y + e, worst_of([first.info, second.info, info])
 
 
 def worst_of(infos: list[DerivativeInfo]) -> DerivativeInfo:
@@ -117,7 +113,3 @@ def worst_of(infos: list[DerivativeInfo]) -> DerivativeInfo:
         return infos[0]
     names = [field.name for field in fields(DerivativeInfo)]
     return DerivativeInfo(*(np.max([getattr(info, name) for info in infos], axis=0) for name in names))
-
-
-def _trust(info: DerivativeInfo, first: Solve, second: Solve) -> DerivativeInfo:
-    return replace(info, residual=np.max([info.residual, first.residual, second.residual], axis=0))

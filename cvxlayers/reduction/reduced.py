@@ -35,7 +35,7 @@ from jaxtyping import Float, Int
 
 from cvxlayers.derivative import System
 from cvxlayers.linear_map import LinearMap
-from cvxlayers.program import ConeProgram, Structure, Values, Vectors, spread_rows
+from cvxlayers.program import ConeProgram, Run, Structure, Values, Vectors, run, spread_rows
 
 Index = Int[np.ndarray, " _count"]
 _NEXT = (1, 0), (0, 1)
@@ -119,6 +119,16 @@ class Copies:
     pivots: Index
     scaled: LinearMap
 
+    @cached_property
+    def runs(self) -> tuple[Run, Run, Run]:
+        """The rows, columns and pivots, as slices where they are."""
+        return run(self.rows), run(self.columns), run(self.pivots)
+
+    def constants(self, sides: Vectors, A: Values) -> Vectors:
+        """Returns the c of right-hand sides."""
+        rows, _, pivots = self.runs
+        return sides[:, rows] / A[:, pivots]
+
 
 @dataclass(frozen=True, eq=False)
 class Reduction:
@@ -148,6 +158,11 @@ class Reduction:
     kept_A: Index
     gather_P: LinearMap
 
+    @cached_property
+    def kept(self) -> tuple[Run, Run]:
+        """The variables and rows that stay, as slices where they are."""
+        return run(self.kept_variables), run(self.kept_rows)
+
     def eliminate(self, program: ConeProgram) -> Reduced:
         """Reduces a batch of programs."""
         full, structure, fixed, copies = program, program.structure, self.fixed, self.copies
@@ -156,7 +171,7 @@ class Reduction:
             x[:, fixed.columns] = program.b.take(fixed.rows, axis=1) / program.A.take(fixed.pivots, axis=1)
             program = replace(program, b=program.b - structure.A.matvec(program.A, x))
         if len(copies.rows):
-            x[:, copies.columns] = program.b.take(copies.rows, axis=1) / program.A.take(copies.pivots, axis=1)
+            x[:, copies.runs[1]] = copies.constants(program.b, program.A)
         if x.any():
             program = replace(program, q=program.q + structure.P.matvec(program.P, x))
         affine = [_affine(stack, program) for stack in self.stacks]
@@ -171,15 +186,15 @@ class Reduction:
                 parts.append(product.reshape((len(product), math.prod(product.shape[1:]))))
             q[:, stack.support] += _adjoint(F, program.q[:, stack.columns] + d * c)
         if len(copies.rows):
-            copies.scaled.add_adjoint(q.take(copies.columns, axis=1), q)
+            copies.scaled.add_adjoint(np.ascontiguousarray(q[:, copies.runs[1]]), q)
         stacked = _side_by_side([part for part in parts if part.shape[1]] or parts[:1])
         small = ConeProgram(
             self.structure,
             program.batch,
             self.gather_P.apply(stacked),
-            q.take(self.kept_variables, axis=1),
+            np.ascontiguousarray(q[:, self.kept[0]]),
             program.A.take(self.kept_A, axis=1),
-            program.b.take(self.kept_rows, axis=1),
+            np.ascontiguousarray(program.b[:, self.kept[1]]),
         )
         return Reduced(self, full, program, small, x, affine)
 
@@ -226,17 +241,19 @@ class Reduced:
         batch, n, m = full.batch, full.structure.n, full.structure.m
         full_x, full_y, full_s = np.zeros((batch, n)), np.zeros((batch, m)), np.zeros((batch, m))
         full_x += self.constants
-        full_x[:, reduction.kept_variables] = x
-        full_y[:, reduction.kept_rows], full_s[:, reduction.kept_rows] = y, s
+        variables, rows = reduction.kept
+        full_x[:, variables] = x
+        full_y[:, rows], full_s[:, rows] = y, s
         for stack, (F, c, d, a) in zip(reduction.stacks, self.affine, strict=True):
             t = c + _apply(F, full_x[:, stack.support])
             full_x[:, stack.columns] = t
             full_y[:, stack.rows] = -(d * t + self.moved.q[:, stack.columns]) / a
         if len(copies.rows):
-            full_x[:, copies.columns] += copies.scaled.apply(full_x)
+            full_x[:, copies.runs[1]] += copies.scaled.apply(full_x)
         if len(copies.rows) or len(fixed.rows):
             slope = P.matvec(full.P, full_x) + full.q
-            full_y[:, copies.rows] = -slope[:, copies.columns] / full.A[:, copies.pivots]
+            rows, columns, pivots = copies.runs
+            full_y[:, rows] = -slope[:, columns] / full.A[:, pivots]
             if len(fixed.rows):
                 slope += A.rmatvec(full.A, full_y)
                 full_y[:, fixed.rows] = -slope[:, fixed.columns] / full.A[:, fixed.pivots]
@@ -254,9 +271,9 @@ class Reduced:
             folded[:, stack.support] += _adjoint(F, first[:, stack.columns] - d * second[:, stack.rows] / a)
         copies = self.reduction.copies
         if len(copies.rows):
-            copies.scaled.add_adjoint(folded.take(copies.columns, axis=1), folded)
-        kept = self.reduction.kept_variables, self.reduction.kept_rows
-        return folded.take(kept[0], axis=1), second.take(kept[1], axis=1)
+            copies.scaled.add_adjoint(np.ascontiguousarray(folded[:, copies.runs[1]]), folded)
+        variables, rows = self.reduction.kept
+        return np.ascontiguousarray(folded[:, variables]), np.ascontiguousarray(second[:, rows])
 
     def expand(
         self, system: System, u: tuple[Vectors, Vectors], rhs: tuple[Vectors, Vectors]
@@ -264,7 +281,8 @@ class Reduced:
         """Returns the solution of the full system from that of the reduced one, u, and the full right-hand side."""
         rhs_first, rhs_second, first = self._move(system, *rhs)
         second = np.zeros(rhs_second.shape)
-        first[:, self.reduction.kept_variables], second[:, self.reduction.kept_rows] = u
+        variables, rows = self.reduction.kept
+        first[:, variables], second[:, rows] = u
         for stack, (F, _, d, a) in zip(self.reduction.stacks, self.affine, strict=True):
             t = rhs_second[:, stack.rows] / a + _apply(F, first[:, stack.support])
             first[:, stack.columns] = t
@@ -272,10 +290,11 @@ class Reduced:
         full, fixed, copies = self.full, self.reduction.fixed, self.reduction.copies
         P, A = full.structure.P, full.structure.A
         if len(copies.rows):
-            first[:, copies.columns] += copies.scaled.apply(first)
+            first[:, copies.runs[1]] += copies.scaled.apply(first)
         if len(copies.rows) or len(fixed.rows):
             slope = rhs[0] - P.matvec(full.P, first)
-            second[:, copies.rows] = slope[:, copies.columns] / full.A[:, copies.pivots]
+            rows, columns, pivots = copies.runs
+            second[:, rows] = slope[:, columns] / full.A[:, pivots]
             if len(fixed.rows):
                 slope -= A.rmatvec(full.A, system.from_eigen(second))
                 second[:, fixed.rows] = slope[:, fixed.columns] / full.A[:, fixed.pivots]
@@ -296,12 +315,14 @@ class Reduced:
         """Moves what is known of fixed variables and copies to the right-hand sides, and returns it too."""
         full, fixed, copies = self.full, self.reduction.fixed, self.reduction.copies
         x = np.zeros(first.shape)
+        if not second.any():
+            return first, second, x
         if len(fixed.rows):
             x[:, fixed.columns] = second[:, fixed.rows] / full.A[:, fixed.pivots]
             if x.any():
                 second = second - system.to_eigen(full.structure.A.matvec(full.A, x))
         if len(copies.rows):
-            x[:, copies.columns] = second[:, copies.rows] / full.A[:, copies.pivots]
+            x[:, copies.runs[1]] = copies.constants(second, full.A)
         if x.any():
             first = first - full.structure.P.matvec(full.P, x)
         return first, second, x

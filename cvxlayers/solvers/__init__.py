@@ -6,6 +6,7 @@ from cvxlayers.solvers.entropic import Optimum as Optimum
 from cvxlayers.solvers.entropic import find_optimum as find_optimum
 from cvxlayers.solvers.options import Request as Request
 from cvxlayers.solvers.options import parse_options as parse_options
+from cvxlayers.solvers.projection import Projection as Projection
 from cvxlayers.solvers.registry import SOLVERS as SOLVERS
 from cvxlayers.solvers.registry import Plan as Plan
 from cvxlayers.solvers.registry import better_on_many_processors as better_on_many_processors

@@ -32,16 +32,21 @@ Strength = Float[np.ndarray, "batch 1"]
 Index = Int[np.ndarray, " _count"]
 Sizes = Float[np.ndarray, " batch"]
 
-# The next barrier parameter is this share of the residual, but neither larger than the last nor smaller than this
-# multiple of its power.
-_SHARE, _STEEPEST, _POWER = 0.005, 0.2, 1.8
+# The first barrier parameter, and that of programs with semidefinite cones.
+_BEGIN, _BEGIN_MATRICES = 0.5, 1.0
+# The next one is this share of the residual, but neither larger than the last nor smaller than this multiple of its
+# power.
+_SHARE, _STEEPEST, _POWER = 3e-4, 0.2, 1.8
 # A full step leaves less than this of the residual, or it is halved, at most so often.
 _LEFT, _HALVINGS = 0.9, 4
-# After a step up to this short the barrier parameter stays, and where no step is found, it rises by this factor.
-_SHORT, _BACK = 0.25, 10.0
+# After a step up to this short the barrier parameter stays, and where no step is found, or none but the shortest twice,
+# it rises by this factor. Then it falls to no less than this share of the last, which full steps make as much smaller.
+_SHORT, _BACK, _CAREFUL = 0.2, 10.0, 0.3
 # The path is followed to this part of the tolerance, the points on it are so many times rougher, and never finer than
 # rounding; what ends early with a residual below the last may still be of use.
-_GAP, _RESIDUAL, _FINEST, _ROUGH = 0.03, 10.0, 1e-14, 1e-6
+_GAP, _RESIDUAL, _FINEST, _ROUGH = 0.05, 15.0, 1e-14, 1e-6
+# The last barrier parameter is aimed at from so many times itself.
+_NEAR = 20.0
 _LIMIT = 40
 # Up to this order of the systems, and this many coordinates, dense algebra of a batch beats sparse algebra of items.
 _ORDER, _COORDINATES = 200, 2000
@@ -96,27 +101,27 @@ class Continuation(Solver):
             if form is None
             else CoordinateStep.of(unit.program, unit.widths, form)
         )
-        everyone, place, mu = items, _begin(step, structure, len(items)), np.ones((len(items), 1))
+        everyone, place, aim = items, _begin(step, structure, len(items)), _Aim.begin(structure, len(items))
         limit = _LIMIT if options.max_iters is None else options.max_iters
         deadline = np.inf if options.time_limit is None else monotonic() + options.time_limit
         target = max(_GAP * options.eps, _FINEST)
         for iteration in range(1, limit + 1):
-            place, merit, length = _advance(step, place, mu)
+            place, merit, length = _advance(step, place, aim.mu)
             solution.iterations[items] = iteration
-            status = np.where((merit <= _RESIDUAL * target) & (mu[:, 0] <= target), Status.SOLVED, -1)
+            status = np.where((merit <= _RESIDUAL * target) & (aim.mu[:, 0] <= target), Status.SOLVED, -1)
             if iteration == limit or monotonic() > deadline:
                 why = Status.ITERATION_LIMIT if iteration == limit else Status.TIME_LIMIT
                 status[status < 0] = np.where(merit <= _ROUGH, Status.INACCURATE, why)[status < 0]
             ended = np.flatnonzero(status >= 0)
             if len(ended):
-                place.item(ended).write(solution, items[ended], mu[ended])
+                place.item(ended).write(solution, items[ended], aim.mu[ended])
                 solution.status[items[ended]] = status[ended]
                 if len(ended) == len(items):
                     break
                 left = np.flatnonzero(status < 0)
                 items, step, place = items[left], step.item(left), place.item(left)
-                mu, merit, length = mu[left], merit[left], length[left]
-            mu = _lower(mu, merit, length, target)
+                aim, merit, length = aim.item(left), merit[left], length[left]
+            aim = aim.lower(merit, length, target)
         return unit.restore(solution, everyone)
 
 
@@ -128,6 +133,40 @@ def _suited(program: ConeProgram) -> Index:
     with np.errstate(all="ignore"):
         _, holds = form.curvature(program, form.coefficients(program))
     return np.flatnonzero(np.broadcast_to(holds, (program.batch,)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Aim:
+    """The barrier parameters that steps aim at, and which shares of them the next ones are at least."""
+
+    mu: Strength
+    least: Sizes
+
+    @classmethod
+    def begin(cls, structure: Structure, batch: int) -> _Aim:
+        """Returns where the paths of a batch begin."""
+        mu = _BEGIN_MATRICES if structure.cone.semidefinite else _BEGIN
+        return cls(np.full((batch, 1), mu), np.zeros(batch))
+
+    def item(self, index: Index) -> _Aim:
+        """Returns those of some items."""
+        return _Aim(self.mu[index], self.least[index])
+
+    def lower(self, merit: Sizes, length: Sizes, target: float) -> _Aim:
+        """Returns what to aim at next, after steps of some length that left residuals of some size."""
+        last, full = self.mu[:, 0], (length == 1.0).all()
+        if full:
+            least = _CAREFUL * self.least
+        else:
+            least = np.where(length > _SHORT, self.least, np.maximum(self.least, _CAREFUL))
+            least = np.where(length == 1.0, _CAREFUL * least, least)
+        lower = np.maximum(np.maximum(_SHARE * merit, least * last), _STEEPEST * last**_POWER)
+        lower = np.minimum(lower, last)
+        if not full:
+            stuck = (length == 0) | ((length <= 0.5**_HALVINGS) & (self.least >= _CAREFUL))
+            lower = np.where(length > _SHORT, lower, np.where(stuck, _BACK * last, last))
+        last_one = (lower <= _NEAR * target) & (least < _CAREFUL)
+        return _Aim(np.where(last_one, target, np.maximum(lower, target))[:, None], least)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,14 +225,6 @@ def _begin(step: Step, structure: Structure, batch: int) -> _Place:
     zero = structure.cone.zero
     x, equal, v = (np.zeros((batch, size)) for size in (structure.n, zero, structure.m - zero))
     return _Place.of(step, x, equal, Frame.of(structure.cone, v))
-
-
-def _lower(mu: Strength, merit: Sizes, length: Sizes, target: float) -> Strength:
-    """Returns the barrier parameters to aim at next, after steps of some length that left residuals of some size."""
-    last = mu[:, 0]
-    lower = np.clip(_SHARE * merit, _STEEPEST * last**_POWER, last)
-    lower = np.where(length > _SHORT, lower, np.where(length > 0, last, _BACK * last))
-    return np.maximum(lower, target)[:, None]
 
 
 def _advance(step: Step, place: _Place, mu: Strength) -> tuple[_Place, Sizes, Sizes]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import repeat
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from cvxlayers.program import Pattern, Solution, Status, Structure
+
+# How many submatrices of a pattern are remembered.
+_MANY = 32
 
 
 def each(array: np.ndarray, batch: int) -> Iterable[np.ndarray]:
@@ -41,9 +47,8 @@ class Submatrix:
 
         Building a scipy matrix costs more than solving a small program; the indices are the same for all items.
         """
-        kept = np.take(values, self.entries, axis=1)
-        matrix = sp.csc_matrix((kept[0].copy(), self.pattern.indices, self.pattern.indptr), shape=self.pattern.shape)
-        for row in each(kept, batch):
+        matrix = copy(self._matrix)
+        for row in each(np.take(values, self.entries, axis=1), batch):
             matrix.data = row
             yield matrix
 
@@ -54,15 +59,42 @@ class Submatrix:
         columns[:, self.pattern.cols * height + self.pattern.rows] = np.take(values, self.entries, axis=1)
         return columns.reshape(len(values), width, height).transpose(0, 2, 1)
 
+    @cached_property
+    def _matrix(self) -> sp.csc_matrix:
+        pattern = self.pattern
+        return sp.csc_matrix((np.ones(pattern.nnz), pattern.indices, pattern.indptr), shape=pattern.shape)
+
+
+_KNOWN: WeakKeyDictionary[Pattern, dict[bytes, Submatrix]] = WeakKeyDictionary()
+
 
 def upper_triangle(pattern: Pattern) -> Submatrix:
     """Returns the entries on and above the diagonal, in their places."""
-    rows = np.arange(pattern.shape[0])
-    return _submatrix(pattern, np.flatnonzero(pattern.rows <= pattern.cols), rows, pattern.shape[0])
+    return _known(pattern, b"upper", lambda: _upper(pattern))
 
 
 def select_rows(pattern: Pattern, rows: Int[np.ndarray, " k"]) -> Submatrix:
     """Returns the matrix made of some rows, in the order given."""
+    return _known(pattern, rows.tobytes(), lambda: _selected(pattern, rows))
+
+
+def _known(pattern: Pattern, key: bytes, find: Callable[[], Submatrix]) -> Submatrix:
+    """Returns a submatrix that may have been found before."""
+    found = _KNOWN.setdefault(pattern, {})
+    submatrix = found.get(key)
+    if submatrix is None:
+        if len(found) >= _MANY:
+            found.clear()
+        submatrix = found[key] = find()
+    return submatrix
+
+
+def _upper(pattern: Pattern) -> Submatrix:
+    rows = np.arange(pattern.shape[0])
+    return _submatrix(pattern, np.flatnonzero(pattern.rows <= pattern.cols), rows, len(rows))
+
+
+def _selected(pattern: Pattern, rows: Int[np.ndarray, " k"]) -> Submatrix:
     position = np.full(pattern.shape[0], -1)
     position[rows] = np.arange(len(rows))
     return _submatrix(pattern, np.flatnonzero(position[pattern.rows] >= 0), position, len(rows))

@@ -149,6 +149,8 @@ def _collect(solution: Solution, item: int, boxes: Boxes, found: Any) -> None:
 
 def _scale_bounds(solution: Solution, boxes: Boxes) -> None:
     for side in (boxes.upper, boxes.lower):
+        if (side.sizes == 1.0).all():
+            continue
         place = np.ix_(boxes.items, side.rows)
         solution.y[place] /= side.sizes
         solution.s[place] *= side.sizes

@@ -1,4 +1,4 @@
-"""Projections onto cones: of matrices on the positive semidefinite ones, of vectors on second-order cones."""
+"""Projections: of matrices on the positive semidefinite ones, of vectors on second-order cones and on balls."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import final
 
 import numpy as np
 
-from cvxlayers.isotropic import find_isotropic, require_isotropic
-from cvxlayers.program import ConeProgram, Solution, Status, Structure
+from cvxlayers.isotropic import Isotropic, find_isotropic, require_isotropic
+from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.solver import Options, Solver
 
@@ -23,9 +23,9 @@ class Projection(Solver):
         return "PROJECTION"
 
     def refusal(self, structure: Structure) -> str | None:
-        """It takes a diagonal quadratic cost and one variable for each row of the cones."""
+        """It takes a diagonal quadratic cost and one variable for each row of the cones, or one bounded norm."""
         if find_isotropic(structure) is None:
-            return "it takes a diagonal quadratic cost over cones with one variable in each row"
+            return "it takes a diagonal quadratic cost over cones with one variable in each row, or over a bounded norm"
         return None
 
     def native_options(self) -> Mapping[str, type]:
@@ -39,15 +39,42 @@ class Projection(Solver):
 
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Projects s₀ = b + a q/p; leaves items unsolved whose costs weigh the rows of a cone differently."""
-        solution, isotropic = unsolved(program.structure, program.batch), require_isotropic(program.structure)
+        solution, form = unsolved(program.structure, program.batch), require_isotropic(program.structure)
+        rows, b = form.rows, program.b[:, form.rows]
         with np.errstate(all="ignore"):
-            a, rho = isotropic.coefficients(program)
-            wanted = program.b + program.q[:, isotropic.columns] / (a * rho)
-            wanted = np.broadcast_to(wanted, solution.s.shape)
-            usable = np.isfinite(wanted).all(axis=1)
-            solution.s[usable] = program.structure.cone.project(wanted[usable])
-            solution.y[:] = rho * (solution.s - wanted)
-            solution.x[:, isotropic.columns] = (program.b - solution.s) / a
+            a, rho = form.coefficients(program)
+            wanted = b + program.q[:, form.columns] / (a * rho)
+            wanted = np.broadcast_to(wanted, (program.batch, rows.stop - rows.start))
+            usable = form.holds(rho) & np.isfinite(wanted).all(axis=1)
+            project = _project_on_ball if form.is_ball else _project_on_cones
+            project(program, form, wanted, rho, solution, usable)
+            solution.y[:, rows] = rho * (solution.s[:, rows] - wanted)
+            solution.x[:, form.columns] = (b - solution.s[:, rows]) / a
         solution.iterations[:] = 1
-        solution.status[usable & np.broadcast_to(isotropic.holds(rho), usable.shape)] = Status.SOLVED
+        solution.status[usable] = Status.SOLVED
         return solution
+
+
+def _project_on_cones(
+    program: ConeProgram, form: Isotropic, wanted: Vectors, rho: Vectors, solution: Solution, usable: np.ndarray
+) -> None:
+    solution.s[usable] = program.structure.cone.project(wanted[usable])
+
+
+def _project_on_ball(
+    program: ConeProgram, form: Isotropic, wanted: Vectors, rho: Vectors, solution: Solution, usable: np.ndarray
+) -> None:
+    """Shrinks s₀ to the radius, and sets the rows before it, and t, too."""
+    x, y, s, b, top, rho = solution.x, solution.y, solution.s, program.b, form.top, rho[:, 0]
+    slope, head = form.bounds(program)
+    length = np.sqrt(np.sum(wanted * wanted, axis=1))
+    radius = b[:, top] - head * (b[:, 0] / slope)
+    active = length >= radius
+    s[:, form.rows] = wanted * np.where(active, radius / length, 1.0)[:, None]
+    y[:, top], s[:, top] = np.where(active, rho * (length - radius), 0.0), radius
+    if form.bound is not None:
+        # Where the ball is not left, t is free, and in the middle it is next to no bound.
+        s[:, top] = np.where(active, radius, 0.5 * (radius + length))
+        x[:, form.bound.column] = np.where(active, b[:, 0] / slope, (b[:, top] - s[:, top]) / head)
+        y[:, 0] = -y[:, top] * head / slope
+        s[:, 0] = np.where(active, 0.0, b[:, 0] - slope * x[:, form.bound.column])

@@ -11,7 +11,6 @@ from cvxlayers.coordinates import find_coordinates
 from cvxlayers.errors import OptionError, did_you_mean
 from cvxlayers.kkt import factor_flops, narrow_band
 from cvxlayers.program import Structure
-from cvxlayers.solvers.ball import BallProjection
 from cvxlayers.solvers.bounded import Bounded
 from cvxlayers.solvers.clarabel import Clarabel
 from cvxlayers.solvers.continuation import Continuation
@@ -27,7 +26,7 @@ from cvxlayers.solvers.scs import SCS
 from cvxlayers.solvers.solver import Solver
 
 # Solvers of recognised forms: closed forms, or one equation for each item.
-FORMS: tuple[Solver, ...] = (Bounded(), Entropic(), Projection(), BallProjection())
+FORMS: tuple[Solver, ...] = (Bounded(), Entropic(), Projection())
 SOLVERS: dict[str, Solver] = {
     solver.name: solver
     for solver in (

@@ -105,7 +105,7 @@ def _extraordinary(power: Powers | Sizes) -> Powers:
 
 def _scaled(array: Float[np.ndarray, "_leading size"], power: Powers) -> Float[np.ndarray, "_scaled size"]:
     """Returns array · 2^power; an array that all items share, and scale alike, stays shared."""
-    if len(array) == 1 and (power == power[0]).all():
+    if len(array) == 1 and (power == power[:1]).all():
         power = power[:1]
     with np.errstate(over="ignore"):
         return array * np.ldexp(1.0, power)[:, None] if power.any() else array
