@@ -240,7 +240,9 @@ class Kernel:
         if point.is_exact:
             return outcome, point
         enough = max(options.solver.eps, _ROUGH)
-        for position, solver in enumerate(options.plan.solvers[:2]):
+        # What is precise is as tight as it can be.
+        tightened = [pair for pair in enumerate(options.plan.solvers) if not pair[1].is_precise]
+        for position, solver in tightened[:2]:
             rough = (outcome.solution.status <= Status.INACCURATE) & ~(point.accuracy(program) <= enough)
             items = np.flatnonzero(rough)
             if not len(items):

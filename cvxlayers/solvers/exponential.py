@@ -37,7 +37,7 @@ _RHO, _FIRST = 1.1, 4
 # multiple of its power; the first one is a tenth.
 _SHARE, _STEEPEST, _POWER, _BEGIN = 0.001, 0.1, 1.8, 0.1
 # A step is halved, at most so often, unless it leaves less than this of the residual, or this multiple of μ.
-_LEFT, _NEAR, _HALVINGS = 0.9, 1000.0, 3
+_LEFT, _NEAR, _HALVINGS = 0.9, 100.0, 6
 # After shorter steps the barrier parameter falls by this factor at most, after still shorter ones it stays, and where
 # no step is found, it rises.
 _SLOWLY, _SHORT, _BACK = 0.3, 0.25, 10.0

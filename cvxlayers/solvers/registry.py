@@ -48,7 +48,7 @@ _TINY, _SMALL = 50, 150
 # From so many coordinates of cones, or variables and this share of A's entries, dense algebra of a batch is faster.
 _COORDINATES, _VARIABLES, _DENSE = 28, 20, 0.3
 # Up to so many variables and equalities, and from so many items on, a path is followed faster for all of them at once.
-_NARROW, _MANY = 16, 64
+_NARROW, _MANY = 20, 64
 # From this order on an item takes PIQP more than 100 microseconds. Clarabel takes up to so many times as long where
 # PIQP works on sparse matrices, and where on dense ones: measured at orders from 240 to 1500.
 _SHORT, _SPARSE_GAP, _DENSE_GAP = 200, 6, 16
