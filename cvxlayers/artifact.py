@@ -85,7 +85,7 @@ def _header(layer: Layer) -> dict[str, Any]:
         "format": _FORMAT,
         "version": VERSION,
         "library": __version__,
-        "recognise": layer.kernel.method.is_structured or layer.affine is not None,
+        "recognise": layer.recognises,
         "solvers": [solver.name for solver in options.plan.solvers],
         "least": options.plan.least,
         "options": {**asdict(options.solver), "native": dict(options.solver.native)},
@@ -98,13 +98,12 @@ def _header(layer: Layer) -> dict[str, Any]:
 
 def _layer(header: Mapping[str, Any], arrays: Arrays) -> Layer:
     primary, *fallbacks = (solver_named(name) for name in header["solvers"])
-    plan = Plan(primary, tuple(fallbacks), int(header.get("least", 1)))
-    layer = assemble(rebuild(header, arrays), plan, recognise=bool(header.get("recognise", False)))
+    plan = Plan(primary, tuple(fallbacks), int(header["least"]))
+    layer = assemble(rebuild(header, arrays), plan, recognise=bool(header["recognise"]))
     require(set(header["options"]) == {field.name for field in fields(Options)}, "unknown options")
     asked = {name: value for name, value in header["options"].items() if name != "native" and value is not None}
     options = call_options(layer, asked | header["options"]["native"], header["on_failure"])
-    # The ridge stands in P already. Files written before there was a choice are differentiated exactly.
-    how = header.get("differentiation", {"kind": "exact", "mu": None, "ridge": 0.0})
+    how = header["differentiation"]  # the ridge stands in P already
     how = differentiation(how["kind"], how["mu"] if how["kind"] != "exact" else None, how["ridge"])
     return replace(
         layer, options=options, strict=bool(header["strict"]), check=bool(header["check"]), differentiation=how

@@ -92,6 +92,12 @@ class Layer:
     differentiation: Differentiation = field(default_factory=Differentiation)
     affine: Affine | None = None
 
+    @property
+    def recognises(self) -> bool:
+        """Whether it uses that the program has a recognised form."""
+        kernel = self.kernel
+        return kernel.method.is_structured or kernel.closed is not None or self.affine is not None
+
     def forward(
         self,
         values: Sequence[Array],

@@ -15,6 +15,7 @@ import pytest
 
 import cvxlayers
 from cvxlayers import CvxpyLayer, artifact
+from cvxlayers.describe import describe
 from cvxlayers.errors import ArtifactError, DomainError
 from tests import checks
 from tests.problems import CASES, Case
@@ -52,14 +53,33 @@ def test_a_loaded_layer_computes_the_same(case: Case, tmp_path):
     assert artifact.dumps(loaded.layer) == artifact.dumps(layer.layer)
 
 
-def test_a_loaded_layer_works_by_the_same_methods():
-    x, b = cp.Variable(3), cp.Parameter(5)
-    fit = cp.Problem(cp.Minimize(cp.sum_squares(np.random.default_rng(0).normal(size=(5, 3)) @ x - b)))
-    for recognise in (True, False):
-        layer = CvxpyLayer(fit, [b], [x], recognise=recognise)
-        loaded = CvxpyLayer.from_layer(artifact.loads(artifact.dumps(layer.layer)))
-        assert loaded.describe() == layer.describe()
-        assert (loaded.layer.affine is not None) == recognise
+def fit(x, b):
+    return cp.sum_squares(np.random.default_rng(0).normal(size=(5, 5)) @ x - b), []
+
+
+def ball(x, b):
+    return cp.sum_squares(x - b), [cp.norm(x) <= 1]
+
+
+def entropy(x, b):
+    return b @ x - cp.sum(cp.entr(x)), [cp.sum(x) == 1]
+
+
+def norms(x, b):
+    return cp.norm(x[:3] - b[:3]) + cp.norm(x[3:] - b[3:]) + cp.sum_squares(x), []
+
+
+@pytest.mark.parametrize("recognise", [True, False])
+@pytest.mark.parametrize("form", [fit, ball, entropy, norms], ids=lambda form: form.__name__)
+def test_a_loaded_layer_works_by_the_same_methods(form, recognise):
+    x, b = cp.Variable(5), cp.Parameter(5)
+    cost, constraints = form(x, b)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cost), constraints), [b], [x], recognise=recognise).layer
+    loaded = artifact.loads(artifact.dumps(layer))
+    mine, theirs = layer.kernel, loaded.kernel
+    assert (theirs.method, type(theirs.closed)) == (mine.method, type(mine.closed))
+    assert (loaded.affine is None) == (layer.affine is None)
+    assert describe(loaded) == describe(layer)
 
 
 def test_options_travel(tmp_path):
