@@ -41,7 +41,7 @@ def test_no_layer_of_a_recognised_form_is_silently_wrong(count, capsys):
         print(f"\n{table(found)}")
     assert not [one for one in found if one.silent], table(found)
     routes = Counter(one.kind.split("/")[1] for one in found)
-    wanted = {"affine", "arrow", "ball", "closed form", "condensed", "coordinates", "dense", "isotropic", "Schur"}
+    wanted = {"affine", "arrow", "closed form", "condensed", "coordinates", "dense", "Schur"}
     assert wanted <= {route for route, number in routes.items() if number >= 0.01 * count}
     solvers = Counter(one.kind.split("/")[0] for one in found)
     assert {"BOUNDED", "CONTINUATION", "DIRECT", "ENTROPIC", "PIVOTING", "PROJECTION"} <= set(solvers)

@@ -40,6 +40,8 @@ class ProjectionForm(ClosedForm):
     ) -> Differential:
         """Returns the derivative at solutions; `whole` is for those next to a kink."""
         form, redundant = self.form, None if self.reduction is None else self.reduction.redundant
+        if reduced is None and self.reduction is not None:
+            reduced = self.reduction.eliminate(program)
         small, y, s = program if reduced is None else reduced.program, point.y[:, self._rows], point.s[:, self._rows]
         with np.errstate(all="ignore"):
             found = linearise_ball(form, small, y, s) if form.is_ball else linearise_cones(form, small, y, s)

@@ -11,7 +11,7 @@ _ROWS = Rows("EXP")
 CASES = _ROWS.cases
 
 
-@_ROWS.row("ECOS")
+@_ROWS.row("ECOS", "EXPONENTIAL")
 def exp_softmax() -> Built:
     """Entropy on the simplex."""
     a = cp.Parameter(4)
@@ -19,7 +19,7 @@ def exp_softmax() -> Built:
     return cp.Problem(cp.Maximize(a @ x + cp.sum(cp.entr(x))), [cp.sum(x) == 1]), [a], [x]
 
 
-@_ROWS.row("ECOS", k=uniform(1.2, 1.8))
+@_ROWS.row("ECOS", "EXPONENTIAL", k=uniform(1.2, 1.8))
 def exp_top_k() -> Built:
     """Binary entropy on the capped simplex, with the number of chosen entries as a parameter."""
     a, k = cp.Parameter(4), cp.Parameter(name="k")
@@ -28,7 +28,7 @@ def exp_top_k() -> Built:
     return cp.Problem(cp.Maximize(objective), [cp.sum(x) == k]), [a, k], [x]
 
 
-@_ROWS.row()
+@_ROWS.row("EXPONENTIAL")
 def exp_logistic_regression() -> Built:
     """The data are parameters."""
     points, ridge = cp.Parameter((5, 2)), cp.Parameter(pos=True)
@@ -38,7 +38,7 @@ def exp_logistic_regression() -> Built:
     return cp.Problem(cp.Minimize(loss + ridge * cp.sum_squares(w))), [points, ridge], [w]
 
 
-@_ROWS.row("ECOS", A=normal(0.3, [[1, 0], [-1, 0], [0, 1], [0, -1], [1, 1]]))
+@_ROWS.row("ECOS", "EXPONENTIAL", A=normal(0.3, [[1, 0], [-1, 0], [0, 1], [0, -1], [1, 1]]))
 def exp_log_sum_exp() -> Built:
     """Affine pieces whose slopes surround zero."""
     A, b = cp.Parameter((5, 2), name="A"), cp.Parameter(5)
@@ -46,7 +46,7 @@ def exp_log_sum_exp() -> Built:
     return cp.Problem(cp.Minimize(cp.log_sum_exp(A @ x + b))), [A, b], [x]
 
 
-@_ROWS.row("ECOS", mean=uniform(1.4, 2.2))
+@_ROWS.row("ECOS", "EXPONENTIAL", mean=uniform(1.4, 2.2))
 def exp_divergence() -> Built:
     """The distribution nearest to another one, at a given mean."""
     prior, mean = cp.Parameter(4, pos=True), cp.Parameter(name="mean")
@@ -62,7 +62,7 @@ def exp_divergence() -> Built:
     )
 
 
-@_ROWS.row("ECOS", b=uniform(0.5, 1.5))
+@_ROWS.row("ECOS", "EXPONENTIAL", b=uniform(0.5, 1.5))
 def exp_analytic_centre() -> Built:
     """Logarithmic barriers of a polytope."""
     A, b = cp.Parameter((3, 2)), cp.Parameter(3, name="b")
@@ -71,7 +71,7 @@ def exp_analytic_centre() -> Built:
     return cp.Problem(cp.Maximize(objective)), [A, b], [x]
 
 
-@_ROWS.row("ECOS", budget=uniform(1, 2))
+@_ROWS.row("ECOS", "EXPONENTIAL", budget=uniform(1, 2))
 def exp_water_filling() -> Built:
     """Logarithms on a simplex, some entries zero."""
     noise, budget = cp.Parameter(4, pos=True, name="noise"), cp.Parameter(pos=True, name="budget")
@@ -79,7 +79,7 @@ def exp_water_filling() -> Built:
     return cp.Problem(cp.Maximize(cp.sum(cp.log(noise + x))), [cp.sum(x) <= budget]), [noise, budget], [x]
 
 
-@_ROWS.row("ECOS", slack=uniform(5, 6))
+@_ROWS.row("ECOS", "EXPONENTIAL", slack=uniform(5, 6))
 def exp_inactive() -> Built:
     """An exponential constraint that does not bind, beside one that does."""
     c, slack = cp.Parameter(2, neg=True), cp.Parameter(name="slack")
@@ -97,7 +97,7 @@ def exp_covariance() -> Built:
     return cp.Problem(cp.Maximize(objective)), [S, lam], [X]
 
 
-@_ROWS.row("ECOS", gp=True)
+@_ROWS.row("ECOS", "EXPONENTIAL", gp=True)
 def exp_geometric_box() -> Built:
     """A geometric program: the box of largest volume with bounded walls, floor and proportions."""
     wall, floor, ratio = (cp.Parameter(pos=True, name=name) for name in ("wall", "floor", "ratio"))
@@ -106,7 +106,7 @@ def exp_geometric_box() -> Built:
     return cp.Problem(cp.Maximize(h * w * d), constraints), [wall, floor, ratio], [h, w, d]
 
 
-@_ROWS.row("ECOS", gp=True, power=uniform(0.5, 0.9), weights=uniform(0.5, 1.5))
+@_ROWS.row("ECOS", "EXPONENTIAL", gp=True, power=uniform(0.5, 0.9), weights=uniform(0.5, 1.5))
 def exp_geometric_exponent() -> Built:
     """A geometric program with a parameter as exponent, and vectors."""
     power, weights = cp.Parameter(name="power"), cp.Parameter(3, pos=True, name="weights")
