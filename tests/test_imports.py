@@ -32,6 +32,7 @@ FLOORS = (
     {"affine"},
     {"forward", "lpgd"},
     {"affine_call", "envelope"},
+    {"solution_maps"},
     {"layer"},
     {"build", "describe", "gradcheck", "second"},
     {"rules", "spy", "standard"},

@@ -7,11 +7,11 @@ from cvxlayers.derivative.implicit import DerivativeInfo as DerivativeInfo
 from cvxlayers.derivative.implicit import Differential as Differential
 from cvxlayers.derivative.implicit import Linearisation as Linearisation
 from cvxlayers.derivative.implicit import Needs as Needs
-from cvxlayers.derivative.implicit import is_smooth as is_smooth
 from cvxlayers.derivative.implicit import jvp as jvp
 from cvxlayers.derivative.implicit import linearise as linearise
-from cvxlayers.derivative.implicit import reach as reach
 from cvxlayers.derivative.implicit import vjp as vjp
+from cvxlayers.derivative.kinks import is_smooth as is_smooth
+from cvxlayers.derivative.kinks import reach as reach
 from cvxlayers.derivative.known import Keeper as Keeper
 from cvxlayers.derivative.known import Known as Known
 from cvxlayers.derivative.linear_solve import Method as Method

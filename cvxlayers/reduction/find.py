@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.program import Pattern, Structure
-from cvxlayers.reduction.reduced import Copies, Fixed, Index, Reduction, Stack
+from cvxlayers.reduction.parts import Copies, Fixed, Index, Stack
+from cvxlayers.reduction.reduced import Reduction
 
 
 def find_reduction(compiled: CompiledProblem) -> Reduction | None:
