@@ -128,6 +128,7 @@ class Layer:
         """Returns the map by which outputs are one product; None where programs are solved one by one."""
         affine, exact = self.affine, self.differentiation.kind == "exact"
         serves = exact and options.plan.primary.name == "DIRECT" and affine is not None and affine.serves(outputs)
+        serves = serves and not self.kernel.shares(outputs)
         return affine if serves else None
 
     def _masked(
@@ -180,7 +181,7 @@ class Layer:
         count, widths = len(parameters.names), [block.stop - block.start for block in parameters.blocks]
         pulled = [forward.map.adjoint(point.x, point.y, row) for row in rows]
         pulled = [(spread_rows(x, batch), spread_rows(y, batch)) for x, y in pulled]
-        needs = Needs(*self.compiled.depends)
+        needs, listed = Needs(*self.compiled.depends), forward.map.y.inputs
 
         def pull(lin: Local, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
             infos = []
@@ -190,7 +191,7 @@ class Layer:
                 else:
                     data, info = vjp(lin, x[items], y[items], needs=needs)
                 self.compiled.pull(*data, out=out[k * count : (k + 1) * count])
-                infos.append(info)
+                infos.append(self.kernel.tell(info, listed, point.y[items], y[items]))
             return worst_of(infos)
 
         return maps.differentiate(pull, widths * len(pulled))
@@ -214,7 +215,7 @@ class Layer:
             pushed, info = affine_call.push(forward.affine, forward, dthetas)
             return join([forward.unfold(outputs) for outputs in pushed], lead), info
         maps = self.solution_maps(forward)
-        point = maps.forward.point
+        point, listed = maps.forward.point, forward.map.y.inputs
 
         def push(lin: Local, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
             infos = []
@@ -224,7 +225,7 @@ class Layer:
                     dx[:], dy[:], info = lin.jvp(tangent)
                 else:
                     dx[:], dy[:], _, info = jvp(lin, tangent)
-                infos.append(info)
+                infos.append(self.kernel.tell(info, listed, point.y[items]))
             return worst_of(infos)
 
         structure = forward.program.structure

@@ -19,7 +19,8 @@ those of the variables that are copied, q' = Zᵀ(q + P_·T c) with Z the matrix
 Fixed variables. An equality a·t = b_R in one variable fixes it, whatever else it stands in: t moves to the right-hand
 sides, q' = q_X + P_XT t and b' = b_S − A_ST t, and y_R = −(P_T x + q_T + A_STᵀ y_S)/a. This is done first.
 
-Redundant rows. Of equal rows one is kept, and of rows 0·x ≤ b those that do not hold already; the others have y = 0.
+Redundant rows. Of rows that are multiples of one another the first is kept, and of rows 0·x ≤ b those that do not hold
+already; the others have y = 0.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from cvxlayers.derivative import System
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.program import ConeProgram, Run, Structure, Values, Vectors, run, spread_rows
 from cvxlayers.reduction.parts import Copies, Fixed, Index, Stack, Stacked
+from cvxlayers.reduction.repeated import Repeated
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +56,7 @@ class Reduction:
         kept_P: positions in P's stored entries of P_XX, and of those in which X is copied.
         kept_A: positions in A's stored entries of A_SX.
         gather_P: the entries `kept_P` and all groups' Fᵀ diag(d) F, side by side → the stored entries of P'.
+        repeated: of the redundant rows, those that are multiples of others.
     """
 
     structure: Structure
@@ -66,6 +69,7 @@ class Reduction:
     kept_P: Index
     kept_A: Index
     gather_P: LinearMap
+    repeated: Repeated
 
     @cached_property
     def kept(self) -> tuple[Run, Run]:
