@@ -1,0 +1,85 @@
+"""Products of sparse matrices with vectors, for a batch of matrices that share a pattern, in one compiled loop.
+
+Matrices of several items are one matrix of diagonal blocks, whose indices are those of the pattern, repeated. Sums run
+over the entries of an item in their order: no item's rounding depends on its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.sparse import _sparsetools as compiled
+
+Values = Float[np.ndarray, "#batch _nnz"]
+Vectors = Float[np.ndarray, "#batch _size"]
+
+# Entries of the matrices that are multiplied by one call; the indices of so many are kept.
+_AT_ONCE = 2**15
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """M x and Mᵀ y for matrices given by their entries, column by column.
+
+    Attributes:
+        shape: of a matrix.
+        rows: the row of each entry.
+        starts: where the entries of each column begin, and where the last ones end.
+    """
+
+    shape: tuple[int, int]
+    rows: Int[np.ndarray, " nnz"]
+    starts: Int[np.ndarray, " cols_plus_one"]
+
+    def apply(self, values: Values, x: Vectors) -> Vectors:
+        """Returns M x for each item; a batch of one broadcasts."""
+        height, width = self.shape
+        out = np.zeros((_batch(values, x), height))
+        for count, arrays in self._pieces(values, x, out):
+            compiled.csc_matvec(count * height, count * width, *arrays)
+        return out
+
+    def adjoint(self, values: Values, y: Vectors) -> Vectors:
+        """Returns Mᵀ y for each item; a batch of one broadcasts."""
+        height, width = self.shape
+        out = np.zeros((_batch(values, y), width))
+        for count, arrays in self._pieces(values, y, out):
+            compiled.csr_matvec(count * width, count * height, *arrays)
+        return out
+
+    def _pieces(self, values: Values, v: Vectors, out: Vectors) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """Yields the matrices and vectors of as many items at once as there are indices for, and where to add."""
+        most, starts, rows = self._repeated
+        batch, nnz, columns = len(out), len(self.rows), self.shape[1]
+        for start in range(0, batch, most):
+            count = min(most, batch - start)
+            stop = start + count
+            indices = starts[: count * columns + 1], rows[: count * nnz]
+            yield count, (*indices, _flat(values, start, stop), _flat(v, start, stop), out[start:stop].ravel())
+
+    @cached_property
+    def _repeated(self) -> tuple[int, Int[np.ndarray, " edges"], Int[np.ndarray, " entries"]]:
+        """How many items are multiplied at once, and their starts and rows."""
+        (height, width), nnz = self.shape, len(self.rows)
+        count = max(1, _AT_ONCE // max(1, nnz + width))
+        items = np.arange(count)[:, None]
+        starts = np.append((items * nnz + self.starts[:-1]).ravel(), count * nnz)
+        return count, starts.astype(np.int32), (items * height + self.rows).ravel().astype(np.int32)
+
+
+def _batch(values: Values, v: Vectors) -> int:
+    return len(v) if len(values) == 1 else len(values)
+
+
+def _flat(array: Float[np.ndarray, "#batch _size"], start: int, stop: int) -> Float[np.ndarray, " _entries"]:
+    """Returns the entries of some items one after another, those that all items share for each of them."""
+    if len(array) > 1:
+        array = array[start:stop]
+    elif stop - start > 1:
+        array = np.broadcast_to(array, (stop - start, array.shape[1]))
+    return array.ravel()
