@@ -44,7 +44,8 @@ _LEFT, _AWAY, _HALVINGS = 0.9, 1e3, 4
 # it rises by this factor. Then it falls to no less than this share of the last, which full steps make as much smaller.
 _SHORT, _BACK, _CAREFUL = 0.2, 10.0, 0.3
 # Where the path ends, and residuals are rounding; or, at latest, where both are small and no longer halved.
-_END, _ROUNDING, _SMALL, _RESIDUAL = 3e-15, 1e-13, 5e-9, 15.0
+_END, _ROUNDING, _SMALL, _RESIDUAL = 1e-15, 1e-13, 5e-9, 15.0
+_SHARP = 1e-10
 _LIMIT = 40
 _TINY = np.finfo(float).tiny
 # Up to this order of the systems, and this many coordinates, dense algebra of a batch beats sparse algebra of items.
@@ -160,7 +161,10 @@ class _Walk(Walk):
 
     def advance(self, pending: Bool[np.ndarray, " batch"]) -> _Walk:
         """Takes one step."""
-        point, length = _advance(self.step, self.point, self.aim.mu, pending)
+        start = self.point
+        if (start.mu[pending] < _SHARP).any():
+            start = _Point.of(self.step, start.place, np.maximum(start.mu, _SHARP))
+        point, length = _advance(self.step, start, self.aim.mu, pending)
         return _Walk(self.step, point, self.aim.lower(point.merit, self.point.merit, length), self.point.merit)
 
     def item(self, index: Index) -> _Walk:
