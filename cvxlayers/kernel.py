@@ -146,6 +146,8 @@ class Kernel:
             return _DOUBLE * (2 * few * structure.m + 4 * few * few)
         if self.method.is_structured:
             return _VECTORS * order * _DOUBLE
+        if self.method is Method.CHOLESKY:
+            return _DOUBLE * (structure.n**2 + structure.n * structure.m + 2 * structure.m**2)
         if self.method is Method.DENSE:
             return 2 * order * order * _DOUBLE
         if self.method is Method.BANDED:

@@ -11,7 +11,7 @@ exponential (x, y, z with y·exp(x/y) ≤ z), power (x, y, z with x^α y^(1−α
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
 from typing import NamedTuple
@@ -21,6 +21,7 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from cvxlayers.cones import Product
+from cvxlayers.elimination import Elimination, eliminate
 from cvxlayers.products import Products
 
 # A leading axis of one stands for what all items of a batch share.
@@ -332,6 +333,7 @@ class ConeProgram:
     q: Vectors
     A: Values
     b: Vectors
+    _eliminated: list[Elimination] = field(init=False, repr=False, default_factory=list)
 
     def item(self, index: slice | Int[np.ndarray, " k"]) -> ConeProgram:
         """Returns the programs of some items; shared arrays stay shared."""
@@ -339,7 +341,16 @@ class ConeProgram:
             return self  # with what is known of it
         count = len(range(*index.indices(self.batch))) if isinstance(index, slice) else len(index)
         arrays = (array if len(array) == 1 else array[index] for array in (self.P, self.q, self.A, self.b))
-        return ConeProgram(self.structure, count, *arrays)
+        part = ConeProgram(self.structure, count, *arrays)
+        part._eliminated.extend(known.item(index) for known in self._eliminated)
+        return part
+
+    def eliminated(self, threads: int = 1) -> Elimination:
+        """Returns the programs without their variables: computed once, and kept with them."""
+        if not self._eliminated:
+            P, A = self.structure.P.dense(self.P), self.structure.A.dense(self.A)
+            self._eliminated.append(eliminate(P, A, threads))
+        return self._eliminated[0]
 
     @cached_property
     def sizes(self) -> Sizes:

@@ -21,6 +21,7 @@ PACKAGE = ROOT / "cvxlayers"
 FLOORS = (
     {"errors"},
     {"arrays", "blas", "cones", "differentiation", "domain", "memory", "parallel", "products"},
+    {"elimination"},
     {"program"},
     {"coordinates", "isotropic", "kkt", "linear_map", "parameter_map", "report", "residual", "separable"},
     {"compiled", "directions"},

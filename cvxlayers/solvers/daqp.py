@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors, spread_rows
 from cvxlayers.solvers.boxes import Boxes, find_boxes
@@ -143,6 +143,28 @@ def _solve(boxes: Boxes, settings: dict[str, Any]) -> _Answers:
     solve = _shared_solver(data, settings) if shared else _solver(data, settings)
     rows = zip(*(each(array, batch) for array in (data.P, data.q, data.A, data.upper, data.lower)), strict=True)
     return _Answers(boxes, data, [solve(P, q, A, upper, lower) for P, q, A, upper, lower in rows])
+
+
+class Nearest(NamedTuple):
+    """Which rows are active at the points nearest to zero, and which items have such a point."""
+
+    active: Bool[np.ndarray, "batch k"]
+    solved: Bool[np.ndarray, " batch"]
+    iterations: Int[np.ndarray, " batch"]
+
+
+def nearest(W: Float[np.ndarray, "leading k k"], t: Float[np.ndarray, "batch k"], options: Options) -> Nearest:
+    """Minimises ½|p|² subject to Wp ≤ t, item by item, of rows of size one and t up to one."""
+    import daqp
+
+    batch, k = t.shape
+    solve, settings = daqp.solve, _settings(options)
+    unit, none, free, sense = np.eye(k), np.zeros(k), np.full(k, _NO_BOUND), np.zeros(k, dtype=np.int32)
+    pairs = zip(each(W, batch), t, strict=True)
+    results = [solve(unit, none, rows, upper, free, sense, **settings) for rows, upper in pairs]
+    active = np.array([result[3]["lam"] for result in results]).reshape(t.shape) > 0
+    solved = np.array([result[2] for result in results]) == _SOLVED
+    return Nearest(active, solved, np.array([result[3]["iterations"] for result in results], dtype=np.int64))
 
 
 def _settings(options: Options) -> dict[str, Any]:

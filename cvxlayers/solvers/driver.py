@@ -19,7 +19,7 @@ from cvxlayers.solvers.certificate import certify
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.optimality import violation
 from cvxlayers.solvers.registry import Plan
-from cvxlayers.solvers.scaling import scale
+from cvxlayers.solvers.scaling import Scaling, scale
 from cvxlayers.solvers.solver import Options, Solver
 
 T = TypeVar("T", Point, Solution)
@@ -123,6 +123,8 @@ def _solve(program: ConeProgram, plan: Plan, options: Options, threads: int) -> 
     structure, primary = program.structure, plan.primary
     pieces = worthwhile_chunks(program.batch, threads, primary.free_microseconds(structure))
     dense = program.batch * primary.dense_bytes(structure) // _MEMORY
+    if not dense:
+        primary.prepare(program, threads)
     pieces = pieces if len(pieces) > dense else chunks(program.batch, dense + 1)
     results = map_chunks(lambda piece: _solve_chunk(program.item(piece), plan, options), pieces, threads)
     if len(results) == 1:
@@ -162,7 +164,7 @@ def _attempt_again(
 
 def _attempt(program: ConeProgram, solver: Solver, options: Options) -> _Attempt:
     """Solves with one solver, and replaces what it says of each item by what the data say."""
-    scaling = scale(program)
+    scaling = Scaling(program) if solver.is_unit_free else scale(program)
     solution = scaling.restore(_guarded(scaling.program, solver, options))
     point = _nearest(program, solution, solver.is_precise)
     status, near = solution.status, np.zeros(program.batch, dtype=bool)
