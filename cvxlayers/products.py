@@ -6,14 +6,13 @@ over the entries of an item in their order: no item's rounding depends on its ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Float, Int
-from scipy.sparse import _sparsetools as compiled
 
 Values = Float[np.ndarray, "#batch _nnz"]
 Vectors = Float[np.ndarray, "#batch _size"]
@@ -38,29 +37,36 @@ class Products:
 
     def apply(self, values: Values, x: Vectors) -> Vectors:
         """Returns M x for each item; a batch of one broadcasts."""
-        height, width = self.shape
-        out = np.zeros((_batch(values, x), height))
-        for count, arrays in self._pieces(values, x, out):
-            compiled.csc_matvec(count * height, count * width, *arrays)
-        return out
+        return self._multiply(values, x, self.shape[0], transposed=False)
 
     def adjoint(self, values: Values, y: Vectors) -> Vectors:
         """Returns Mᵀ y for each item; a batch of one broadcasts."""
-        height, width = self.shape
-        out = np.zeros((_batch(values, y), width))
-        for count, arrays in self._pieces(values, y, out):
-            compiled.csr_matvec(count * width, count * height, *arrays)
+        return self._multiply(values, y, self.shape[1], transposed=True)
+
+    def _multiply(self, values: Values, v: Vectors, size: int, *, transposed: bool) -> Vectors:
+        batch = len(v) if len(values) == 1 else len(values)
+        most, out = self._repeated[0], np.empty((batch, size))
+        for start in range(0, batch, most):
+            stop = min(start + most, batch)
+            # SciPy checks a new matrix for longer than the product takes: this is a copy of one with other entries.
+            matrix = copy(self._matrices(stop - start)[transposed])
+            matrix.data = _flat(values, start, stop)
+            out[start:stop] = (matrix @ _flat(v, start, stop)).reshape(stop - start, size)
         return out
 
-    def _pieces(self, values: Values, v: Vectors, out: Vectors) -> Iterator[tuple[int, tuple[Any, ...]]]:
-        """Yields the matrices and vectors of as many items at once as there are indices for, and where to add."""
-        most, starts, rows = self._repeated
-        batch, nnz, columns = len(out), len(self.rows), self.shape[1]
-        for start in range(0, batch, most):
-            count = min(most, batch - start)
-            stop = start + count
-            indices = starts[: count * columns + 1], rows[: count * nnz]
-            yield count, (*indices, _flat(values, start, stop), _flat(v, start, stop), out[start:stop].ravel())
+    def _matrices(self, count: int) -> tuple[sp.csc_array, sp.csr_array]:
+        """Returns the matrix of the blocks of so many items, of no entries that mean anything, and its transpose."""
+        if count not in self._checked:
+            (height, width), (_, starts, rows) = self.shape, self._repeated
+            indices, indptr = rows[: count * len(self.rows)], starts[: count * width + 1]
+            columns, data = (count * height, count * width), np.empty(len(indices))
+            checked = sp.csc_array((data, indices, indptr), shape=columns)
+            self._checked[count] = checked, sp.csr_array((data, indices, indptr), shape=columns[::-1])
+        return self._checked[count]
+
+    @cached_property
+    def _checked(self) -> dict[int, tuple[sp.csc_array, sp.csr_array]]:
+        return {}
 
     @cached_property
     def _repeated(self) -> tuple[int, Int[np.ndarray, " edges"], Int[np.ndarray, " entries"]]:
@@ -70,10 +76,6 @@ class Products:
         items = np.arange(count)[:, None]
         starts = np.append((items * nnz + self.starts[:-1]).ravel(), count * nnz)
         return count, starts.astype(np.int32), (items * height + self.rows).ravel().astype(np.int32)
-
-
-def _batch(values: Values, v: Vectors) -> int:
-    return len(v) if len(values) == 1 else len(values)
 
 
 def _flat(array: Float[np.ndarray, "#batch _size"], start: int, stop: int) -> Float[np.ndarray, " _entries"]:

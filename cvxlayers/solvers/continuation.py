@@ -262,9 +262,7 @@ class _Point:
         return cls(place, metric, residual, mu, np.fmin(step.size(residual), np.inf))
 
 
-def _advance(
-    step: Step, point: _Point, mu: Strength, pending: Bool[np.ndarray, " batch"]
-) -> tuple[_Point, Sizes]:
+def _advance(step: Step, point: _Point, mu: Strength, pending: Bool[np.ndarray, " batch"]) -> tuple[_Point, Sizes]:
     """Returns where the longest of some steps leads that stays next to the path, and the steps."""
     length, place = np.ones(len(mu)), point.place
     way = _finite(step.direction(point.metric, point.residual, (mu / point.mu - 1.0) * point.metric.y))
