@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from time import monotonic
-from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -39,11 +38,11 @@ class Walk(ABC):
         """SOLVED, or why items are given up; −1 where the path goes on."""
 
     @abstractmethod
-    def advance(self, pending: Mask) -> Self:
+    def advance(self, pending: Mask) -> Walk:
         """Takes one step; items that are not pending may end anywhere."""
 
     @abstractmethod
-    def item(self, index: Index) -> Self:
+    def item(self, index: Index) -> Walk:
         """Returns the walk of some items."""
 
     @abstractmethod
