@@ -32,14 +32,14 @@ Strength = Float[np.ndarray, "batch 1"]
 Index = Int[np.ndarray, " _count"]
 Sizes = Float[np.ndarray, " batch"]
 
-# The first barrier parameter, and that of programs with semidefinite cones; the first step aims at this part of it.
-_BEGIN, _BEGIN_MATRICES, _FIRST = 0.5, 1.0, 1.0
+# The first barrier parameter, and that of programs with semidefinite cones.
+_BEGIN, _BEGIN_MATRICES = 0.5, 1.0
 # The next one is this share of the residual, but neither larger than the last nor smaller than this multiple of its
 # power.
 _SHARE, _STEEPEST, _POWER = 1e-3, 0.2, 1.8
 _GAIN, _LEAST, _LAST = 100.0, 1e-2, 1e-11
 # A step is halved, at most so often, unless it leaves less than this of the residual, or this multiple of μ.
-_LEFT, _AWAY, _HALVINGS = 0.9, 1e3, 4
+_LEFT, _AWAY, _FAR, _HALVINGS = 0.9, 1e3, 10.0, 4
 # After a step up to this short the barrier parameter stays, and where no step is found, or none but the shortest twice,
 # it rises by this factor. Then it falls to no less than this share of the last, which full steps make as much smaller.
 _SHORT, _BACK, _CAREFUL = 0.2, 10.0, 0.3
@@ -92,7 +92,7 @@ class Continuation(Solver):
 
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Follows the central paths of all items."""
-        with one_thread_each(program.batch, small=True):
+        with one_thread_each(program.batch, small=True), np.errstate(all="ignore"):
             return self._solve(program, options)
 
     def _solve(self, program: ConeProgram, options: Options) -> Solution:
@@ -144,7 +144,7 @@ class _Walk(Walk):
         x, equal, v = (np.zeros((batch, size)) for size in (structure.n, zero, structure.m - zero))
         place = _Place.of(step, x, equal, Frame.of(structure.cone, v))
         point = _Point.of(step, place, np.full((batch, 1), mu))
-        return cls(step, point, _Aim(_FIRST * point.mu, np.zeros(batch)), point.merit)
+        return cls(step, point, _Aim(point.mu, np.zeros(batch)), point.merit)
 
     @property
     def merit(self) -> Sizes:
@@ -176,8 +176,7 @@ class _Walk(Walk):
     def write(self, index: Index, solution: Solution, items: Index) -> None:
         """Writes points of the path: where it has ended, those that it ends at."""
         place, mu = self.point.place.item(index), self.point.mu[index]
-        with np.errstate(over="ignore"):
-            place.write(solution, items, np.where(mu <= _END, _TINY, mu))
+        place.write(solution, items, np.where(mu <= _END, _TINY, mu))
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,13 +266,16 @@ def _advance(step: Step, point: _Point, mu: Strength, pending: Bool[np.ndarray, 
     length, place = np.ones(len(mu)), point.place
     way = _finite(step.direction(point.metric, point.residual, (mu / point.mu - 1.0) * point.metric.y))
     trial = _Point.of(step, place.moved(step, way, 1.0), mu)
-    far = pending & ~_is_near(trial, point.merit, _LEFT)
+    far = ~_is_near(trial, point.merit, _LEFT)
     if not far.any():
         return trial, length
     items, share = np.flatnonzero(far), 1.0
     reached, strength = trial.place.put(items, place.item(items)), mu.copy()
     strength[items], length[items] = point.mu[items], 0.0
+    items = items[pending[items]]
     for _ in range(_HALVINGS):
+        if not len(items):
+            break
         share *= 0.5
         aim = (1.0 - share) * point.mu[items] + share * mu[items]
         end = place.item(items).moved(step.item(items), [part[items] for part in way], share)
@@ -282,14 +284,12 @@ def _advance(step: Step, point: _Point, mu: Strength, pending: Bool[np.ndarray, 
         if len(found):
             reached, strength[found], length[found] = reached.put(found, end.item(chosen)), aim[chosen], share
         items = items[~near]
-        if not len(items):
-            break
     return _Point.of(step, reached, strength), length
 
 
 def _is_near(trial: _Point, merit: Sizes, left: float) -> Bool[np.ndarray, " batch"]:
     mu = trial.mu[:, 0]
-    return trial.merit <= np.maximum(left * merit, np.where(mu > _SMALL, _AWAY * mu, _RESIDUAL * _SMALL))
+    return trial.merit <= np.maximum(left * merit, np.where(mu > _SMALL, np.minimum(_AWAY * mu, _FAR), _RESIDUAL * _SMALL))
 
 
 def _finite(way: Sequence[Vectors]) -> Sequence[Vectors]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from time import monotonic
-from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -20,8 +19,6 @@ Index = Int[np.ndarray, " _count"]
 Sizes = Float[np.ndarray, " batch"]
 Mask = Bool[np.ndarray, " batch"]
 Statuses = Int[np.ndarray, " batch"]
-
-W = TypeVar("W", bound="Walk")
 
 # What ends early with a residual below this may still be of use.
 _ROUGH = 1e-6
@@ -41,11 +38,11 @@ class Walk(ABC):
         """SOLVED, or why items are given up; −1 where the path goes on."""
 
     @abstractmethod
-    def advance(self: W, pending: Mask) -> W:
+    def advance(self, pending: Mask) -> Walk:
         """Takes one step; items that are not pending may end anywhere."""
 
     @abstractmethod
-    def item(self: W, index: Index) -> W:
+    def item(self, index: Index) -> Walk:
         """Returns the walk of some items."""
 
     @abstractmethod
