@@ -59,8 +59,9 @@ class Active:
         inverse, V = self.eliminated.inverse, self.eliminated.rows
         u = np.matmul(inverse, f[:, :, None])
         z = self.root * np.matmul(V, u)[:, :, 0] - g
-        for row, place in zip(z, self.place.tolist(), strict=True):
-            lapack.dpotrs(self.lower[place].T, row, lower=0, overwrite_b=1)
+        factors = self.lower if len(self.lower) == len(z) else self.lower[self.place]
+        for row, factor in zip(z, factors, strict=True):
+            lapack.dpotrs(factor.T, row, 0, 1)
         u = u - np.matmul(V.transpose(0, 2, 1), (self.root * z)[:, :, None])
         return np.matmul(inverse.transpose(0, 2, 1), u)[:, :, 0], z
 
@@ -89,8 +90,8 @@ class Elimination:
 
     @cached_property
     def reciprocal(self) -> Float[np.ndarray, " _leading"]:
-        """A bound on the norm of P⁻¹."""
-        return squares(self.inverse)
+        """The largest entry of P⁻¹."""
+        return np.max(np.einsum("bij,bij->bj", self.inverse, self.inverse), axis=1)
 
     def active(self, d: Rows, zero: int) -> Active:
         """Returns what is left where rows, the first of them equalities, count by d; asked again, what was computed."""
@@ -177,8 +178,3 @@ def invert_lower(factors: Squares) -> Squares:
         # The transpose of a row-major item is what LAPACK overwrites.
         lapack.dtrtri(matrix.T, lower=0, overwrite_c=1)
     return inverse
-
-
-def squares(matrices: Matrices) -> Float[np.ndarray, " _leading"]:
-    """Returns the squares of Frobenius norms."""
-    return np.einsum("bij,bij->b", matrices, matrices)

@@ -8,16 +8,16 @@ Items of which P or S is singular to working precision are left to a factorisati
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from cvxlayers.derivative.structured import StructuredFactorisation
 from cvxlayers.derivative.system import Factorise, Rank, System
-from cvxlayers.elimination import Active, invert_lower, squares
+from cvxlayers.elimination import Active, invert_lower
 
 # A condition number above this is for methods that pivot.
 _DOUBTFUL = 1e9
-# A pivot of S this small beside its row leaves the norm of S⁻¹ to a closer look.
-_SMALL = 1e-2
+# A pivot so many times as small as its row leaves S⁻¹ to a closer look.
+_ROUGH = 1e2
 
 
 def factorise_cholesky(system: System, factorise: Factorise) -> StructuredFactorisation:
@@ -29,24 +29,30 @@ def factorise_cholesky(system: System, factorise: Factorise) -> StructuredFactor
     """
     program, d = system.program, system.derivative.eigenvalues
     active = program.eliminated().active(d, program.structure.cone.zero)
-    condition = _condition(system, active)
+    condition, sound = _conditions(system, active)
     ranks = Rank.regular(condition, program.structure.n)
-    return StructuredFactorisation.of(system, active.solve, ranks, condition <= _DOUBTFUL, factorise)
+    return StructuredFactorisation.of(system, active.solve, ranks, sound & (condition <= _DOUBTFUL), factorise)
 
 
-def _condition(system: System, active: Active) -> Float[np.ndarray, " batch"]:
-    """Returns estimates of the condition numbers of K, in general too large ones.
+def _conditions(
+    system: System, active: Active
+) -> tuple[Float[np.ndarray, " batch"], Bool[np.ndarray, " batch"]]:
+    """Returns estimates of the condition numbers of K, as a rule too large ones, and whether P and S are regular.
 
     K⁻¹ = [[P⁻¹ − HS⁻¹Hᵀ, HS⁻¹], [S⁻¹Hᵀ, −S⁻¹]] with 0 ⪯ HS⁻¹Hᵀ ⪯ P⁻¹: no block is larger than P⁻¹ or S⁻¹. Of S⁻¹,
     pivots tell enough unless they are small.
     """
-    sizes, soft = system.program.sizes, np.max(1.0 - active.root**2, axis=1, initial=0.0, where=active.root > 0)
-    size = np.maximum(np.maximum(sizes.P, sizes.A), soft)
-    counts, lower = (active.root > 0)[active.first], active.lower
-    pivots = np.square(np.diagonal(lower, axis1=1, axis2=2))
+    sizes, place, counts, lower = system.program.sizes, active.place, active.root > 0, active.lower
+    soft = np.max(1.0 - active.d, axis=1, initial=0.0, where=counts)
+    size, counts = np.maximum(np.maximum(sizes.P, sizes.A), soft), counts[active.first]
+    pivots, rows = np.square(np.diagonal(lower, axis1=1, axis2=2)), np.einsum("bij,bij->bi", lower, lower)
+    spread = np.max(rows / pivots, axis=1)
     reciprocal = 1.0 / np.min(pivots, axis=1, initial=np.inf, where=counts)
-    close = np.flatnonzero((pivots < _SMALL * np.einsum("bij,bij->bi", lower, lower)).any(axis=1))
-    if len(close):
-        reciprocal[close] = squares(invert_lower(lower[close]) * counts[close][:, :, None])
-    reciprocal = np.where(active.regular, reciprocal, np.inf)[active.place]
-    return size * np.maximum(active.eliminated.reciprocal, reciprocal)
+    rough = np.flatnonzero(spread > _ROUGH)
+    if len(rough):
+        inverse = np.square(invert_lower(lower[rough])).sum(axis=1)
+        spread[rough] = np.max(inverse * rows[rough], axis=1)
+        reciprocal[rough] = np.max(inverse, axis=1, initial=0.0, where=counts[rough])
+    inverse = active.eliminated.reciprocal
+    condition = np.where(active.regular[place], size * np.maximum(inverse, reciprocal[place]), np.inf)
+    return condition, (spread[place] <= _DOUBTFUL) & (sizes.P * inverse <= _DOUBTFUL)

@@ -157,14 +157,14 @@ def nearest(W: Float[np.ndarray, "leading k k"], t: Float[np.ndarray, "batch k"]
     """Minimises ½|p|² subject to Wp ≤ t, item by item, of rows of size one and t up to one."""
     import daqp
 
-    batch, k = t.shape
-    solve, settings = daqp.solve, _settings(options)
+    k, solve, limits = t.shape[1], daqp.solve, _limits(options)
     unit, none, free, sense = np.eye(k), np.zeros(k), np.full(k, _NO_BOUND), np.zeros(k, dtype=np.int32)
-    pairs = zip(each(W, batch), t, strict=True)
-    results = [solve(unit, none, rows, upper, free, sense, **settings) for rows, upper in pairs]
-    active = np.array([result[3]["lam"] for result in results]).reshape(t.shape) > 0
-    solved = np.array([result[2] for result in results]) == _SOLVED
-    return Nearest(active, solved, np.array([result[3]["iterations"] for result in results], dtype=np.int64))
+    pairs = zip(each(W, len(t)), t, strict=len(W) == len(t))
+    found = [solve(unit, none, rows, upper, free, sense, **limits) for rows, upper in pairs]
+    _, _, flags, more = zip(*found, strict=True)
+    active = np.concatenate([item["lam"] for item in more]).reshape(t.shape) > 0
+    iterations = np.array([item["iterations"] for item in more], dtype=np.int64)
+    return Nearest(active, np.array(flags) == _SOLVED, iterations)
 
 
 def _settings(options: Options) -> dict[str, Any]:
@@ -172,12 +172,17 @@ def _settings(options: Options) -> dict[str, Any]:
 
     So is the elimination of equations, which is not faster and makes results depend on how a program is set up.
     """
-    settings: dict[str, Any] = {"primal_tol": min(options.eps, 1e-6), "eps_prox": 0.0, "eq_reduction": -1}
+    return {**_limits(options), "eps_prox": 0.0, "eq_reduction": -1, **options.native}
+
+
+def _limits(options: Options) -> dict[str, Any]:
+    """The settings that are options of every solver."""
+    limits: dict[str, Any] = {"primal_tol": min(options.eps, 1e-6)}
     if options.max_iters is not None:
-        settings["iter_limit"] = options.max_iters
+        limits["iter_limit"] = options.max_iters
     if options.time_limit is not None:
-        settings["time_limit"] = options.time_limit
-    return {**settings, **options.native}
+        limits["time_limit"] = options.time_limit
+    return limits
 
 
 def _solver(data: _Data, settings: dict[str, Any]) -> Callable[..., Any]:

@@ -120,7 +120,7 @@ def select(
             return Plan(form, (primary, *fallbacks))
         distance = SOLVERS["LEAST_DISTANCE"]
         if primary.name == "DAQP" and structure.n >= _VECTORS and distance.refusal(structure) is None:
-            return Plan(distance, (primary, *fallbacks[:1]), _BATCH)
+            return Plan(distance, (primary, *fallbacks), _BATCH)
         path = SOLVERS["EXPONENTIAL"]
         if path.refusal(structure) is None and structure.n + structure.cone.zero <= _NARROW:
             return Plan(path, (primary, *fallbacks[:1]), _MANY)
