@@ -84,6 +84,15 @@ class StructuredFactorisation(Factorisation):
             self._replace(u, residual, rough, found)
         return Solve(u[:, :n], u[:, n:], residual)
 
+    def once(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
+        """Solves K u = [first; second] for each item, once."""
+        with np.errstate(all="ignore"):
+            u = self.inverse(first, second)
+        if self.whole is not None:
+            for part, again in zip(u, self.whole.once(first[self.rest], second[self.rest]), strict=True):
+                part[self.rest] = again
+        return u
+
     def _approximate(self, rhs: Vectors, items: Int[np.ndarray, " count"]) -> Vectors:
         """Applies the inverse to right-hand sides of some items."""
         n, batch = self.system.program.structure.n, len(self.ranks.condition)

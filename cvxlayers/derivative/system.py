@@ -129,6 +129,11 @@ class Factorisation(ABC):
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for each item."""
 
+    def once(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
+        """Solves as `solve` does, but need not look at the residual: for what is judged by where it leads."""
+        solve = self.solve(first, second)
+        return solve.first, solve.second
+
 
 @dataclass(frozen=True, eq=False)
 class Lifted(Factorisation):
@@ -152,6 +157,10 @@ class Lifted(Factorisation):
         """Solves K u = [first; second] for each item; the residual is that of the smaller system."""
         small = self.inner.solve(*self.fold(first, second))
         return Solve(*self.expand((small.first, small.second), (first, second)), small.residual)
+
+    def once(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
+        """Solves K u = [first; second] for each item, once."""
+        return self.expand(self.inner.once(*self.fold(first, second)), (first, second))
 
 
 # Factorises systems; where they are those of some items of a batch, these items may follow as an index.
