@@ -12,13 +12,15 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from cvxlayers.blas import one_thread_each
 from cvxlayers.closed import ClosedForm, solve_by
+from cvxlayers.compiled import VariableMap
 from cvxlayers.cones import Derivative, IdentityBasis
 from cvxlayers.coordinates import require_coordinates
 from cvxlayers.derivative import (
+    DerivativeInfo,
     Factorisation,
     Factorise,
     Keeper,
@@ -103,6 +105,16 @@ class Kernel:
         """The rows of the full programs that say nothing new."""
         return None if self.reduction is None else self.reduction.redundant
 
+    def shares(self, outputs: VariableMap) -> bool:
+        """Whether outputs are multipliers that repeated rows could share in other ways."""
+        return self.reduction is not None and bool(self.reduction.repeated.asked(outputs.y.inputs).any())
+
+    def tell(
+        self, info: DerivativeInfo, listed: Bool[np.ndarray, " m"], y: Vectors, cotangent: Vectors | None = None
+    ) -> DerivativeInfo:
+        """Returns how far to trust a derivative of multipliers; see `Repeated.tell`."""
+        return info if self.reduction is None else self.reduction.repeated.tell(info, listed, y, cotangent)
+
     @property
     def is_small(self) -> bool:
         """Whether an item is many products of small matrices, which threads of BLAS only delay."""
@@ -134,6 +146,8 @@ class Kernel:
             return _DOUBLE * (2 * few * structure.m + 4 * few * few)
         if self.method.is_structured:
             return _VECTORS * order * _DOUBLE
+        if self.method is Method.CHOLESKY:
+            return _DOUBLE * (structure.n**2 + structure.n * structure.m + 2 * structure.m**2)
         if self.method is Method.DENSE:
             return 2 * order * order * _DOUBLE
         if self.method is Method.BANDED:

@@ -278,7 +278,7 @@ def served(solver: str, **keywords):
         "PROJECTION": [cp.SOC(x[0], x[1:])],
     }
     limits |= dict.fromkeys(("DAQP", "PIVOTING", "PIQP", "BOUNDED", "ENTROPIC"), simplex)
-    limits["EXPONENTIAL"] = simplex
+    limits |= {"EXPONENTIAL": simplex, "LEAST_DISTANCE": [x[:3] >= 0, cp.sum(x) == 1]}
     costs = {
         "ECOS": p @ x,
         "ENTROPIC": p @ x - cp.sum(cp.entr(x)),

@@ -161,7 +161,7 @@ def assemble(system: System, kept: Int[np.ndarray, "batch kept"]) -> Matrices:
     if not isinstance(system.derivative.basis, IdentityBasis):
         A = system.derivative.basis.rotate(np.broadcast_to(A, (batch, *A.shape[1:])))
     root, eigenvalues = system.root, system.derivative.eigenvalues
-    if size < root.shape[1]:
+    if size < root.shape[1] or (kept != np.arange(size)).any():
         # Several times faster than `take_along_axis`.
         items = np.arange(batch)[:, None]
         A = A[0][kept] if len(A) == 1 else A[items, kept]

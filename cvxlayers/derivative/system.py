@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.cones import Derivative, IdentityBasis, ProductBasis, places, together
+from cvxlayers.elimination import distinct_rows
 from cvxlayers.program import ConeProgram, Vectors, is_everything, largest
 
 # A relative residual above the first is refined, at most so often.
@@ -66,14 +67,8 @@ class System:
 
         Items that share P and A, and have the same constraints active, have the same matrix.
         """
-        eigenvalues, every = self.derivative.eigenvalues, np.arange(len(self.derivative.eigenvalues))
         shared = len(self.program.P) == len(self.program.A) == 1
-        if not shared or len(every) < 2 or not isinstance(self.derivative.basis, IdentityBasis):
-            return every, every
-        if (eigenvalues == eigenvalues[:1]).all():
-            return every[:1], np.zeros_like(every)
-        _, first, place = np.unique(eigenvalues, axis=0, return_index=True, return_inverse=True)
-        return (first, place.ravel()) if len(first) < len(every) else (every, every)
+        return distinct_rows(self.derivative.eigenvalues, shared and isinstance(self.derivative.basis, IdentityBasis))
 
 
 @dataclass(frozen=True, eq=False)
