@@ -23,7 +23,7 @@ _HEADER = "header.json"
 _PROGRAM = ("P", "q", "A", "b", "offset")
 _OUTPUTS = ("variables", "leaves")
 # What of a domain is an array.
-_BOUNDS = ("lower", "upper", "support")
+_BOUNDS = ("lower", "upper", "support", "integer", "boolean")
 # One date for all members: equal problems make equal files.
 _DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -149,7 +149,6 @@ def _domains(
     found: list[Domain | None] = []
     for index, (scalars, size) in enumerate(zip(described, parameters.sizes, strict=False)):
         bounds: dict[str, Any] = {name: arrays.get(f"domain.{index}.{name}") for name in _BOUNDS}
-        require(all(array is None or array.shape == (size,) for array in bounds.values()), "a domain has another size")
         found.append(None if scalars is None else _domain(scalars, bounds, size))
     return tuple(found)
 
@@ -160,6 +159,10 @@ def _domain(scalars: Mapping[str, Any], bounds: Mapping[str, Any], size: int) ->
     require(all(type(scalars[name]) is bool for name in ("symmetric", "complex", "imaginary")), "wrong flags")
     require(domain.definite in (-1, 0, 1) and type(domain.order) is int and domain.order >= 0, "a wrong domain")
     entries = size // 2 if domain.complex else size
+    given = {name: array for name, array in bounds.items() if array is not None}
+    require(all(array.shape == (entries,) for array in given.values()), "a domain has another size")
+    kinds = {name: np.float64 if name in ("lower", "upper") else np.bool_ for name in given}
+    require(all(array.dtype == kinds[name] for name, array in given.items()), "a domain of another type")
     matrices = domain.symmetric or domain.definite != 0
     require(not matrices or (domain.order > 0 and entries % domain.order**2 == 0), "matrices of another order")
     words = domain.words

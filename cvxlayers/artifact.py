@@ -8,7 +8,7 @@ A file is an uncompressed zip archive, whose members carry checksums:
                      <map>.data, <map>.indices, <map>.indptr: compressed rows of a sparse matrix, and <map>.constant,
                      for the maps P, q, A, b and offset from theta to the program
                      <map>.x.data, ..., <map>.y.data, ...: those of the maps from x and y, `variables` and `leaves`
-                     domain.<k>.lower, .upper, .support: what the values of parameter k are checked against
+                     domain.<k>.lower, .upper, .support, .integer, .boolean: what values of parameter k are checked for
 
 Reading it runs nothing that is in it, and needs no CVXPY. The version rises when older readers would misread a file.
 """

@@ -1,4 +1,4 @@
-"""Which values a parameter allows by its attributes: sign, bounds, symmetry, definiteness, support."""
+"""Which values a parameter allows by its attributes: sign, bounds, symmetry, definiteness, support, whole numbers."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ Excess = Float[np.ndarray, " items"]
 # How far entries may lie outside of bounds: rounding of single precision, also where the bound is zero. What must be
 # zero, symmetric or definite may be off by this part of the largest entry.
 _BOUND, _STRUCTURE = 1e-6, 1e-5
+# How far large whole numbers may be off: single precision does not tell those above 2^24 from their neighbours.
+_WHOLE = 1e-2
 # Bytes of values that are checked at a time.
 _CACHE = 2**20
 _WAY_OUT = "Pass values that are allowed, or check=False where this is meant"
@@ -34,6 +36,8 @@ class Domain:
         lower: the smallest allowed entries, raveled in C order; None without any.
         upper: the largest allowed entries.
         support: which entries may differ from zero; None for all.
+        integer: which entries are whole numbers; None for none.
+        boolean: which entries are zero or one; None for none.
         symmetric: whether matrices (the last two axes) are symmetric.
         definite: 1 where they are positive semidefinite, -1 negative, 0 neither.
         order: the number of rows of these matrices.
@@ -45,6 +49,8 @@ class Domain:
     lower: Float[np.ndarray, " size"] | None = None
     upper: Float[np.ndarray, " size"] | None = None
     support: Bool[np.ndarray, " size"] | None = None
+    integer: Bool[np.ndarray, " size"] | None = None
+    boolean: Bool[np.ndarray, " size"] | None = None
     symmetric: bool = False
     definite: int = 0
     order: int = 0
@@ -85,6 +91,8 @@ class Domain:
         """Whether entries are within bounds and matrices symmetric without any slack, the common case."""
         if self.complex or self.imaginary or self.definite or self.support is not None:
             return False
+        if not (_is_whole(flat, self.integer) and _is_binary(flat, self.boolean)):
+            return False
         if self.symmetric:
             matrices = flat.reshape((-1, self.order, self.order))
             # Transposed in memory first, as NumPy compares arrays of different strides several times as slowly.
@@ -113,6 +121,10 @@ class Domain:
         if self.support is not None and not self.support.all():
             outside = np.abs(values[:, ~self.support]).max(axis=1)
             yield "support", "with entries where it must be zero, up to", outside, _STRUCTURE * size
+        if self.integer is not None:
+            yield "integer", "off whole numbers by up to", *_apart(values, np.rint(values), self.integer)
+        if self.boolean is not None:
+            yield "boolean", "off 0 and 1 by up to", *_apart(values, np.rint(np.clip(values.real, 0, 1)), self.boolean)
         if self.imaginary:
             yield "imaginary", "with a real part, up to", np.abs(values.real).max(axis=1), _STRUCTURE * size
         if self.symmetric:
@@ -127,6 +139,21 @@ class Domain:
                 word = "negative" if self.definite > 0 else "positive"
                 found = _worst_eigenvalues(self.definite * matrices, _STRUCTURE * size)
                 yield "definite", f"indefinite, with {word} eigenvalues of size up to", found, _STRUCTURE * size
+
+
+def _is_whole(flat: Flat, mask: Bool[np.ndarray, " size"] | None) -> bool:
+    return mask is None or bool(((flat == np.rint(flat)) | ~mask).all())
+
+
+def _is_binary(flat: Flat, mask: Bool[np.ndarray, " size"] | None) -> bool:
+    return mask is None or bool(((flat == 0) | (flat == 1) | ~mask).all())
+
+
+def _apart(values: Entries, allowed: Entries, mask: Bool[np.ndarray, " size"]) -> tuple[Excess, Excess]:
+    """Returns how far the masked entries are from allowed ones, beyond rounding of each, and how far they may be."""
+    away = np.abs(values - allowed) * mask
+    rounding = np.clip(_BOUND * np.abs(allowed), _BOUND, _WHOLE)
+    return np.where(away > rounding, away, 0.0).max(axis=1), np.zeros(len(values))
 
 
 def _asymmetry(matrices: Matrices) -> Excess:

@@ -196,7 +196,7 @@ def _function(
     layer: Layer, call: Forward, weights: Sequence[Array], of: Callable[[Array], Array] = np.asarray
 ) -> Array:
     """Returns ⟨weights, outputs⟩ of each item, of the outputs that are differentiated; NaN without a solution."""
-    point = layer.on_path(call).point
+    point = layer.solution_maps(call).forward.point
     outputs = call.map.recover(point.x, point.y)
     total = sum(
         np.sum((of(output) * weight).reshape((len(output), -1)), axis=1)

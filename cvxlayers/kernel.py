@@ -12,13 +12,15 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from cvxlayers.blas import one_thread_each
 from cvxlayers.closed import ClosedForm, solve_by
+from cvxlayers.compiled import VariableMap
 from cvxlayers.cones import Derivative, IdentityBasis
 from cvxlayers.coordinates import require_coordinates
 from cvxlayers.derivative import (
+    DerivativeInfo,
     Factorisation,
     Factorise,
     Keeper,
@@ -102,6 +104,16 @@ class Kernel:
     def redundant(self) -> Int[np.ndarray, " _count"] | None:
         """The rows of the full programs that say nothing new."""
         return None if self.reduction is None else self.reduction.redundant
+
+    def shares(self, outputs: VariableMap) -> bool:
+        """Whether outputs are multipliers that repeated rows could share in other ways."""
+        return self.reduction is not None and bool(self.reduction.repeated.asked(outputs.y.inputs).any())
+
+    def tell(
+        self, info: DerivativeInfo, listed: Bool[np.ndarray, " m"], y: Vectors, cotangent: Vectors | None = None
+    ) -> DerivativeInfo:
+        """Returns how far to trust a derivative of multipliers; see `Repeated.tell`."""
+        return info if self.reduction is None else self.reduction.repeated.tell(info, listed, y, cotangent)
 
     @property
     def is_small(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,55 +19,19 @@ from cvxlayers import affine_call, envelope, report
 from cvxlayers.affine import Affine
 from cvxlayers.blas import one_thread_each
 from cvxlayers.compiled import CompiledProblem, VariableMap
-from cvxlayers.cones import Smoothed
-from cvxlayers.derivative import (
-    TRUSTED,
-    Data,
-    DerivativeInfo,
-    Differential,
-    Known,
-    Needs,
-    Point,
-    jvp,
-    linearise,
-    vjp,
-    worst_of,
-)
+from cvxlayers.derivative import Data, DerivativeInfo, Needs, jvp, vjp, worst_of
 from cvxlayers.differentiation import Differentiation
-from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, SolverError
-from cvxlayers.forward import (
-    Answer,
-    Array,
-    Forward,
-    Found,
-    Items,
-    doubt,
-    final_status,
-    join,
-    put_on_path,
-    split,
-    spread,
-    spread_info,
-)
+from cvxlayers.errors import CvxlayersWarning, DerivativeWarning, SolverError
+from cvxlayers.forward import Answer, Array, Forward, Found, Items, doubt, final_status, join, split
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.lpgd import Differences
-from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
 from cvxlayers.parameter_map import Theta
-from cvxlayers.program import ConeProgram, Status, Vectors, spread_rows
-from cvxlayers.reduction import Reduced
+from cvxlayers.program import Status, Vectors, spread_rows
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
+from cvxlayers.solution_maps import Local, SolutionMaps, differentiated_point
 
-Sizes = Float[np.ndarray, " batch"]
-
-# Bytes of matrices that one piece of a batch may fill.
-_CACHE = 2**22
-# The same with threads: each piece is a hundred short calls of NumPy, between which they queue for the interpreter.
-_SHARED = 2**26
 # The linear programs of which it has been said that their solutions do not move with their costs.
 _WARNED: weakref.WeakSet[CompiledProblem] = weakref.WeakSet()
-
-# What derivatives at some solutions are computed from.
-Local = Differential | Differences
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +128,7 @@ class Layer:
         """Returns the map by which outputs are one product; None where programs are solved one by one."""
         affine, exact = self.affine, self.differentiation.kind == "exact"
         serves = exact and options.plan.primary.name == "DIRECT" and affine is not None and affine.serves(outputs)
+        serves = serves and not self.kernel.shares(outputs)
         return affine if serves else None
 
     def _masked(
@@ -197,7 +162,7 @@ class Layer:
         self._warn_of_zeros(cotangents)
         call, parameters = forward, self.compiled.parameters
         if forward.affine is None:
-            found, info = self._pulled(self.on_path(forward), [row[:-1] for row in rows])
+            found, info = self._pulled(self.solution_maps(forward), [row[:-1] for row in rows])
         else:
             found, info = affine_call.pull(forward.affine, self.compiled, forward, [row[:-1] for row in rows])
         gradients, count = [], len(parameters.names)
@@ -209,13 +174,14 @@ class Layer:
             gradients.append(parameters.adjoint(forward.values, total, forward.batch_shape))
         return join(gradients, lead), info
 
-    def _pulled(self, forward: Forward, rows: Sequence[Sequence[Array | None]]) -> tuple[list[Array], DerivativeInfo]:
+    def _pulled(self, maps: SolutionMaps, rows: Sequence[Sequence[Array | None]]) -> tuple[list[Array], DerivativeInfo]:
         """Returns the cotangents of theta's blocks for each row of cotangents of the variables, one after another."""
+        forward = maps.forward
         batch, point, parameters = forward.program.batch, forward.point, self.compiled.parameters
         count, widths = len(parameters.names), [block.stop - block.start for block in parameters.blocks]
         pulled = [forward.map.adjoint(point.x, point.y, row) for row in rows]
         pulled = [(spread_rows(x, batch), spread_rows(y, batch)) for x, y in pulled]
-        needs = Needs(*self.compiled.depends)
+        needs, listed = Needs(*self.compiled.depends), forward.map.y.inputs
 
         def pull(lin: Local, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
             infos = []
@@ -225,10 +191,10 @@ class Layer:
                 else:
                     data, info = vjp(lin, x[items], y[items], needs=needs)
                 self.compiled.pull(*data, out=out[k * count : (k + 1) * count])
-                infos.append(info)
+                infos.append(self.kernel.tell(info, listed, point.y[items], y[items]))
             return worst_of(infos)
 
-        return self.over_solved(forward, pull, widths * len(pulled))
+        return maps.differentiate(pull, widths * len(pulled))
 
     def jvp(
         self, forward: Forward, tangents: Sequence[Array | None], directions: int = 0
@@ -248,8 +214,8 @@ class Layer:
         if forward.affine is not None:
             pushed, info = affine_call.push(forward.affine, forward, dthetas)
             return join([forward.unfold(outputs) for outputs in pushed], lead), info
-        forward = self.on_path(forward)
-        point = forward.point
+        maps = self.solution_maps(forward)
+        point, listed = maps.forward.point, forward.map.y.inputs
 
         def push(lin: Local, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
             infos = []
@@ -259,11 +225,11 @@ class Layer:
                     dx[:], dy[:], info = lin.jvp(tangent)
                 else:
                     dx[:], dy[:], _, info = jvp(lin, tangent)
-                infos.append(info)
+                infos.append(self.kernel.tell(info, listed, point.y[items]))
             return worst_of(infos)
 
         structure = forward.program.structure
-        moved, info = self.over_solved(forward, push, [structure.n, structure.m] * len(dthetas))
+        moved, info = maps.differentiate(push, [structure.n, structure.m] * len(dthetas))
         pairs = zip(moved[::2], moved[1::2], strict=True)
         outputs = [forward.unfold(forward.map.tangent(point.x, point.y, dx, dy)) for dx, dy in pairs]
         return join(outputs, lead), info
@@ -314,88 +280,16 @@ class Layer:
             warm_start=WarmStart(forward.point.x, forward.point.v),
         )
 
-    def over_solved(
-        self,
-        forward: Forward,
-        differentiate: Callable[[Any, Items | slice, Sequence[Array]], DerivativeInfo],
-        widths: Sequence[int],
-    ) -> tuple[list[Array], DerivativeInfo]:
-        """Differentiates the solution maps of the solved items, in pieces that fit the processor's cache.
-
-        Args:
-            forward: what the call returned.
-            differentiate: adds what it computes for some items to arrays of zeros.
-            widths: the widths of these arrays.
-
-        Returns:
-            The arrays for the whole batch; items without a solution are zero, or NaN where the call asked for NaN.
-        """
-        solved = np.flatnonzero(forward.ok)
-        if not len(solved):
-            nothing = [np.zeros((0, width)) for width in widths]
-            return spread(nothing, solved, forward), spread_info(_no_info(), solved, forward)
-        everything = len(solved) == forward.program.batch
-        threads = len(worthwhile_chunks(len(solved), forward.options.threads, self.kernel.free_microseconds))
-        footprint = self.kernel.factor_bytes + 8 * self.compiled.parameters.width
-        count = max(threads, len(solved) * footprint // (_CACHE if threads == 1 else _SHARED))
-        known = forward.found.known if everything and self.differentiation.kind == "exact" else None
-        if known is not None or self.differentiation.kind == "lpgd":  # lpgd's solver has threads of its own
-            threads = count = 1
-        within = 1 if threads > 1 else forward.options.threads
-        arrays = [np.zeros((len(solved), width)) for width in widths]
-
-        def piece_of(piece: slice) -> DerivativeInfo:
-            index = piece if everything else solved[piece]
-            whole = everything and piece.stop - piece.start == len(solved)
-            program, point, reduced = forward.everything if whole else forward.item(index)
-            lin = self._local(program, point, reduced, forward, within, known)
-            return differentiate(lin, index, [array[piece] for array in arrays])
-
-        with one_thread_each(len(solved) if self.kernel.uses_blas else 1, self.kernel.is_small):
-            infos = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)
-        info = infos[0] if len(infos) == 1 else _joined(infos)
-        self._check(info, solved)
-        return spread(arrays, solved, forward), spread_info(info, solved, forward)
-
     def _left_to_solver(self, options: CallOptions) -> Collection[int]:
         """The parameters whose definiteness the first solver proves by solving: checking it takes as long again."""
         proves = self.kernel.reduction is None and options.plan.primary.proves_convexity(options.solver)
         return self.compiled.blocks_of_P if proves else ()
 
-    def _local(
-        self,
-        program: ConeProgram,
-        point: Point,
-        reduced: Reduced | None,
-        forward: Forward,
-        threads: int = 1,
-        known: Known | None = None,
-    ) -> Local:
-        """Returns what derivatives at the solutions of some programs of a call are computed from."""
-        how = self.differentiation
-        if how.kind == "lpgd":
-            return Differences(self.kernel, program, point, forward.options, how.mu)
-        smoothed = Smoothed(program.structure.cone, how.mu) if how.kind == "smoothed" else None
-        factoriser, outputs = self.kernel.factoriser(threads, reduced, known), forward.map.x.apply
-        redundant, closed = self.kernel.redundant, self.kernel.closed
-        if closed is None or smoothed is not None:
-            return linearise(program, point, factoriser, smoothed, outputs, redundant)
-
-        def whole(items: Items) -> Differential:
-            with one_thread_each(len(items)):
-                return linearise(program.item(items), point.item(items), factoriser, None, outputs, redundant)
-
-        return closed.linearise(program, point, reduced, outputs, whole)
-
-    def on_path(self, forward: Forward) -> Forward:
-        """Returns the call as if it had ended on the central path, where that is what is differentiated."""
-        if self.differentiation.kind != "smoothed":
-            return forward
-        solved = np.flatnonzero(forward.ok)
-        program, point = forward.program.item(solved), forward.point.item(solved)
-        reduced = None if forward.found.reduced is None else forward.found.reduced.item(solved)
-        found = self.kernel.central_point(program, reduced, point, self.differentiation.mu)
-        return forward.at(put_on_path(forward.point, solved, found))
+    def solution_maps(self, forward: Forward) -> SolutionMaps:
+        """Returns the solution maps of a call, as they are differentiated."""
+        how, width = self.differentiation, self.compiled.parameters.width
+        at = differentiated_point(self.kernel, how, forward)
+        return SolutionMaps(self.kernel, how, at, self.strict, width)
 
     def _warn_of_zeros(self, directions: Sequence[Array | None]) -> None:
         """Warns, once for each problem, that a linear program's solution does not move with its costs."""
@@ -421,25 +315,6 @@ class Layer:
             if self.strict:
                 raise SolverError(message, rough.tolist(), status[rough].tolist())
             warnings.warn(message, CvxlayersWarning, stacklevel=4)
-
-    def _check(self, info: DerivativeInfo, solved: Items) -> None:
-        trusted = info.residual <= TRUSTED
-        if not trusted.all():
-            rough = np.flatnonzero(~trusted)
-            message = report.doubtful(solved[rough], len(solved), info.residual[rough], self.differentiation.kind)
-            if self.strict:
-                raise DerivativeError(message)
-            warnings.warn(message, DerivativeWarning, stacklevel=4)
-
-
-def _no_info() -> DerivativeInfo:
-    none, no = np.zeros(0), np.zeros(0, dtype=bool)
-    return DerivativeInfo(none, none, no, no, no)
-
-
-def _joined(infos: Sequence[DerivativeInfo]) -> DerivativeInfo:
-    names = [column.name for column in fields(DerivativeInfo)]
-    return DerivativeInfo(*(np.concatenate([getattr(info, name) for info in infos]) for name in names))
 
 
 def _replace_failed(output: Array, failed: Bool[np.ndarray, " batch"], on_failure: str) -> Array:

@@ -22,18 +22,19 @@ from jaxtyping import Float, Int
 
 from cvxlayers.cones import Product
 from cvxlayers.elimination import Elimination, eliminate
+from cvxlayers.products import Products
 
 # A leading axis of one stands for what all items of a batch share.
 Values = Float[np.ndarray, "#batch _nnz"]
 Vectors = Float[np.ndarray, "#batch _size"]
 Run = slice | Int[np.ndarray, " _count"]
 
-# Runs up to so long are summed for all of them at once.
-_SHORT = 4
 # Entries from which on an array is large.
 _LARGE = 2**15
 # A block that is not as high as the matrix must have so many rows, and so many entries.
 _HIGH, _BIG = 8, 256
+# From so many entries on a block is multiplied faster by itself.
+_WORTHWHILE = 2**12
 
 
 class Status(IntEnum):
@@ -56,69 +57,6 @@ def run(index: Int[np.ndarray, " _count"]) -> Run:
         return index
     step = int(steps[0]) if len(steps) else 1
     return slice(int(index[0]), int(index[-1]) + 1, step)
-
-
-@dataclass(frozen=True, eq=False)
-class _Runs:
-    """Runs of columns of one length, side by side from `start` on, which are summed to the columns `filled`."""
-
-    start: int
-    length: int
-    filled: Run
-    count: int
-
-    def sum(self, products: Values) -> Vectors:
-        """Returns the sum of each run, term by term."""
-        stop = self.start + self.count * self.length
-        total = products[:, self.start : stop : self.length]
-        for k in range(1, self.length):
-            total = total + products[:, self.start + k : stop : self.length]
-        return total
-
-
-@dataclass(frozen=True, eq=False)
-class _Segments:
-    """Consecutive runs of columns, each summed to the entry of one of `size` places: the short ones first."""
-
-    order: Int[np.ndarray, " nnz"]
-    short: tuple[_Runs, ...]
-    filled: Int[np.ndarray, " filled"]
-    starts: Int[np.ndarray, " runs"]
-    size: int
-
-    def sum(self, products: Values) -> Vectors:
-        """Returns the sum of each run, zero where a place has none."""
-        if self._is_plain:
-            return products
-        out = np.zeros((len(products), self.size))
-        for runs in self.short:
-            out[:, runs.filled] = runs.sum(products)
-        if len(self.starts):
-            out[:, self.filled] = np.add.reduceat(products, self.starts, axis=1)
-        return out
-
-    @cached_property
-    def _is_plain(self) -> bool:
-        if len(self.short) != 1 or len(self.starts) or self.short[0].length != 1:
-            return False
-        filled = self.short[0].filled
-        return isinstance(filled, slice) and filled == slice(0, self.size, 1)
-
-
-def _segments(places: Int[np.ndarray, " nnz"], entries: Int[np.ndarray, " nnz"], size: int) -> _Segments:
-    """Returns how to sum the values of some entries by their places."""
-    counts = np.bincount(places, minlength=size)
-    rank = np.minimum(counts, _SHORT + 1)
-    order = np.lexsort((places, rank[places]))
-    short, start = [], 0
-    for length in range(1, _SHORT + 1):
-        filled = np.flatnonzero(counts == length)
-        if len(filled):
-            short.append(_Runs(start, length, run(filled), len(filled)))
-            start += length * len(filled)
-    filled = np.flatnonzero(counts > _SHORT)
-    starts = start + np.cumsum(counts[filled]) - counts[filled]
-    return _Segments(entries[order], tuple(short), filled, starts, size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,11 +164,6 @@ class Pattern:
         return np.flatnonzero(outside)
 
     @cached_property
-    def _is_thick(self) -> bool:
-        """Whether so many entries are stored, outside the block, that dense arithmetic is faster."""
-        return 8 * len(self._rest) >= self.shape[0] * self.shape[1]
-
-    @cached_property
     def _is_scattered(self) -> bool:
         """Whether the block holds less than half of the entries."""
         return 2 * len(self._rest) > self.nnz
@@ -243,12 +176,17 @@ class Pattern:
         return positions
 
     @cached_property
-    def _by_column(self) -> _Segments:
-        return _segments(self.cols[self._rest], self._rest, self.shape[1])
+    def _apart(self) -> _Block:
+        """The block, where it is multiplied by itself."""
+        return self._block if self._block.size >= _WORTHWHILE else _NOTHING
 
     @cached_property
-    def _by_row(self) -> _Segments:
-        return _segments(self.rows[self._rest], self._rest, self.shape[0])
+    def _products(self) -> Products:
+        """The products of all entries but those of a block that is multiplied by itself."""
+        if not self._apart.size:
+            return Products(self.shape, self.indices, self.indptr)
+        counts = np.bincount(self.cols[self._rest], minlength=self.shape[1])
+        return Products(self.shape, self.rows[self._rest], np.concatenate([[0], np.cumsum(counts)]))
 
     def _columns_of(self, values: Values) -> Float[np.ndarray, "batch cols rows"]:
         """Returns a batch of dense transposed matrices: the stored entries stand column by column."""
@@ -276,12 +214,13 @@ class Pattern:
         """Returns M x for each item; a batch of one broadcasts."""
         if not self.nnz:
             return np.zeros((len(x) if len(values) == 1 else len(values), self.shape[0]))
-        if self.is_full or self._is_thick:
+        if self.is_full:
             return np.matmul(x[:, None, :], self._columns_of(values))[:, 0, :]
-        segments, block = self._by_row, self._block
-        product = segments.sum(values.take(segments.order, axis=1) * x.take(self.cols[segments.order], axis=1))
-        if block.size:
-            product[:, block.rows] += np.matmul(x[:, None, block.columns], block.view(values))[:, 0, :]
+        block = self._apart
+        if not block.size:
+            return self._products.apply(values, x)
+        product = self._products.apply(values.take(self._rest, axis=1), x)
+        product[:, block.rows] += np.matmul(x[:, None, block.columns], block.view(values))[:, 0, :]
         return product
 
     def rmatvec(self, values: Values, y: Vectors) -> Vectors:
@@ -290,10 +229,11 @@ class Pattern:
             return np.zeros((len(y) if len(values) == 1 else len(values), self.shape[1]))
         if self.is_full:
             return np.matmul(self._columns_of(values), y[:, :, None])[:, :, 0]
-        segments, block = self._by_column, self._block
-        product = segments.sum(values.take(segments.order, axis=1) * y.take(self.rows[segments.order], axis=1))
-        if block.size:
-            product[:, block.columns] += np.matmul(block.view(values), y[:, block.rows, None])[:, :, 0]
+        block = self._apart
+        if not block.size:
+            return self._products.adjoint(values, y)
+        product = self._products.adjoint(values.take(self._rest, axis=1), y)
+        product[:, block.columns] += np.matmul(block.view(values), y[:, block.rows, None])[:, :, 0]
         return product
 
     def outer(self, pair: tuple[Vectors, Vectors], *more: tuple[Vectors, Vectors]) -> Values:

@@ -20,7 +20,8 @@ _HINTS = {
 
 _DOUBTS = {
     "exact": "The solution is probably not unique, or its active constraints are dependent; what is returned is the "
-    "least-squares derivative of smallest norm. A small quadratic term in the objective makes a solution unique.",
+    "least-squares derivative of smallest norm, and of constraints that repeat one another the "
+    "first bears the whole multiplier. A small quadratic term in the objective makes a solution unique.",
     "smoothed": "The central path was not reached: the program, or its dual, has probably no interior point, or mu is "
     "too small. A ridge bounds the solutions; equal constraints may be written once.",
     "lpgd": "Neither of the perturbed programs has a solution: choose a smaller mu, or bound the variables.",

@@ -57,7 +57,7 @@ def hvp(
             infos.append(info)
         return worst_of(infos)
 
-    arrays, info = layer.over_solved(forward, pull, [compiled.parameters.width] * 2 * len(rows))
+    arrays, info = layer.solution_maps(forward).differentiate(pull, [compiled.parameters.width] * 2 * len(rows))
     products = []
     for slope, change, dtheta in zip(arrays[::2], arrays[1::2], dthetas, strict=True):
         bent = compiled.parameters.adjoint_tangent(forward.values, dtheta, slope, forward.batch_shape)
@@ -106,7 +106,7 @@ def second_jvp(
         return worst_of(infos)
 
     structure = forward.program.structure
-    arrays, info = layer.over_solved(forward, push, [structure.n, structure.m] * 3 * len(pairs))
+    arrays, info = layer.solution_maps(forward).differentiate(push, [structure.n, structure.m] * 3 * len(pairs))
     at = (forward.point.x, forward.point.y)
     outputs = []
     for k in range(0, len(arrays), 6):

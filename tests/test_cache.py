@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import scipy.sparse as sp
 from cvxpy.atoms.affine.add_expr import AddExpression
 
 import cvxlayers
+from cvxlayers.archive import pack, rebuild, unpack
 from cvxlayers.canonical import compile as compiler
 from cvxlayers.canonical.cache import cache_folder
 from cvxlayers.canonical.fingerprint import fingerprint
@@ -59,6 +61,7 @@ def test_the_second_layer_is_read_and_answers_in_its_own_names(tmp_path, counted
     for constraint in constraints:
         assert_same_bits([result.dual[constraint]], [plain.dual[constraint]], "dual")
     assert "c_other" in second.describe()
+    assert second.layer.compiled.variables.names == ("other",)
 
 
 def test_listed_dual_variables_and_their_order_are_part_of_the_problem(tmp_path, counted):
@@ -219,6 +222,62 @@ def test_a_damaged_or_foreign_file_is_named_and_replaced(tmp_path, counted, dama
         warnings.simplefilter("error")
         layer(tmp_path)
     assert len(counted) == compiled + 1
+
+
+def foreign(header: dict[str, Any], compiled: Any, key: str) -> tuple[dict[str, Any], Any]:
+    """A file with this key in its header that is of something else."""
+    maps, leaves = compiled.parameters, compiled.leaves
+    changes = {
+        "another format": ({**header, "format": "cvxlayers"}, compiled),
+        "parameters of other shapes": (header, replace(compiled, parameters=replace(maps, shapes=((3, 1),)))),
+        "variables of other shapes": (
+            header,
+            replace(compiled, leaves=replace(leaves, map=replace(leaves.map, shapes=((3, 1), *leaves.map.shapes[1:])))),
+        ),
+        "more outputs": (
+            header,
+            replace(
+                compiled,
+                variables=replace(compiled.variables, names=("a", "b"), shapes=((3,), (0,)), exps=(False,) * 2),
+            ),
+        ),
+    }
+    return changes[key]
+
+
+@pytest.mark.parametrize(
+    "kind", ["another format", "parameters of other shapes", "variables of other shapes", "more outputs"]
+)
+def test_a_file_under_the_right_name_that_is_of_something_else_is_replaced(tmp_path, counted, kind):
+    first = layer(tmp_path)
+    (path,) = tmp_path.iterdir()
+    header, arrays = unpack(path.read_bytes())
+    own = {name: header[name] for name in ("format", "fingerprint", "with_duals")}
+    path.write_bytes(pack(*foreign(own, rebuild(header, arrays), kind)))
+    with pytest.warns(CvxlayersWarning, match="is damaged, or is no compiled problem"):
+        second = layer(tmp_path)
+    assert len(counted) == 2
+    assert_same_bits(first(VALUES), second(VALUES), "output")
+    layer(tmp_path)
+    assert len(counted) == 2
+
+
+def test_what_cannot_be_moved_into_place_leaves_nothing_behind(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("no room")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.warns(CvxlayersWarning, match=r"cannot be written \(no room\)"):
+        layer(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_duals_that_are_not_recovered_are_not_looked_for(tmp_path, counted, monkeypatch):
+    monkeypatch.setattr(compiler, "dual_ids", lambda conic: set())
+    first, second = layer(tmp_path), layer(tmp_path)
+    assert len(counted) == 1
+    assert not second.solve(VALUES).dual
+    assert_same_bits(first(VALUES), second(VALUES), "output")
 
 
 def test_a_folder_that_cannot_be_written_is_warned_about(tmp_path):

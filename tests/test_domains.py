@@ -8,7 +8,8 @@ import cvxpy
 import numpy as np
 import pytest
 
-from cvxlayers import CvxpyLayer
+from cvxlayers import CvxpyLayer, load
+from cvxlayers.cli.sample import sample
 from cvxlayers.errors import DomainError, InputError
 from tests.problems import CASES, Case
 
@@ -26,6 +27,15 @@ VALUES: dict[str, tuple[dict[str, object], object, object, str]] = {
     "PSD_symmetric": ({"PSD": True}, np.zeros((2, 2)), [[1, 1], [0, 1]], "PSD=True.*not symmetric"),
     "NSD": ({"NSD": True}, [[-1, 1], [1, -1]], [[-1, 2], [2, -1]], "NSD=True.*indefinite.*positive eigenvalues"),
     "diag": ({"diag": True}, np.diag([1, -2]), [[1, 0.5], [0, 1]], "diag=True.*must be zero, up to 0.5"),
+    "integer": (
+        {"integer": True},
+        [[1, -2], [0, 3]],
+        [[1, -2], [0.25, 3]],
+        "integer=True.*off whole numbers.*by up to 0.25",
+    ),
+    "integer_some": ({"integer": ([0, 1], [1, 0])}, [[0.5, 2], [3, 0.5]], [[0.5, 2], [3.5, 0.5]], "integer=.*to 0.5"),
+    "boolean": ({"boolean": True}, [[1, 0], [0, 1]], [[1, 0], [2, 0.25]], "boolean=True.*off 0 and 1 by up to 1"),
+    "boolean_some": ({"boolean": ([0], [1])}, [[7, 1], [0.5, 7]], [[7, -0.1], [0.5, 7]], "boolean=.*by up to 0.1"),
     "sparsity": ({"sparsity": ([0, 1], [1, 1])}, [[0, 1], [0, 2]], [[3, 1], [0, 2]], "sparsity=.*up to 3"),
 }
 NAMES = pytest.mark.parametrize("name", list(VALUES))
@@ -138,3 +148,43 @@ def test_the_parameters_that_a_definite_P_shows_to_be_definite():
     assert shown(cp.quad_form(x, Q) + cp.quad_form(x, R) + square, [Q, R]) == set()
     assert shown(cp.quad_form(x, Q) + cp.quad_form(y, Q), [Q]) == set()
     assert shown(cp.quad_form(x, Q + np.eye(n)) + square, [Q]) == set()
+
+
+def test_large_whole_numbers_are_told_from_halves():
+    layer = layer_of({"integer": True})
+    values = np.array([[1e7, 3.0], [1e6 + 0.5, 2.0]])
+    with pytest.raises(DomainError, match=r"off whole numbers by up to 0.5"):
+        layer(values)
+    layer(np.array([[1e7, 3.0], [1e6 + 0.005, 2.0]]))
+
+
+def test_whole_numbers_among_large_entries_are_checked_by_themselves():
+    with pytest.raises(DomainError, match=r"off whole numbers by up to 0.4"):
+        layer_of({"integer": True})(np.array([[1e9, 0.0], [0.4, 1.0]]))
+
+
+def test_complex_whole_numbers_are_checked(tmp_path):
+    z, c = cp.Variable(2, complex=True), cp.Parameter(2, complex=True, integer=True, name="c")
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(z - c))), [c], [z])
+    layer.save(tmp_path / "layer")
+    for made in (layer, load(tmp_path / "layer")):
+        np.testing.assert_allclose(made(np.array([1 + 2j, 3]))[0], [1 + 2j, 3], atol=1e-9)
+        with pytest.raises(DomainError, match=r"'c' .#0. is declared integer=True.*off whole numbers by up to 0.3"):
+            made(np.array([1 + 2.3j, 3]))
+
+
+@pytest.mark.parametrize("name", ["integer_some", "boolean", "boolean_some"])
+def test_saved_layers_check_whole_numbers(name, tmp_path):
+    attributes, allowed, refused, words = VALUES[name]
+    layer_of(attributes).save(tmp_path / "layer")
+    layer = load(tmp_path / "layer")
+    layer(np.asarray(allowed, dtype=float))
+    with pytest.raises(DomainError, match=words):
+        layer(np.asarray(refused, dtype=float))
+
+
+@pytest.mark.parametrize("attributes", [{"integer": True}, {"boolean": True}, {"integer": True, "bounds": [2, 2.5]}])
+def test_samples_are_whole_where_they_must_be(attributes, rng):
+    layer = layer_of(attributes)
+    (value,) = sample(layer.layer.compiled.parameters, [None], rng)
+    layer(value)

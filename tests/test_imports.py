@@ -20,7 +20,7 @@ PACKAGE = ROOT / "cvxlayers"
 # From the bottom up. A room (a module, or a package) imports from lower floors and from itself, never from a sibling.
 FLOORS = (
     {"errors"},
-    {"arrays", "blas", "cones", "differentiation", "domain", "memory", "parallel"},
+    {"arrays", "blas", "cones", "differentiation", "domain", "memory", "parallel", "products"},
     {"elimination"},
     {"program"},
     {"coordinates", "isotropic", "kkt", "linear_map", "parameter_map", "report", "residual", "separable"},
@@ -33,6 +33,7 @@ FLOORS = (
     {"affine"},
     {"forward", "lpgd"},
     {"affine_call", "envelope"},
+    {"solution_maps"},
     {"layer"},
     {"build", "describe", "gradcheck", "second"},
     {"rules", "spy", "standard"},

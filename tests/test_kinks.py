@@ -8,7 +8,7 @@ import pytest
 
 from cvxlayers import CvxpyLayer
 from cvxlayers.cones import Product
-from cvxlayers.derivative import Method, System, evaluate, factorise, implicit
+from cvxlayers.derivative import Method, System, evaluate, factorise, kinks
 from cvxlayers.program import ConeProgram, Structure
 from tests.programs import pattern_of, values_of
 
@@ -31,8 +31,8 @@ def on_a_kink(rng: np.random.Generator, count: int, kind: str) -> tuple[Product,
 def test_no_kink_of_a_curved_cone_is_overlooked(kind, rng):
     cone, v = on_a_kink(rng, 2000, kind)
     distance = np.full((len(v), 1), 1e-9)
-    assert implicit._kinked(cone, v, distance).all()
-    assert not implicit._kinked(cone, v + rng.normal(size=v.shape), distance).any()
+    assert kinks._kinked(cone, v, distance).all()
+    assert not kinks._kinked(cone, v + rng.normal(size=v.shape), distance).any()
 
 
 def test_a_multiplier_of_rounding_is_a_kink(rng):

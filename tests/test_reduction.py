@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from cvxlayers import CvxpyLayer, Status
-from cvxlayers.build import build_layer
 from cvxlayers.derivative import choose_method
+from cvxlayers.errors import DerivativeWarning
 from cvxlayers.kernel import Kernel
 from cvxlayers.layer import Layer
 from cvxlayers.solvers import select
@@ -95,7 +95,7 @@ BUILDS = pytest.mark.parametrize(
 def both(build) -> tuple[Layer, Layer]:
     """The layer with its reduction, and without."""
     problem, parameters, variables, _ = build()
-    reduced = build_layer(problem, parameters, variables)
+    reduced = CvxpyLayer(problem, parameters, variables).layer
     assert reduced.kernel.reduction is not None
     full = reduced.compiled.structure
     plain = Kernel(full, None, choose_method(full))
@@ -144,7 +144,7 @@ def test_derivatives_are_those_of_the_full_program(build, rng):
 def test_copies_are_eliminated():
     for build, left in ((stages, 6), (renamed, 6)):
         problem, parameters, variables, _ = build()
-        assert build_layer(problem, parameters, variables).kernel.structure.n == left
+        assert CvxpyLayer(problem, parameters, variables).layer.kernel.structure.n == left
 
 
 def redundant(twice: bool):
@@ -167,10 +167,84 @@ def test_redundant_rows_are_dropped(rng):
     for got, want in zip(twice.variables, once.variables, strict=True):
         np.testing.assert_allclose(got, want, atol=1e-10)
     cotangents = [rng.normal(size=output.shape) for output in once.variables]
-    (wanted, _), (gradients, info) = (layer.vjp(values, cotangents) for layer in layers)
-    assert not info.degenerate.any()
+    wanted, _ = layers[0].vjp(values, cotangents)
+    with pytest.warns(DerivativeWarning, match="constraints that repeat one another the first bears the whole"):
+        gradients, info = layers[1].vjp(values, cotangents)
+    assert info.dependent.all()
+    assert not info.not_unique.any()
     for got, want in zip(gradients, wanted, strict=True):
         np.testing.assert_allclose(got, want, atol=1e-9)
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_repeated_rows_leave_the_derivatives_of_variables_alone(twice, rng):
+    problem, parameters, variables, shapes = redundant(twice)
+    layer = CvxpyLayer(problem, parameters, variables[:1])
+    values = [rng.normal(size=(5, *shape)) for shape in shapes]
+    values[2] = np.abs(values[2]) + 1
+    _, info = layer.vjp(values, [rng.normal(size=(5, 4))])
+    assert info.reliable.all()
+
+
+# A constraint, and others that say the same or a part of it.
+REPEATED = {
+    "scaled": lambda x, b: [x <= b, 3 * x <= 3 * b],
+    "turned": lambda x, b: [x <= b, -0.1 * x >= -0.1 * b],
+    "apart": lambda x, b: [x[1] <= b, x <= b],
+    "equal": lambda x, b: [cp.sum(x) == 2 * b, 7 * cp.sum(x) == 14 * b],
+    "half": lambda x, b: [cp.sum(x) == 2 * b, -2 * cp.sum(x) <= -4 * b],
+    "times_a_parameter": lambda x, b: [b * cp.sum(x) <= 2, 2 * b * cp.sum(x) <= 4],
+}
+
+
+@pytest.mark.parametrize("name", list(REPEATED))
+@pytest.mark.parametrize("solver", [None, "DAQP", "PIQP", "CLARABEL"])
+def test_multipliers_of_repeated_rows_are_told_to_be_shared_at_will(name, solver, rng):
+    x, c, b = cp.Variable(3), cp.Parameter(3), cp.Parameter()
+    rows = REPEATED[name](x, b)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - c)), rows)
+    duals = [row.dual_variables[0] for row in rows]
+    values = [np.array([[2.0, 1.4, 1.5], [2.0, 1.3, 1.2]]), np.array([1.0, 0.9])]
+    for listed in ([duals[0]], [duals[1]], duals):
+        layer = CvxpyLayer(problem, [c, b], [x, *listed], solver=solver)
+        cotangents = [rng.normal(size=output.shape) for output in layer(*values)]
+        with pytest.warns(DerivativeWarning, match=r"of 2 programs.*active constraints are dependent"):
+            _, info = layer.vjp(values, cotangents)
+        assert info.dependent.all()
+        assert layer.jvp(values, [None, np.ones(2)])[1].dependent.all()
+        _, info = layer.vjp(values, [np.ones((2, 3)), *(None for _ in listed)])
+        assert (info.residual < 1e-9).all()
+    alone = CvxpyLayer(problem, [c, b], [x], solver=solver)
+    assert alone.vjp(values, [np.ones((2, 3))])[1].reliable.all()
+    assert len(alone.layer.kernel.redundant) == min(row.size for row in rows)
+
+
+def test_inactive_repeated_rows_are_not_told_of():
+    x, c = cp.Variable(2), cp.Parameter(2)
+    row, again = x <= 1, 2 * x <= 2
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [row, again]), [c], [x, row.dual_variables[0]])
+    values = np.array([[0.5, 0.2], [2.0, 0.3]])
+    with pytest.warns(DerivativeWarning, match=r"items \[1\]"):
+        _, info = layer.vjp([values], [np.ones((2, 2)), np.ones((2, 2))])
+    assert info.dependent.tolist() == [False, True]
+
+
+def test_rows_of_other_directions_offsets_or_sizes_are_kept():
+    x, b = cp.Variable(2), cp.Parameter()
+    for row in (x >= b, 2 * x <= b, 2 * x <= 2 * b + 1e-9, b * x <= b, 1e-4 * x <= 1e-4 * b, x + 1e-9 * x[0] <= b):
+        layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x)), [x <= b, row]), [b], [x])
+        assert layer.layer.kernel.structure.m == 4
+
+
+def test_a_cotangent_along_which_all_choices_agree_is_no_cause_to_warn():
+    x, c = cp.Variable(2), cp.Parameter(2)
+    row, again = x <= 1, 2 * x <= 2
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [row, again]), [c], [row, again])
+    values, ones = np.array([2.0, 1.5]), np.ones(2)
+    (gradient,), info = layer.vjp([values], [ones, 2 * ones])
+    np.testing.assert_allclose(gradient, 2 * ones, atol=1e-9)
+    assert info.dependent
+    assert info.residual < 1e-9
 
 
 def test_a_row_that_cannot_hold_is_not_dropped():
@@ -201,7 +275,7 @@ def test_a_factor_model_keeps_its_factors():
     """Eliminating 3 factors of 60 assets would fill a 60 × 60 matrix."""
     x, f, F = cp.Variable(60), cp.Variable(3), cp.Parameter((3, 60))
     problem = cp.Problem(cp.Minimize(cp.sum_squares(f) + cp.sum_squares(x)), [f == F @ x, cp.sum(x) == 1])
-    layer = build_layer(problem, [F], [x])
+    layer = CvxpyLayer(problem, [F], [x]).layer
     assert layer.kernel.structure.n >= 63
 
 

@@ -19,11 +19,14 @@ def domain_of(parameter: cp.Parameter) -> Domain | None:
     upper, upper_word = _bound(parameter, declared, _FROM_ABOVE, 1)
     square = [name for name in declared if name in _DEFINITE]
     zeros = [name for name in declared if name in ("diag", "sparsity")]
+    integer, boolean = _entries(parameter, "integer"), _entries(parameter, "boolean")
     imaginary = "imag" in declared
-    if lower is None and upper is None and not square and not zeros and not imaginary:
+    nothing = lower is upper is integer is boolean is None
+    if nothing and not square and not zeros and not imaginary:
         return None
     words = {"lower": lower_word, "upper": upper_word}
     words["imaginary"] = _word("imag")
+    words |= {name: f"{name}={parameter.attributes[name] is True or '...'}" for name in ("integer", "boolean")}
     words["support"] = "".join(map(_word, zeros))
     words["symmetric"] = words["definite"] = "".join(map(_word, square))
     return Domain(
@@ -31,6 +34,8 @@ def domain_of(parameter: cp.Parameter) -> Domain | None:
         lower=lower,
         upper=upper,
         support=_support(parameter) if zeros else None,
+        integer=integer,
+        boolean=boolean,
         symmetric=bool(square),
         definite=_DEFINITE[square[0]] if square else 0,
         order=parameter.shape[-1] if square else 0,
@@ -64,4 +69,14 @@ def _support(parameter: cp.Parameter) -> np.ndarray:
         return np.broadcast_to(np.eye(parameter.shape[-1], dtype=bool), parameter.shape).ravel()
     mask = np.zeros(parameter.shape, dtype=bool)
     mask[parameter.sparse_idx] = True
+    return mask.ravel()
+
+
+def _entries(parameter: cp.Parameter, attribute: str) -> np.ndarray | None:
+    """Returns which entries are declared integer or boolean: all of them, or those listed."""
+    declared = parameter.attributes[attribute]
+    if not declared:
+        return None
+    mask = np.zeros(parameter.shape or (1,), dtype=bool)
+    mask[... if declared is True else declared] = True
     return mask.ravel()

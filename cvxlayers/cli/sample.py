@@ -34,7 +34,18 @@ def _inside(draw: Numbers, domain: Domain | None) -> Numbers:
     lower = np.full(draw.size, -np.inf) if domain.lower is None else domain.lower
     upper = np.full(draw.size, np.inf) if domain.upper is None else domain.upper
     inside = _between(np.abs(draw).ravel() + 0.5, draw.ravel(), lower, upper)
-    return (inside if domain.support is None else np.where(domain.support, inside, 0.0)).reshape(draw.shape)
+    if domain.support is not None:
+        inside = np.where(domain.support, inside, 0.0)
+    return _whole(inside, domain, lower, upper).reshape(draw.shape)
+
+
+def _whole(inside: Array, domain: Domain, lower: Array, upper: Array) -> Array:
+    """Replaces entries that must be zero, one or whole by the nearest such number within the bounds."""
+    if domain.integer is not None:
+        inside = np.where(domain.integer, np.clip(np.rint(inside), np.ceil(lower), np.floor(upper)), inside)
+    if domain.boolean is not None:
+        inside = np.where(domain.boolean, np.clip(inside > 0.5, lower, upper), inside)
+    return inside
 
 
 def _between(size: Array, draw: Array, lower: Array, upper: Array) -> Array:

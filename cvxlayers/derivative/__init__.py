@@ -7,11 +7,11 @@ from cvxlayers.derivative.implicit import DerivativeInfo as DerivativeInfo
 from cvxlayers.derivative.implicit import Differential as Differential
 from cvxlayers.derivative.implicit import Linearisation as Linearisation
 from cvxlayers.derivative.implicit import Needs as Needs
-from cvxlayers.derivative.implicit import is_smooth as is_smooth
 from cvxlayers.derivative.implicit import jvp as jvp
 from cvxlayers.derivative.implicit import linearise as linearise
-from cvxlayers.derivative.implicit import reach as reach
 from cvxlayers.derivative.implicit import vjp as vjp
+from cvxlayers.derivative.kinks import is_smooth as is_smooth
+from cvxlayers.derivative.kinks import reach as reach
 from cvxlayers.derivative.known import Keeper as Keeper
 from cvxlayers.derivative.known import Known as Known
 from cvxlayers.derivative.linear_solve import Method as Method
@@ -19,7 +19,6 @@ from cvxlayers.derivative.linear_solve import choose_method as choose_method
 from cvxlayers.derivative.linear_solve import factorise as factorise
 from cvxlayers.derivative.polish import improve as improve
 from cvxlayers.derivative.polish import polish as polish
-from cvxlayers.derivative.polish import start as start
 from cvxlayers.derivative.second import Motion as Motion
 from cvxlayers.derivative.second import move as move
 from cvxlayers.derivative.second import second_jvp as second_jvp
@@ -34,3 +33,4 @@ from cvxlayers.residual import EXACT as EXACT
 from cvxlayers.residual import Point as Point
 from cvxlayers.residual import evaluate as evaluate
 from cvxlayers.residual import residuals as residuals
+from cvxlayers.residual import start as start

@@ -19,13 +19,11 @@ from jaxtyping import Bool
 from cvxlayers.cones import Cone, Derivative, Product, derivative_dual
 from cvxlayers.derivative.damped import LARGEST, damped_solve
 from cvxlayers.derivative.system import Factorisation, Factorise, System
-from cvxlayers.program import ConeProgram, Vectors, largest
+from cvxlayers.program import ConeProgram, Vectors
 from cvxlayers.residual import EXACT, Point, evaluate, relative
 
 # Below this a step that gains less than half is rounding.
 _ENOUGH = 1e-11
-# How much larger than the products of y and s those of their largest values are, where these say something.
-_CLEAR = 1e3
 _STEPS = (1.0, 0.5, 0.25, 0.0625, 0.015625)
 
 
@@ -71,26 +69,6 @@ def improve(
         before, merit = start.merit[improved], candidate.merit[improved]
         pending = taken[(merit > EXACT) & ((merit < 0.5 * before) | (merit > _ENOUGH))]
     return best
-
-
-def start(cone: Product, y: Vectors, s: Vectors) -> Vectors:
-    """Returns the v from which to polish a solver's point: y − s, but for inequalities the larger of the two alone.
-
-    An interior point keeps both y and s of an inequality above zero. Which of them vanishes is judged by their sizes
-    relative to the largest of their kind, for they have different units; unless these are no larger than what the
-    interior point leaves, and so mean nothing.
-    """
-    v, rows = y - s, slice(cone.zero, cone.zero + cone.nonnegative)
-    y, s = y[:, rows], s[:, rows]
-    with np.errstate(over="ignore"):
-        products = y * s
-        if not products.any():
-            return v
-        sizes = [largest(part)[:, None] for part in (y, s, products)]
-        known = sizes[0] * sizes[1] > _CLEAR * sizes[2]
-        unit_y, unit_s = (np.where(known, size, 1.0) for size in sizes[:2])
-        v[:, rows] = np.where((s <= 0) | (y * unit_s > s * unit_y), y, -s)
-    return v
 
 
 def _newton_step(
