@@ -343,6 +343,8 @@ class ConeProgram:
         arrays = (array if len(array) == 1 else array[index] for array in (self.P, self.q, self.A, self.b))
         part = ConeProgram(self.structure, count, *arrays)
         part._eliminated.extend(known.item(index) for known in self._eliminated)
+        if "sizes" in self.__dict__:
+            part.__dict__["sizes"] = Sizes(*(size if len(size) == 1 else size[index] for size in self.sizes))
         return part
 
     def eliminated(self, threads: int = 1) -> Elimination:
