@@ -15,7 +15,9 @@ from jaxtyping import Float, Int
 from scipy.linalg import lapack
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-from cvxlayers.program import Pattern, Structure, Values, Vectors
+from cvxlayers.batches import Values, Vectors
+from cvxlayers.patterns import Pattern
+from cvxlayers.program import Structure
 
 Index = Int[np.ndarray, " _count"]
 Bands = Float[np.ndarray, "batch size depth"]

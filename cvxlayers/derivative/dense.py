@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import lapack
 
+from cvxlayers.batches import Vectors
 from cvxlayers.cones import IdentityBasis
 from cvxlayers.derivative.kept import Kept
 from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, refine, relative_residual
 from cvxlayers.kkt import dense_microseconds
 from cvxlayers.parallel import map_chunks, worthwhile_chunks
-from cvxlayers.program import Vectors
 
 Matrices = Float[np.ndarray, "batch k k"]
 Factors = tuple[Float[np.ndarray, "_k _k"], Int[np.ndarray, " _k"]]

@@ -16,10 +16,11 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool
 
+from cvxlayers.batches import Vectors
 from cvxlayers.cones import Cone, Derivative, Product, derivative_dual
 from cvxlayers.derivative.damped import LARGEST, damped_solve
 from cvxlayers.derivative.system import Factorisation, Factorise, System
-from cvxlayers.program import ConeProgram, Vectors
+from cvxlayers.program import ConeProgram
 from cvxlayers.residual import EXACT, Point, evaluate, relative
 
 # Below this a step that gains less than half is rounding.

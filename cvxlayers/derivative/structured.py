@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
+from cvxlayers.batches import Vectors
 from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System, refine
-from cvxlayers.program import Vectors
 
 # A residual above this is worth the whole matrix.
 _ESCALATE = 1e-8

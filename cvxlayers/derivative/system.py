@@ -20,9 +20,10 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cvxlayers.batches import Vectors, is_everything, largest
 from cvxlayers.cones import Derivative, IdentityBasis, ProductBasis, places, together
 from cvxlayers.elimination import distinct_rows
-from cvxlayers.program import ConeProgram, Vectors, is_everything, largest
+from cvxlayers.program import ConeProgram
 
 # A relative residual above the first is refined, at most so often.
 _REFINE_ABOVE, _REFINEMENTS = 1e-13, 3
