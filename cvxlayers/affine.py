@@ -21,8 +21,9 @@ from jaxtyping import Bool, Float, Int
 from cvxlayers.batches import Vectors
 from cvxlayers.compiled import CompiledProblem, VariableMap
 from cvxlayers.derivative import TRUSTED, DerivativeInfo, Point, evaluate, linearise
-from cvxlayers.kernel import CallOptions, Kernel
+from cvxlayers.kernel import Kernel
 from cvxlayers.program import ConeProgram, Solution, Status
+from cvxlayers.solve import CallOptions, solve_programs
 from cvxlayers.solvers import Outcome, Plan
 
 Array = Float[np.ndarray, "..."]
@@ -160,7 +161,7 @@ def find_affine(compiled: CompiledProblem, kernel: Kernel, options: CallOptions)
     if not fixed or compiled.gp or options.plan.primary.name != "DIRECT" or not 0 < width <= _WIDEST:
         return None
     programs = _programs(compiled)
-    outcome, point, _ = kernel.solve(programs, kernel.reduce(programs), options, None)
+    outcome, point, _ = solve_programs(kernel, programs, kernel.reduce(programs), options, None)
     accuracy = float(np.max(point.accuracy(programs)))
     if (outcome.solution.status != Status.SOLVED).any() or not accuracy <= _EXACT:
         return None

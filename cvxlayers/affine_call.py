@@ -16,9 +16,10 @@ from cvxlayers.batches import Vectors
 from cvxlayers.compiled import CompiledProblem, VariableMap
 from cvxlayers.derivative import DerivativeInfo
 from cvxlayers.forward import Answer, Array, Forward, Found, final_status, spread, spread_info
-from cvxlayers.kernel import CallOptions, Kernel
+from cvxlayers.kernel import Kernel
 from cvxlayers.parameter_map import Theta
 from cvxlayers.program import ConeProgram
+from cvxlayers.solve import CallOptions, solve_programs
 
 
 def solve(
@@ -47,7 +48,7 @@ def solve(
     again = None
     if len(lost):
         program = data()[0].item(lost)
-        solved, again, _ = kernel.solve(program, kernel.reduce(program), options, None)
+        solved, again, _ = solve_programs(kernel, program, kernel.reduce(program), options, None)
         accuracy[lost] = again.accuracy(program)
         status[lost] = final_status(solved.solution.status, accuracy[lost], options.solver.eps)
         for array, part in zip(arrays, outputs.recover(again.x, again.y), strict=True):

@@ -12,11 +12,12 @@ from cvxlayers.closed import find_form
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.derivative import choose_method
 from cvxlayers.errors import OptionError, did_you_mean
-from cvxlayers.kernel import CallOptions, Kernel
+from cvxlayers.kernel import Kernel
 from cvxlayers.layer import Layer
 from cvxlayers.memory import keep_freed_memory
 from cvxlayers.parallel import default_threads
 from cvxlayers.reduction import find_reduction
+from cvxlayers.solve import CallOptions
 from cvxlayers.solvers import Options, Plan, parse_options, select
 
 ON_FAILURE = ("raise", "nan", "mask")

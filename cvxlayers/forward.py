@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float, Int
 from cvxlayers.affine import Affine
 from cvxlayers.compiled import VariableMap
 from cvxlayers.derivative import DerivativeInfo, Known, Point, residuals
-from cvxlayers.kernel import CallOptions
 from cvxlayers.program import ConeProgram, Residuals, Status
 from cvxlayers.reduction import Reduced
 from cvxlayers.residual import lopsided
+from cvxlayers.solve import CallOptions
 from cvxlayers.solvers import Outcome
 
 Array = Float[np.ndarray, "..."]

@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxlayers.forward import Array, Forward, Found
-from cvxlayers.kernel import CallOptions
 from cvxlayers.layer import Layer
 from cvxlayers.program import Solution
 from cvxlayers.residual import evaluate
 from cvxlayers.result import WarmStart
 from cvxlayers.rules import derive
+from cvxlayers.solve import CallOptions
 from cvxlayers.solvers import Outcome
 
 State = Float[np.ndarray, "..."]

@@ -24,12 +24,13 @@ from cvxlayers.derivative import TRUSTED, Data, DerivativeInfo, Needs, jvp, vjp,
 from cvxlayers.differentiation import Differentiation
 from cvxlayers.errors import CvxlayersWarning, DerivativeWarning, SolverError
 from cvxlayers.forward import Answer, Array, Forward, Found, Items, doubt, final_status, join, split
-from cvxlayers.kernel import CallOptions, Kernel
+from cvxlayers.kernel import Kernel
 from cvxlayers.lpgd import Differences
 from cvxlayers.parameter_map import UNDERFLOW, Theta
 from cvxlayers.program import Status
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
 from cvxlayers.solution_maps import Local, SolutionMaps, differentiated_point
+from cvxlayers.solve import CallOptions, solve_programs
 
 # The linear programs of which it has been said that their solutions do not move with their costs.
 _WARNED: weakref.WeakSet[CompiledProblem] = weakref.WeakSet()
@@ -118,7 +119,7 @@ class Layer:
         """Solves the cone program of every item."""
         program, offset = self.compiled.program(theta), self.compiled.offset.apply(theta)[:, 0]
         reduced = self.kernel.reduce(program)
-        outcome, point, known = self.kernel.solve(program, reduced, options, warm_start)
+        outcome, point, known = solve_programs(self.kernel, program, reduced, options, warm_start)
         accuracy = point.accuracy(program)
         status = final_status(outcome.solution.status, accuracy, options.solver.eps)
         status, accuracy = doubt(status, accuracy, options.solver.eps, program, point)

@@ -22,8 +22,9 @@ from jaxtyping import Float
 
 from cvxlayers.batches import Vectors
 from cvxlayers.derivative import Data, DerivativeInfo, Point
-from cvxlayers.kernel import CallOptions, Kernel
+from cvxlayers.kernel import Kernel
 from cvxlayers.program import ConeProgram, Status
+from cvxlayers.solve import CallOptions, solve_programs
 
 Weights = Float[np.ndarray, "batch 1"]
 
@@ -72,7 +73,7 @@ class Differences:
         """Returns the solutions on both sides, one over the distance between them, and how many there are."""
         points, sides = [], np.zeros((self.program.batch, 1))
         for program in programs:
-            outcome, point, _ = self.kernel.solve(program, self.kernel.reduce(program), self.options, None)
+            outcome, point, _ = solve_programs(self.kernel, program, self.kernel.reduce(program), self.options, None)
             ok = outcome.solution.status <= Status.INACCURATE
             missing = np.flatnonzero(~ok)
             known = self.point.item(missing).compact()

@@ -17,9 +17,9 @@ from cvxlayers import envelope, rules
 from cvxlayers.compiled import VariableMap
 from cvxlayers.errors import DerivativeError
 from cvxlayers.forward import Forward
-from cvxlayers.kernel import CallOptions
 from cvxlayers.layer import Layer
 from cvxlayers.result import WarmStart
+from cvxlayers.solve import CallOptions
 
 Group = list[Any]
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from cvxlayers.cones import Product, project_dual
 from cvxlayers.derivative import Data, choose_method, linearise, vjp
-from cvxlayers.kernel import CallOptions, Kernel
+from cvxlayers.kernel import Kernel
 from cvxlayers.program import ConeProgram, Status, Structure
+from cvxlayers.solve import CallOptions, solve_programs
 from cvxlayers.solvers import Options, select
 from tests.complementarity import Boundary, Zero, faces
 from tests.programs import pattern_of, values_of
@@ -185,7 +186,7 @@ def judge(trial: Trial, rng: np.random.Generator) -> Found:
     structure = program.structure
     kernel = Kernel(structure, None, choose_method(structure))
     options = CallOptions(Options(), select(structure, None), "raise", 1)
-    outcome, point, _ = kernel.solve(program, None, options, None)
+    outcome, point, _ = solve_programs(kernel, program, None, options, None)
     flags = [Status(int(code)).name.lower() for code in outcome.solution.status if code > Status.SOLVED]
     if not point.accuracy(program)[0] <= 1e-8:
         flags.append("inaccurate")

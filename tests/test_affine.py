@@ -10,7 +10,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from cvxlayers import CvxpyLayer, SolverError, kernel
+from cvxlayers import CvxpyLayer, SolverError, kernel, solve
 
 
 def regulator():
@@ -79,8 +79,8 @@ def test_no_program_is_solved(build, rng, monkeypatch):
     def refuse(*_):
         raise AssertionError("a program was solved")
 
-    for name in ("solve_batch", "polish", "factorise"):
-        monkeypatch.setattr(kernel, name, refuse)
+    for room, name in ((solve, "solve_batch"), (solve, "polish"), (kernel, "factorise")):
+        monkeypatch.setattr(room, name, refuse)
     cotangents = [rng.normal(size=output.shape) for output in product(*values)]
     product.vjp(values, cotangents)
 
@@ -175,8 +175,8 @@ def test_another_solver_a_warm_start_and_smoothing_go_their_own_ways(rng, monkey
     product, _ = both(projection)
     result = product.solve(*values)
     asked = []
-    polish = kernel.polish
-    monkeypatch.setattr(kernel, "polish", lambda *rest, **more: asked.append(1) or polish(*rest, **more))
+    polish = solve.polish
+    monkeypatch.setattr(solve, "polish", lambda *rest, **more: asked.append(1) or polish(*rest, **more))
     np.testing.assert_allclose(product(*values, warm_start=result)[0], result.variables[0], atol=1e-13)
     assert asked
     asked.clear()

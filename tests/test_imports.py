@@ -30,6 +30,7 @@ FLOORS = (
     {"reduction"},
     {"closed"},
     {"kernel"},
+    {"solve"},
     {"affine"},
     {"forward", "lpgd"},
     {"affine_call", "envelope"},

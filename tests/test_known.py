@@ -8,7 +8,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from cvxlayers import CvxpyLayer, kernel
+from cvxlayers import CvxpyLayer, kernel, solve
 from cvxlayers.derivative import Known
 
 
@@ -68,7 +68,7 @@ def test_items_whose_active_rows_are_others_are_factorised_again(rng):
     cotangents = [rng.normal(size=output.shape) for output in call.outputs]
     eigenvalues = call.found.known.eigenvalues.copy()
     eigenvalues[2, -5:] = 1.0 - eigenvalues[2, -5:]
-    wrong = layer.kernel._plain(1)
+    wrong = layer.kernel.plain(1)
     small = call.found.reduced.program
     stale = Known(eigenvalues, wrong(kernel.System(small, replace(_derivative(call, layer), eigenvalues=eigenvalues))))
     got, told = layer.vjp(replace(call, find=lambda: replace(call.found, known=stale)), cotangents)
@@ -90,7 +90,7 @@ def test_programs_without_inequalities_need_no_solver(rng, monkeypatch):
     def refuse(*_):
         raise AssertionError("a solver was asked")
 
-    monkeypatch.setattr(kernel, "solve_batch", refuse)
+    monkeypatch.setattr(solve, "solve_batch", refuse)
     call = layer.forward(values, layer.options)
     np.testing.assert_array_equal(call.outputs[0], want)
     assert call.found.outcome.solvers == ["DIRECT"] * 6
@@ -98,7 +98,7 @@ def test_programs_without_inequalities_need_no_solver(rng, monkeypatch):
 
 
 def test_factors_of_large_batches_are_not_kept(rng, monkeypatch):
-    monkeypatch.setattr(kernel, "_KEPT", 1000)
+    monkeypatch.setattr(solve, "_KEPT", 1000)
     layer = CvxpyLayer(*regulator(0.3), solver="PIQP").layer
     assert layer.forward(data("bounded", rng), layer.options).found.known is None
 
