@@ -17,6 +17,8 @@ Array = Float[np.ndarray, "..."]
 
 # Median relative error of the gradient up to which a contender counts.
 ACCURATE = 5e-3
+# Seconds that a turn lasts at least: a training loop calls a layer again and again, and so does a turn.
+_TURN = 0.02
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,16 @@ class _Runner:
     used: float = 0.0
 
     def turn(self, counts: bool, seconds: float) -> None:
-        """Does the work once; it counts after the warm-up, and as soon as it is the last time."""
-        forward, step = _clock(self.contender.forward), _clock(self.contender.step)
-        self.used += forward + step
-        if counts or self.used >= seconds:
-            self.forward.append(forward)
-            self.step.append(step)
+        """Does the work, short work as often as a turn allows; it counts after the warm-up, or if it is the last."""
+        stop = min(self.used + _TURN, seconds)
+        while True:
+            forward, step = _clock(self.contender.forward), _clock(self.contender.step)
+            self.used += forward + step
+            if counts or self.used >= seconds:
+                self.forward.append(forward)
+                self.step.append(step)
+            if self.used >= stop:
+                return
 
 
 def race(

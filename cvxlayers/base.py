@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from typing import Any, TypeVar
 
 from cvxlayers import artifact
 from cvxlayers.arrays import Array
-from cvxlayers.build import build_layer
+from cvxlayers.build import assemble, with_keywords
 from cvxlayers.describe import describe
+from cvxlayers.differentiation import differentiation
 from cvxlayers.gradcheck import GradientCheck, gradcheck
 from cvxlayers.layer import Layer
+from cvxlayers.ridge import add_ridge
 from cvxlayers.spy import spy
 
 L = TypeVar("L", bound="BaseLayer")
@@ -83,25 +86,13 @@ class BaseLayer:
             Barratt, Boyd, Busseti, Moursi, "Differentiating through a cone program" (2019); Healey, Nobel, Boyd,
             "Differentiating through a quadratic cone program" (2025), arXiv:2508.17522.
         """
-        layer = build_layer(
-            problem,
-            parameters,
-            variables,
-            gp=gp,
-            freeze=freeze,
-            solver=solver,
-            solver_args=solver_args,
-            on_failure=on_failure,
-            strict=strict,
-            threads=threads,
-            check=check,
-            derivative=derivative,
-            mu=mu,
-            ridge=ridge,
-            recognise=recognise,
-            cache=cache,
-        )
-        self._take(layer)
+        from cvxlayers.canonical import compile_problem
+
+        how = differentiation(derivative, mu, ridge)
+        compiled = compile_problem(problem, parameters, variables, gp=gp, freeze=freeze, cache=cache)
+        layer = assemble(add_ridge(compiled, how.ridge), solver, recognise=recognise)
+        layer = replace(layer, strict=strict, check=check, differentiation=how)
+        self._take(with_keywords(layer, solver_args, on_failure, threads))
 
     @classmethod
     def from_layer(cls: type[L], layer: Layer) -> L:

@@ -1,4 +1,4 @@
-"""From a CVXPY problem and keywords to a layer, and from a call's keywords to its options: what all doors share."""
+"""From a compiled problem to a layer, and from keywords to the options of its calls: what all doors share."""
 
 from __future__ import annotations
 
@@ -11,45 +11,15 @@ from cvxlayers.affine import find_affine
 from cvxlayers.closed import find_form
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.derivative import choose_method
-from cvxlayers.differentiation import differentiation
 from cvxlayers.errors import OptionError, did_you_mean
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.layer import Layer
 from cvxlayers.memory import keep_freed_memory
 from cvxlayers.parallel import default_threads
 from cvxlayers.reduction import find_reduction
-from cvxlayers.ridge import add_ridge
 from cvxlayers.solvers import Options, Plan, parse_options, select
 
 ON_FAILURE = ("raise", "nan", "mask")
-
-
-def build_layer(
-    problem: object,
-    parameters: object,
-    variables: object,
-    *,
-    solver: str | None = None,
-    solver_args: Mapping[str, object] | None = None,
-    gp: bool = False,
-    freeze: object = (),
-    on_failure: str = "raise",
-    strict: bool = False,
-    threads: int | None = None,
-    check: bool = True,
-    derivative: str = "exact",
-    mu: float | None = None,
-    ridge: float = 0.0,
-    recognise: bool = True,
-    cache: object = None,
-) -> Layer:
-    """Compiles a problem and chooses the methods for it; the arguments are those of every `CvxpyLayer`."""
-    from cvxlayers.canonical import compile_problem
-
-    how = differentiation(derivative, mu, ridge)
-    compiled = add_ridge(compile_problem(problem, parameters, variables, gp=gp, freeze=freeze, cache=cache), how.ridge)
-    layer = replace(assemble(compiled, solver, recognise=recognise), strict=strict, check=check, differentiation=how)
-    return with_keywords(layer, solver_args, on_failure, threads)
 
 
 def assemble(compiled: CompiledProblem, solver: str | Plan | None = None, *, recognise: bool = True) -> Layer:

@@ -18,8 +18,9 @@ from functools import cached_property, reduce
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.cones import Cone
-from cvxlayers.program import ConeProgram, Residuals, Vectors, is_everything, largest
+from cvxlayers.batches import Vectors, is_everything, largest
+from cvxlayers.cones import Cone, Product
+from cvxlayers.program import ConeProgram, Residuals
 
 Sizes = Float[np.ndarray, "#batch"]
 
@@ -27,6 +28,8 @@ Sizes = Float[np.ndarray, "#batch"]
 EXACT = 1e-13
 # A right-hand side below this part of the terms that would cancel in it is what rounding left of zero.
 _ROUNDING = 1e-15
+# How much larger than the products of y and s those of their largest values are, where these say something.
+_CLEAR = 1e3
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +101,26 @@ class Point:
         for column, field in zip(columns, fields(self), strict=True):
             column[index] = getattr(values, field.name)
         return Point(*columns)
+
+
+def start(cone: Product, y: Vectors, s: Vectors) -> Vectors:
+    """Returns the v from which to polish a solver's point: y − s, but for inequalities the larger of the two alone.
+
+    An interior point keeps both y and s of an inequality above zero. Which of them vanishes is judged by their sizes
+    relative to the largest of their kind, for they have different units; unless these are no larger than what the
+    interior point leaves, and so mean nothing.
+    """
+    v, rows = y - s, slice(cone.zero, cone.zero + cone.nonnegative)
+    y, s = y[:, rows], s[:, rows]
+    with np.errstate(over="ignore"):
+        products = y * s
+        if not products.any():
+            return v
+        sizes = [largest(part)[:, None] for part in (y, s, products)]
+        known = sizes[0] * sizes[1] > _CLEAR * sizes[2]
+        unit_y, unit_s = (np.where(known, size, 1.0) for size in sizes[:2])
+        v[:, rows] = np.where((s <= 0) | (y * unit_s > s * unit_y), y, -s)
+    return v
 
 
 def evaluate(

@@ -159,6 +159,33 @@ def pivoting(rng: Rng) -> Family:
     return Family("pivoting", cone, items, solver="PIVOTING", method=Method.SCHUR)
 
 
+def eliminated(rng: Rng) -> Family:
+    """A dense P over fewer linear rows than variables; now and then a bad P, dependent rows, or no feasible point."""
+    n, batch = int(rng.integers(8, 13)), int(rng.integers(8, 11))
+    cone = Product(int(rng.integers(0, 4)), int(rng.integers(2, 5)))
+    first, shared, items = cone.zero, rng.integers(4), []
+    P, A = curvature(rng, n), rng.normal(size=(cone.dim, n))
+    for _ in range(batch):
+        if shared:
+            factor, A = rng.normal(size=(n, n)), rng.normal(size=(cone.dim, n))
+            factor[0] *= rng.choice([1.0, 1e-2, 1e-4, 0.0], p=[0.7, 0.1, 0.1, 0.1])
+            P = factor.T @ factor + rng.choice([0.5, 1e-3, 1e-7, 0.0], p=[0.7, 0.1, 0.1, 0.1]) * np.eye(n)
+        kind, v = rng.integers(12), trouble(rng, cone, rng.normal(size=cone.dim))
+        rows = A.copy()
+        if kind < 4:
+            rows[first + 1] = [-1.0, 1.0, 1.0, 1.0][kind] * rows[first]
+            rows[first + 1] += [0.0, 0.0, 1e-4, 1e-7][kind] * rng.normal(size=n)
+            v[first : first + 2] = np.array([-1.0, rng.choice([-1.0, 1.0])]) * np.abs(v[first : first + 2])
+        if kind == 4 and first > 1:
+            rows[1] = rows[0] * rng.choice([1.0, 1.0 + 1e-9])
+        made = item(P, rows, cone, rng.normal(size=n), v)
+        if kind == 0 and rng.integers(2):
+            made.b[first + 1] = -made.b[first] - 1.0
+            made = replace(made, possible=False)
+        items.append(made)
+    return Family("eliminated", cone, items, constants=frozenset() if shared else frozenset("P"))
+
+
 def ball(rng: Rng) -> Family:
     """A projection on a ball, whose radius is a constant or the bound of a variable."""
     size, bounded = int(rng.integers(1, 8)), int(rng.integers(0, 2))
@@ -310,6 +337,7 @@ FAMILIES: tuple[Callable[[Rng], Family], ...] = (
     copies,
     equalities,
     known,
+    eliminated,
 )
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from cvxlayers import CvxpyLayer, SolverError, kernel
-from cvxlayers.build import build_layer
 
 
 def regulator():
@@ -147,7 +146,7 @@ def test_the_optimal_value_is_differentiated(rng):
 
 
 def test_values_that_change_after_the_call_change_nothing(rng):
-    layer = build_layer(*least_squares())
+    layer = CvxpyLayer(*least_squares()).layer
     values = values_for(least_squares, rng)
     call = layer.forward(values, layer.options)
     want = layer.objective(replace(call))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -119,6 +121,17 @@ def test_slow_contenders_drop_out():
     programs = random_programs(2, 4, 1, 2, seed=0)
     (score,) = race([ours(programs)], exact_answer(programs), repetitions=50, warmup=0, seconds=0.0)
     assert len(score.step) == 1
+
+
+def test_short_work_is_repeated_in_its_turn():
+    def build(seconds: float) -> Contender:
+        return Contender(lambda: sleep(seconds), lambda: (sleep(seconds), lambda: answer)[1])
+
+    answer = Answer(np.ones((1, 1)), {"p": np.ones((1, 1))})
+    entries = [Entry(str(seconds), partial(build, seconds)) for seconds in (0.001, 0.03)]
+    short, long = race(entries, answer, repetitions=2, warmup=1)
+    assert len(long.step) == 2
+    assert len(short.step) == len(short.forward) > 2
 
 
 def test_contenders_that_do_not_end_are_given_up_by_name(tmp_path, monkeypatch):

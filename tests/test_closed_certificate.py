@@ -7,7 +7,7 @@ from dataclasses import replace
 import cvxpy as cp
 import numpy as np
 
-from cvxlayers.build import build_layer
+from cvxlayers import CvxpyLayer
 from cvxlayers.closed.entropic import certified
 from cvxlayers.separable import require
 from cvxlayers.solvers import find_optimum
@@ -16,7 +16,7 @@ from cvxlayers.solvers import find_optimum
 def test_points_beside_a_solution_are_not_certified(rng):
     x, p, limit = cp.Variable(5), cp.Parameter(5), cp.Parameter()
     cost = cp.Minimize(p @ x - cp.sum(cp.entr(x)) - cp.sum(cp.entr(1 - x)))
-    layer = build_layer(cp.Problem(cost, [cp.sum(x) == limit]), [p, limit], [x])
+    layer = CvxpyLayer(cp.Problem(cost, [cp.sum(x) == limit]), [p, limit], [x]).layer
     theta, _ = layer.compiled.parameters.flatten([rng.normal(size=(6, 5)), np.full(6, 2.0)])
     program = layer.compiled.program(theta)
     optimum = find_optimum(program, require(program.structure))

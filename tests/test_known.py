@@ -8,8 +8,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from cvxlayers import kernel
-from cvxlayers.build import build_layer
+from cvxlayers import CvxpyLayer, kernel
 from cvxlayers.derivative import Known
 
 
@@ -50,7 +49,7 @@ def test_kept_factors_give_the_same_gradients_without_another_factorisation(kind
         "factorise",
         lambda system, *rest: counts.append(len(system.derivative.eigenvalues)) or factorise(system, *rest),
     )
-    layer = build_layer(*BUILDS[kind](), solver="PIQP" if kind == "bounded" else None)
+    layer = CvxpyLayer(*BUILDS[kind](), solver="PIQP" if kind == "bounded" else None).layer
     call = layer.forward(data(kind, rng), layer.options)
     cotangents = [rng.normal(size=output.shape) for output in call.outputs]
     assert call.found.known is not None
@@ -64,7 +63,7 @@ def test_kept_factors_give_the_same_gradients_without_another_factorisation(kind
 
 
 def test_items_whose_active_rows_are_others_are_factorised_again(rng):
-    layer = build_layer(*regulator(0.3), solver="PIQP")
+    layer = CvxpyLayer(*regulator(0.3), solver="PIQP").layer
     call = layer.forward(data("bounded", rng), layer.options)
     cotangents = [rng.normal(size=output.shape) for output in call.outputs]
     eigenvalues = call.found.known.eigenvalues.copy()
@@ -84,7 +83,7 @@ def _derivative(call, layer):
 
 
 def test_programs_without_inequalities_need_no_solver(rng, monkeypatch):
-    layer = build_layer(*regulator(None))
+    layer = CvxpyLayer(*regulator(None)).layer
     values = data("regulator", rng)
     want = layer.forward(values, layer.options).outputs[0]
 
@@ -100,7 +99,7 @@ def test_programs_without_inequalities_need_no_solver(rng, monkeypatch):
 
 def test_factors_of_large_batches_are_not_kept(rng, monkeypatch):
     monkeypatch.setattr(kernel, "_KEPT", 1000)
-    layer = build_layer(*regulator(0.3), solver="PIQP")
+    layer = CvxpyLayer(*regulator(0.3), solver="PIQP").layer
     assert layer.forward(data("bounded", rng), layer.options).found.known is None
 
 

@@ -44,6 +44,28 @@ SHAPES = [
 ]
 
 
+@pytest.mark.parametrize("at_once", [1, 1000, 2**15])
+@pytest.mark.parametrize("name", SHAPES)
+def test_no_bit_of_a_product_depends_on_the_other_items(name, at_once, rng, monkeypatch):
+    """Nor on how many are multiplied at once, or on whether they share a matrix."""
+    monkeypatch.setattr("cvxlayers.patterns.products._AT_ONCE", at_once)
+    monkeypatch.setattr("cvxlayers.patterns.pattern._WORTHWHILE", 300)
+    shape = shape_of(name, rng)
+    pattern, batch = pattern_of(shape), 7
+    values = rng.normal(size=(batch, pattern.nnz))
+    values[3] = values[5]
+    for product, size in ((pattern.matvec, shape.shape[1]), (pattern.rmatvec, shape.shape[0])):
+        v = rng.normal(size=(batch, size))
+        v[5] = v[3]
+        found = product(values, v)
+        np.testing.assert_array_equal(found[3], found[5])
+        for item in range(batch):
+            np.testing.assert_array_equal(product(values[[item]], v[[item]])[0], found[item])
+        np.testing.assert_array_equal(product(values[[3]], v)[[3, 5]], found[[3, 5]])
+        np.testing.assert_array_equal(product(values, v[[3]])[[3, 5]], found[[3, 5]])
+        assert product(values[:0], v[:0]).shape == (0, found.shape[1])
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("name", SHAPES)
 def test_products_are_those_of_the_dense_matrix(name, batch, rng):

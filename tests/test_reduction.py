@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from cvxlayers import CvxpyLayer, Status
-from cvxlayers.build import build_layer
 from cvxlayers.derivative import choose_method
 from cvxlayers.errors import DerivativeWarning
 from cvxlayers.kernel import Kernel
@@ -96,7 +95,7 @@ BUILDS = pytest.mark.parametrize(
 def both(build) -> tuple[Layer, Layer]:
     """The layer with its reduction, and without."""
     problem, parameters, variables, _ = build()
-    reduced = build_layer(problem, parameters, variables)
+    reduced = CvxpyLayer(problem, parameters, variables).layer
     assert reduced.kernel.reduction is not None
     full = reduced.compiled.structure
     plain = Kernel(full, None, choose_method(full))
@@ -145,7 +144,7 @@ def test_derivatives_are_those_of_the_full_program(build, rng):
 def test_copies_are_eliminated():
     for build, left in ((stages, 6), (renamed, 6)):
         problem, parameters, variables, _ = build()
-        assert build_layer(problem, parameters, variables).kernel.structure.n == left
+        assert CvxpyLayer(problem, parameters, variables).layer.kernel.structure.n == left
 
 
 def redundant(twice: bool):
@@ -276,7 +275,7 @@ def test_a_factor_model_keeps_its_factors():
     """Eliminating 3 factors of 60 assets would fill a 60 × 60 matrix."""
     x, f, F = cp.Variable(60), cp.Variable(3), cp.Parameter((3, 60))
     problem = cp.Problem(cp.Minimize(cp.sum_squares(f) + cp.sum_squares(x)), [f == F @ x, cp.sum(x) == 1])
-    layer = build_layer(problem, [F], [x])
+    layer = CvxpyLayer(problem, [F], [x]).layer
     assert layer.kernel.structure.n >= 63
 
 

@@ -8,7 +8,7 @@ import cvxpy as cp
 import numpy as np
 import pytest
 
-from cvxlayers.build import build_layer
+from cvxlayers import CvxpyLayer
 from cvxlayers.errors import DerivativeError
 from cvxlayers.forward import Forward
 from cvxlayers.layer import Layer
@@ -31,7 +31,7 @@ pytestmark = [
 
 def layer_of(case: Case, gp: bool = False) -> Layer:
     problem, parameters, variables = case.build()
-    return build_layer(problem, parameters, variables, gp=gp or case.gp)
+    return CvxpyLayer(problem, parameters, variables, gp=gp or case.gp).layer
 
 
 def called(case: Case, batch: tuple[int, ...]) -> tuple[Layer, Forward, list, list, list, list]:
@@ -127,7 +127,7 @@ def test_logarithms_and_exponentials_of_geometric_programs_are_curved():
     x, y, z = (cp.Variable(pos=True) for _ in range(3))
     a, b, c = (cp.Parameter(pos=True) for _ in range(3))
     problem = cp.Problem(cp.Maximize(x * y * z), [x <= a * y, y <= b * z, z <= c])
-    layer = build_layer(problem, [a, b, c], [x], gp=True)
+    layer = CvxpyLayer(problem, [a, b, c], [x], gp=True).layer
     values = [np.array(1.3), np.array(0.7), np.array(1.1)]
     forward = layer.forward(values, layer.options)
     hessian = [hvp(layer, forward, [np.array(1.0)], [np.array(float(i == k)) for i in range(3)])[0] for k in range(3)]

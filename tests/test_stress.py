@@ -231,12 +231,11 @@ def test_problems_of_a_grammar(cost, constraints, seed):
     )
 )
 def test_arguments_of_any_kind_are_taken_or_refused_by_name(keywords):
-    from cvxlayers.build import build_layer
 
     x, c = cp.Variable(2), cp.Parameter(2)
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x) + c @ x), [x >= 0])
     try:
-        build_layer(problem, [c], [x], **keywords)
+        CvxpyLayer(problem, [c], [x], **keywords)
     except CvxlayersError as error:
         words = str(error)
     except Exception as error:

@@ -19,7 +19,6 @@ from cvxlayers.derivative.linear_solve import choose_method as choose_method
 from cvxlayers.derivative.linear_solve import factorise as factorise
 from cvxlayers.derivative.polish import improve as improve
 from cvxlayers.derivative.polish import polish as polish
-from cvxlayers.derivative.polish import start as start
 from cvxlayers.derivative.second import Motion as Motion
 from cvxlayers.derivative.second import move as move
 from cvxlayers.derivative.second import second_jvp as second_jvp
@@ -34,3 +33,4 @@ from cvxlayers.residual import EXACT as EXACT
 from cvxlayers.residual import Point as Point
 from cvxlayers.residual import evaluate as evaluate
 from cvxlayers.residual import residuals as residuals
+from cvxlayers.residual import start as start

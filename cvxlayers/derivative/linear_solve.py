@@ -7,6 +7,7 @@ from enum import Enum
 from cvxlayers.coordinates import find_coordinates, require_coordinates
 from cvxlayers.derivative.arrow import factorise_arrow
 from cvxlayers.derivative.banded import factorise_banded
+from cvxlayers.derivative.cholesky import factorise_cholesky
 from cvxlayers.derivative.condensed import factorise_condensed
 from cvxlayers.derivative.coordinates import factorise_coordinates
 from cvxlayers.derivative.dense import factorise_dense
@@ -25,6 +26,8 @@ _ALWAYS_DENSE, _NEVER_DENSE, _DENSE_FILL = 120, 2000, 0.15
 _FEWER = 1.5
 # Rows whose Schur complement is kept dense, and how many operations of a sparse factorisation one of LAPACK's is worth.
 _MOST_ROWS, _SPEED = 2000, 20.0
+# Variables between which, and items from which on, they are eliminated for the whole batch at once.
+_SMALLEST, _LARGEST, _FEW = 8, 150, 8
 
 
 class Method(Enum):
@@ -38,6 +41,7 @@ class Method(Enum):
     COORDINATES = "coordinates"
     CONDENSED = "condensed"
     SCHUR = "Schur"
+    CHOLESKY = "Cholesky"
 
     @property
     def is_structured(self) -> bool:
@@ -64,12 +68,12 @@ def choose_method(structure: Structure, recognise: bool = False) -> Method:
     if narrow_band(structure) is not None:
         return Method.BANDED
     if order <= _ALWAYS_DENSE:
-        return Method.DENSE
+        return Method.CHOLESKY if _eliminates(structure) else Method.DENSE
     fill = stored(structure) / order**2
     if recognise and _condenses(structure, fill):
         return Method.CONDENSED
     if order <= _NEVER_DENSE and fill >= _DENSE_FILL:
-        return Method.DENSE
+        return Method.CHOLESKY if _eliminates(structure) else Method.DENSE
     return Method.SCHUR if _has_small_complement(structure) else Method.SPARSE
 
 
@@ -77,6 +81,12 @@ def _has_small_complement(structure: Structure) -> bool:
     """Whether the Schur complement of the rows, with all of them active, is factorised faster than the whole matrix."""
     few = structure.m <= min(structure.n, _MOST_ROWS) and structure.is_diagonal and structure.cone.polyhedral
     return few and structure.m**3 / 3 < _SPEED * factor_flops(structure)
+
+
+def _eliminates(structure: Structure) -> bool:
+    """Whether P may be positive definite, and leaves a complement of few rows."""
+    definite = structure.cone.polyhedral and structure.has_full_diagonal
+    return definite and 0 < structure.m <= structure.n and _SMALLEST <= structure.n <= _LARGEST
 
 
 def _condenses(structure: Structure, fill: float) -> bool:
@@ -99,7 +109,9 @@ def factorise(system: System, method: Method, threads: int) -> Factorisation:
         if method is Method.CONDENSED:
             return factorise_condensed(system, whole)
         return factorise_isotropic(system, require_isotropic(structure), whole)
-    if method is Method.DENSE:
+    if method is Method.CHOLESKY and system.program.batch >= _FEW:
+        return factorise_cholesky(system, lambda other: factorise_dense(other, threads))
+    if method in (Method.DENSE, Method.CHOLESKY):
         return factorise_dense(system, threads)
     if method is Method.BANDED:
         return factorise_banded(system)

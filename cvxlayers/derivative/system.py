@@ -20,8 +20,10 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cvxlayers.batches import Vectors, is_everything, largest
 from cvxlayers.cones import Derivative, IdentityBasis, ProductBasis, places, together
-from cvxlayers.program import ConeProgram, Vectors, is_everything, largest
+from cvxlayers.elimination import distinct_rows
+from cvxlayers.program import ConeProgram
 
 # A relative residual above the first is refined, at most so often.
 _REFINE_ABOVE, _REFINEMENTS = 1e-13, 3
@@ -66,14 +68,8 @@ class System:
 
         Items that share P and A, and have the same constraints active, have the same matrix.
         """
-        eigenvalues, every = self.derivative.eigenvalues, np.arange(len(self.derivative.eigenvalues))
         shared = len(self.program.P) == len(self.program.A) == 1
-        if not shared or len(every) < 2 or not isinstance(self.derivative.basis, IdentityBasis):
-            return every, every
-        if (eigenvalues == eigenvalues[:1]).all():
-            return every[:1], np.zeros_like(every)
-        _, first, place = np.unique(eigenvalues, axis=0, return_index=True, return_inverse=True)
-        return (first, place.ravel()) if len(first) < len(every) else (every, every)
+        return distinct_rows(self.derivative.eigenvalues, shared and isinstance(self.derivative.basis, IdentityBasis))
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,6 +130,11 @@ class Factorisation(ABC):
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for each item."""
 
+    def once(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
+        """Solves as `solve` does, but need not look at the residual: for what is judged by where it leads."""
+        solve = self.solve(first, second)
+        return solve.first, solve.second
+
 
 @dataclass(frozen=True, eq=False)
 class Lifted(Factorisation):
@@ -157,6 +158,10 @@ class Lifted(Factorisation):
         """Solves K u = [first; second] for each item; the residual is that of the smaller system."""
         small = self.inner.solve(*self.fold(first, second))
         return Solve(*self.expand((small.first, small.second), (first, second)), small.residual)
+
+    def once(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
+        """Solves K u = [first; second] for each item, once."""
+        return self.expand(self.inner.once(*self.fold(first, second)), (first, second))
 
 
 # Factorises systems; where they are those of some items of a batch, these items may follow as an index.

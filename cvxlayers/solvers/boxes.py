@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.program import ConeProgram, Vectors
+from cvxlayers.batches import Vectors
+from cvxlayers.program import ConeProgram, Structure
 
 Index = Int[np.ndarray, " _count"]
+
+# How many patterns of signs are remembered for a structure.
+_MANY = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,16 +110,42 @@ def _without_bounds(program: ConeProgram, items: Index) -> Boxes:
 
 def _boxes(program: ConeProgram, items: Index, entries: Index, signs: Float[np.ndarray, " _count"]) -> Boxes:
     mine = program if len(items) == program.batch else program.item(items)
-    upper, lower = (_side(mine, entries[signs == sign]) for sign in (1.0, -1.0))
-    kept = np.ones(program.structure.m, dtype=bool)
-    kept[upper.rows], kept[lower.rows] = False, False
-    return Boxes(items, mine, np.flatnonzero(kept), upper, lower)
-
-
-def _side(program: ConeProgram, entries: Index) -> Side:
+    places = _places(program.structure, entries, signs)
     A = program.structure.A
-    columns = A.cols[entries]  # in order, as entries are stored by columns
+    upper, lower = (Side(A.rows[first], A.cols[first], np.abs(mine.A[:, first])) for first in places.sides)
+    return Boxes(items, mine, places.kept, upper, lower)
+
+
+class _Places(NamedTuple):
+    """The entries of upper and of lower bounds among A's stored entries, and the rows that are no bounds."""
+
+    sides: tuple[Index, Index]
+    kept: Index
+
+
+_KNOWN: WeakKeyDictionary[Structure, dict[bytes, _Places]] = WeakKeyDictionary()
+
+
+def _places(structure: Structure, entries: Index, signs: Float[np.ndarray, " _count"]) -> _Places:
+    """Returns what stands where, which may have been found before."""
+    known, key = _KNOWN.setdefault(structure, {}), signs.tobytes()
+    places = known.get(key)
+    if places is None:
+        if len(known) >= _MANY:
+            known.clear()
+        places = known[key] = _find_places(structure, entries, signs)
+    return places
+
+
+def _find_places(structure: Structure, entries: Index, signs: Float[np.ndarray, " _count"]) -> _Places:
+    upper, lower = (_first(structure.A.cols, entries[signs == sign]) for sign in (1.0, -1.0))
+    kept = np.ones(structure.m, dtype=bool)
+    kept[structure.A.rows[upper]], kept[structure.A.rows[lower]] = False, False
+    return _Places((upper, lower), np.flatnonzero(kept))
+
+
+def _first(columns: Index, entries: Index) -> Index:
+    """Returns the first of the entries in each column; they are stored by columns."""
     fresh = np.ones(len(entries), dtype=bool)
-    fresh[1:] = columns[1:] != columns[:-1]
-    first = entries[fresh]
-    return Side(A.rows[first], A.cols[first], np.abs(program.A[:, first]))
+    fresh[1:] = columns[entries[1:]] != columns[entries[:-1]]
+    return entries[fresh]

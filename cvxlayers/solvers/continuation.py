@@ -12,19 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from time import monotonic
 from typing import final
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
+from cvxlayers.batches import Vectors
 from cvxlayers.blas import one_thread_each
 from cvxlayers.cones.frame import Frame, is_symmetric
 from cvxlayers.cones.metric import Metric
 from cvxlayers.coordinates import find_coordinates
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
+from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Residual, Step
+from cvxlayers.solvers.path import Walk, follow
 from cvxlayers.solvers.path_units import PathUnits
 from cvxlayers.solvers.solver import Options, Solver
 
@@ -36,18 +37,19 @@ Sizes = Float[np.ndarray, " batch"]
 _BEGIN, _BEGIN_MATRICES = 0.5, 1.0
 # The next one is this share of the residual, but neither larger than the last nor smaller than this multiple of its
 # power.
-_SHARE, _STEEPEST, _POWER = 3e-4, 0.2, 1.8
-# A full step leaves less than this of the residual, or it is halved, at most so often.
-_LEFT, _HALVINGS = 0.9, 4
+_SHARE, _STEEPEST, _POWER = 1e-3, 0.2, 1.8
+_GAIN, _LEAST, _LAST = 100.0, 1e-2, 1e-11
+# A step is halved, at most so often, unless it leaves less than this of the residual, or this multiple of μ.
+_LEFT, _AWAY, _FAR, _HALVINGS = 0.9, 1e3, 10.0, 4
 # After a step up to this short the barrier parameter stays, and where no step is found, or none but the shortest twice,
 # it rises by this factor. Then it falls to no less than this share of the last, which full steps make as much smaller.
 _SHORT, _BACK, _CAREFUL = 0.2, 10.0, 0.3
-# The path is followed to this part of the tolerance, the points on it are so many times rougher, and never finer than
-# rounding; what ends early with a residual below the last may still be of use.
-_GAP, _RESIDUAL, _FINEST, _ROUGH = 0.05, 15.0, 1e-14, 1e-6
-# The last barrier parameter is aimed at from so many times itself.
-_NEAR = 20.0
-_LIMIT = 40
+# Where the path ends, and residuals are rounding; or, at latest, where both are small and no longer halved.
+_END, _ROUNDING, _SMALL, _RESIDUAL = 1e-15, 1e-13, 5e-9, 15.0
+_SHARP = 1e-10
+_STALLED, _SLOW = 2, 0.1
+_LIMIT = 50
+_TINY = np.finfo(float).tiny
 # Up to this order of the systems, and this many coordinates, dense algebra of a batch beats sparse algebra of items.
 _ORDER, _COORDINATES = 200, 2000
 
@@ -79,6 +81,11 @@ class Continuation(Solver):
         """It has none."""
         return {}
 
+    @property
+    def is_precise(self) -> bool:
+        """Its points are."""
+        return True
+
     def free_microseconds(self, structure: Structure) -> float:
         """Dense algebra without the interpreter."""
         form, m = find_coordinates(structure), structure.m
@@ -87,7 +94,7 @@ class Continuation(Solver):
 
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Follows the central paths of all items."""
-        with one_thread_each(program.batch, small=True):
+        with one_thread_each(program.batch, small=True), np.errstate(all="ignore"):
             return self._solve(program, options)
 
     def _solve(self, program: ConeProgram, options: Options) -> Solution:
@@ -101,28 +108,9 @@ class Continuation(Solver):
             if form is None
             else CoordinateStep.of(unit.program, unit.widths, form)
         )
-        everyone, place, aim = items, _begin(step, structure, len(items)), _Aim.begin(structure, len(items))
-        limit = _LIMIT if options.max_iters is None else options.max_iters
-        deadline = np.inf if options.time_limit is None else monotonic() + options.time_limit
-        target = max(_GAP * options.eps, _FINEST)
-        for iteration in range(1, limit + 1):
-            place, merit, length = _advance(step, place, aim.mu)
-            solution.iterations[items] = iteration
-            status = np.where((merit <= _RESIDUAL * target) & (aim.mu[:, 0] <= target), Status.SOLVED, -1)
-            if iteration == limit or monotonic() > deadline:
-                why = Status.ITERATION_LIMIT if iteration == limit else Status.TIME_LIMIT
-                status[status < 0] = np.where(merit <= _ROUGH, Status.INACCURATE, why)[status < 0]
-            ended = np.flatnonzero(status >= 0)
-            if len(ended):
-                place.item(ended).write(solution, items[ended], aim.mu[ended])
-                solution.status[items[ended]] = status[ended]
-                if len(ended) == len(items):
-                    break
-                left = np.flatnonzero(status < 0)
-                items, step, place = items[left], step.item(left), place.item(left)
-                aim, merit, length = aim.item(left), merit[left], length[left]
-            aim = aim.lower(merit, length, target)
-        return unit.restore(solution, everyone)
+        walk = _Walk.begin(step, structure, len(items))
+        follow(walk, items, solution, _LIMIT, options)
+        return unit.restore(solution, items)
 
 
 def _suited(program: ConeProgram) -> Index:
@@ -136,23 +124,77 @@ def _suited(program: ConeProgram) -> Index:
 
 
 @dataclass(frozen=True, eq=False)
+class _Walk(Walk):
+    """Where items are, and what they aim at.
+
+    Attributes:
+        step: their Newton steps.
+        point: the points.
+        aim: the barrier parameters to aim at.
+        stalled: how many of the last steps have not halved the residual.
+    """
+
+    step: Step
+    point: _Point
+    aim: _Aim
+    stalled: Sizes
+
+    @classmethod
+    def begin(cls, step: Step, structure: Structure, batch: int) -> _Walk:
+        """Returns where the paths of a batch begin."""
+        zero, mu = structure.cone.zero, _BEGIN_MATRICES if structure.cone.semidefinite else _BEGIN
+        x, equal, v = (np.zeros((batch, size)) for size in (structure.n, zero, structure.m - zero))
+        place = _Place.of(step, x, equal, Frame.of(structure.cone, v))
+        point = _Point.of(step, place, np.full((batch, 1), mu))
+        return cls(step, point, _Aim(point.mu, np.zeros(batch)), np.zeros(batch))
+
+    @property
+    def merit(self) -> Sizes:
+        """The sizes of the residuals."""
+        return self.point.merit
+
+    @property
+    def status(self) -> Int[np.ndarray, " batch"]:
+        """SOLVED where the path ends, or where residuals are small and no longer halved; else −1."""
+        mu, merit = self.point.mu[:, 0], self.point.merit
+        solved = (mu <= _END) & (merit <= _ROUNDING)
+        solved |= (mu <= _SMALL) & (merit <= _RESIDUAL * _SMALL) & (self.stalled >= _STALLED)
+        return np.where(solved, Status.SOLVED, -1)
+
+    def advance(self, pending: Bool[np.ndarray, " batch"]) -> _Walk:
+        """Takes one step."""
+        start, mu = self.point, np.maximum(np.maximum(self.point.mu, self.aim.mu), _SHARP)
+        if (mu > start.mu)[pending].any():
+            start = _Point.of(self.step, start.place, mu)
+        point, length = _advance(self.step, start, self.aim.mu, pending)
+        merit, before = point.merit, self.point.merit
+        stalled = np.where(merit > _SLOW * before, self.stalled + 1.0, 0.0)
+        return _Walk(self.step, point, self.aim.lower(merit, before, length), stalled)
+
+    def item(self, index: Index) -> _Walk:
+        """Returns the walk of some items."""
+        step = self.step.item(index)
+        point = _Point.of(step, self.point.place.item(index), self.point.mu[index])
+        return _Walk(step, point, self.aim.item(index), self.stalled[index])
+
+    def write(self, index: Index, solution: Solution, items: Index) -> None:
+        """Writes points of the path: where it has ended, those that it ends at."""
+        place, mu = self.point.place.item(index), self.point.mu[index]
+        place.write(solution, items, np.where(mu <= _END, _TINY, mu))
+
+
+@dataclass(frozen=True, eq=False)
 class _Aim:
     """The barrier parameters that steps aim at, and which shares of them the next ones are at least."""
 
     mu: Strength
     least: Sizes
 
-    @classmethod
-    def begin(cls, structure: Structure, batch: int) -> _Aim:
-        """Returns where the paths of a batch begin."""
-        mu = _BEGIN_MATRICES if structure.cone.semidefinite else _BEGIN
-        return cls(np.full((batch, 1), mu), np.zeros(batch))
-
     def item(self, index: Index) -> _Aim:
         """Returns those of some items."""
         return _Aim(self.mu[index], self.least[index])
 
-    def lower(self, merit: Sizes, length: Sizes, target: float) -> _Aim:
+    def lower(self, merit: Sizes, before: Sizes, length: Sizes) -> _Aim:
         """Returns what to aim at next, after steps of some length that left residuals of some size."""
         last, full = self.mu[:, 0], (length == 1.0).all()
         if full:
@@ -160,13 +202,14 @@ class _Aim:
         else:
             least = np.where(length > _SHORT, self.least, np.maximum(self.least, _CAREFUL))
             least = np.where(length == 1.0, _CAREFUL * least, least)
-        lower = np.maximum(np.maximum(_SHARE * merit, least * last), _STEEPEST * last**_POWER)
+        share = _SHARE * np.minimum(np.maximum(_GAIN * merit / before, _LEAST), 1.0)
+        lower = np.maximum(np.maximum(share * merit, least * last), _STEEPEST * last**_POWER)
+        lower = np.where((lower <= _LAST) & (least < _CAREFUL), _END, lower)
         lower = np.minimum(lower, last)
         if not full:
             stuck = (length == 0) | ((length <= 0.5**_HALVINGS) & (self.least >= _CAREFUL))
             lower = np.where(length > _SHORT, lower, np.where(stuck, _BACK * last, last))
-        last_one = (lower <= _NEAR * target) & (least < _CAREFUL)
-        return _Aim(np.where(last_one, target, np.maximum(lower, target))[:, None], least)
+        return _Aim(np.maximum(lower, _END)[:, None], least)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,45 +255,47 @@ class _Point:
     place: _Place
     metric: Metric
     residual: Residual
+    mu: Strength
     merit: Sizes
 
     @classmethod
     def of(cls, step: Step, place: _Place, mu: Strength) -> _Point:
         metric = place.frame.at(mu)
         residual = step.residual(place.linear, metric.y, metric.y - place.frame.v)
-        return cls(place, metric, residual, np.fmin(step.size(residual), np.inf))
+        return cls(place, metric, residual, mu, np.fmin(step.size(residual), np.inf))
 
 
-def _begin(step: Step, structure: Structure, batch: int) -> _Place:
-    zero = structure.cone.zero
-    x, equal, v = (np.zeros((batch, size)) for size in (structure.n, zero, structure.m - zero))
-    return _Place.of(step, x, equal, Frame.of(structure.cone, v))
-
-
-def _advance(step: Step, place: _Place, mu: Strength) -> tuple[_Place, Sizes, Sizes]:
-    """Returns where the longest of some steps leads that lowers the residual, what is left of it, and the steps."""
-    point, length = _Point.of(step, place, mu), np.ones(len(mu))
-    way = _finite(step.direction(point.metric, point.residual))
+def _advance(step: Step, point: _Point, mu: Strength, pending: Bool[np.ndarray, " batch"]) -> tuple[_Point, Sizes]:
+    """Returns where the longest of some steps leads that stays next to the path, and the steps."""
+    length, place = np.ones(len(mu)), point.place
+    way = _finite(step.direction(point.metric, point.residual, (mu / point.mu - 1.0) * point.metric.y))
     trial = _Point.of(step, place.moved(step, way, 1.0), mu)
-    near = trial.merit < _LEFT * point.merit
-    if near.all():
-        return trial.place, trial.merit, length
-    items = np.flatnonzero(~near)
-    reached, merit, share = trial.place.put(items, place.item(items)), trial.merit.copy(), 1.0
-    merit[items], length[items] = point.merit[items], 0.0
+    far = ~_is_near(trial, point.merit, _LEFT)
+    if not far.any():
+        return trial, length
+    items, share = np.flatnonzero(far), 1.0
+    reached, strength = trial.place.put(items, place.item(items)), mu.copy()
+    strength[items], length[items] = point.mu[items], 0.0
+    items = items[pending[items]]
     for _ in range(_HALVINGS):
-        share *= 0.5
-        some = step.item(items)
-        trial = _Point.of(some, place.item(items).moved(some, [part[items] for part in way], share), mu[items])
-        lower = trial.merit < (1.0 - 0.1 * share) * point.merit[items]
-        found, chosen = items[lower], np.flatnonzero(lower)
-        if len(found):
-            reached = reached.put(found, trial.place.item(chosen))
-            merit[found], length[found] = trial.merit[chosen], share
-        items = items[~lower]
         if not len(items):
             break
-    return reached, merit, length
+        share *= 0.5
+        aim = (1.0 - share) * point.mu[items] + share * mu[items]
+        end = place.item(items).moved(step.item(items), [part[items] for part in way], share)
+        near = _is_near(_Point.of(step.item(items), end, aim), point.merit[items], 1.0 - 0.1 * share)
+        found, chosen = items[near], np.flatnonzero(near)
+        if len(found):
+            reached, strength[found], length[found] = reached.put(found, end.item(chosen)), aim[chosen], share
+        items = items[~near]
+    return _Point.of(step, reached, strength), length
+
+
+def _is_near(trial: _Point, merit: Sizes, left: float) -> Bool[np.ndarray, " batch"]:
+    mu = trial.mu[:, 0]
+    return trial.merit <= np.maximum(
+        left * merit, np.where(mu > _SMALL, np.minimum(_AWAY * mu, _FAR), _RESIDUAL * _SMALL)
+    )
 
 
 def _finite(way: Sequence[Vectors]) -> Sequence[Vectors]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors, spread_rows
+from cvxlayers.batches import Vectors, spread_rows
+from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.boxes import Boxes, find_boxes
 from cvxlayers.solvers.items import each, unsolved
 from cvxlayers.solvers.solver import Options, Solver
@@ -145,17 +146,44 @@ def _solve(boxes: Boxes, settings: dict[str, Any]) -> _Answers:
     return _Answers(boxes, data, [solve(P, q, A, upper, lower) for P, q, A, upper, lower in rows])
 
 
+class Nearest(NamedTuple):
+    """Which rows are active at the points nearest to zero, and which items have such a point."""
+
+    active: Bool[np.ndarray, "batch k"]
+    solved: Bool[np.ndarray, " batch"]
+    iterations: Int[np.ndarray, " batch"]
+
+
+def nearest(W: Float[np.ndarray, "leading k k"], t: Float[np.ndarray, "batch k"], options: Options) -> Nearest:
+    """Minimises ½|p|² subject to Wp ≤ t, item by item, of rows of size one and t up to one."""
+    import daqp
+
+    k, solve, limits = t.shape[1], daqp.solve, _limits(options)
+    unit, none, free, sense = np.eye(k), np.zeros(k), np.full(k, _NO_BOUND), np.zeros(k, dtype=np.int32)
+    pairs = zip(each(W, len(t)), t, strict=len(W) == len(t))
+    found = [solve(unit, none, rows, upper, free, sense, **limits) for rows, upper in pairs]
+    _, _, flags, more = zip(*found, strict=True)
+    active = np.concatenate([item["lam"] for item in more]).reshape(t.shape) > 0
+    iterations = np.array([item["iterations"] for item in more], dtype=np.int64)
+    return Nearest(active, np.array(flags) == _SOLVED, iterations)
+
+
 def _settings(options: Options) -> dict[str, Any]:
     """Proximal iterations are off: they leave x wrong by their own tolerance, and a singular P has better solvers.
 
     So is the elimination of equations, which is not faster and makes results depend on how a program is set up.
     """
-    settings: dict[str, Any] = {"primal_tol": min(options.eps, 1e-6), "eps_prox": 0.0, "eq_reduction": -1}
+    return {**_limits(options), "eps_prox": 0.0, "eq_reduction": -1, **options.native}
+
+
+def _limits(options: Options) -> dict[str, Any]:
+    """The settings that are options of every solver."""
+    limits: dict[str, Any] = {"primal_tol": min(options.eps, 1e-6)}
     if options.max_iters is not None:
-        settings["iter_limit"] = options.max_iters
+        limits["iter_limit"] = options.max_iters
     if options.time_limit is not None:
-        settings["time_limit"] = options.time_limit
-    return {**settings, **options.native}
+        limits["time_limit"] = options.time_limit
+    return limits
 
 
 def _solver(data: _Data, settings: dict[str, Any]) -> Callable[..., Any]:

@@ -14,12 +14,12 @@ from jaxtyping import Bool, Int
 from cvxlayers.errors import CvxlayersError, CvxlayersWarning
 from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
 from cvxlayers.program import ConeProgram, Solution, Status
-from cvxlayers.residual import Point, evaluate
+from cvxlayers.residual import Point, evaluate, start
 from cvxlayers.solvers.certificate import certify
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.optimality import violation
 from cvxlayers.solvers.registry import Plan
-from cvxlayers.solvers.scaling import scale
+from cvxlayers.solvers.scaling import Scaling, scale
 from cvxlayers.solvers.solver import Options, Solver
 
 T = TypeVar("T", Point, Solution)
@@ -27,6 +27,8 @@ T = TypeVar("T", Point, Solution)
 # Relative violation of the optimality conditions up to which a point that its solver calls inaccurate is accurate
 # after all, and beyond which one that its solver calls solved is inaccurate; the polish rescues what lies between.
 _SOLVED, _ROUGH = 1e-8, 1e-6
+# Relative residual of the point next to it where y or s of each inequality is zero, up to which the polish takes over.
+_NEAR = 1e-5
 # By status: which items no other solver is worth asking about, and the order of outcomes, solved, proven to have no
 # solution, inaccurate, and all others.
 _SETTLED = np.isin(list(Status), [Status.SOLVED, Status.INFEASIBLE, Status.UNBOUNDED, Status.TIME_LIMIT])
@@ -121,6 +123,8 @@ def _solve(program: ConeProgram, plan: Plan, options: Options, threads: int) -> 
     structure, primary = program.structure, plan.primary
     pieces = worthwhile_chunks(program.batch, threads, primary.free_microseconds(structure))
     dense = program.batch * primary.dense_bytes(structure) // _MEMORY
+    if not dense:
+        primary.prepare(program, threads)
     pieces = pieces if len(pieces) > dense else chunks(program.batch, dense + 1)
     results = map_chunks(lambda piece: _solve_chunk(program.item(piece), plan, options), pieces, threads)
     if len(results) == 1:
@@ -160,16 +164,19 @@ def _attempt_again(
 
 def _attempt(program: ConeProgram, solver: Solver, options: Options) -> _Attempt:
     """Solves with one solver, and replaces what it says of each item by what the data say."""
-    scaling = scale(program)
+    scaling = Scaling(program) if solver.is_unit_free else scale(program)
     solution = scaling.restore(_guarded(scaling.program, solver, options))
-    point = _complementary(program, solution, solver.is_precise)
-    if point is not None and (point.is_exact or (solver.is_precise and (point.merit <= _SOLVED).all())):
+    point = _nearest(program, solution, solver.is_precise)
+    status, near = solution.status, np.zeros(program.batch, dtype=bool)
+    if point is not None:
         # The residual map says more than the violation of an optimality condition.
-        return _Attempt(solution, np.ones(program.batch, dtype=bool), point)
-    status, residual = solution.status, violation(program, solution)
-    claimed = _SETTLED[status]
+        limit = _SOLVED if solver.is_precise else max(options.eps, _NEAR)
+        near = (status == Status.SOLVED) & (point.merit <= limit)
+        if near.all():
+            return _Attempt(solution, near, point)
+    residual, claimed = violation(program, solution), _SETTLED[status]
     close = residual <= np.where(status == Status.INACCURATE, max(options.eps, _SOLVED), 0.0)
-    rough = (status == Status.SOLVED) & (residual > max(options.eps, _ROUGH))
+    rough = (status == Status.SOLVED) & (residual > max(options.eps, _ROUGH)) & ~near
     status = np.where(close, Status.SOLVED, np.where(rough, Status.INACCURATE, status))
     solution = replace(solution, status=status)
     doubtful = np.flatnonzero(status != Status.SOLVED)
@@ -178,17 +185,14 @@ def _attempt(program: ConeProgram, solver: Solver, options: Options) -> _Attempt
     return _Attempt(solution, _SETTLED[solution.status] & (claimed | (solution.status == Status.SOLVED)), point)
 
 
-def _complementary(program: ConeProgram, solution: Solution, precise: bool) -> Point | None:
-    """Returns the residual map at precise points, or those of an active-set method: y or s of each inequality is zero.
-
-    None where others are, or where any item is not called solved.
-    """
-    if solution.status.any() or not (precise or program.structure.cone.polyhedral):
+def _nearest(program: ConeProgram, solution: Solution, precise: bool) -> Point | None:
+    """Returns the residual map where the polish will start from; None on curved cones, but for precise points."""
+    if not (precise or program.structure.cone.polyhedral):
         return None
-    if not precise and np.multiply(solution.y, solution.s).any():
-        return None
-    with np.errstate(invalid="ignore", over="ignore"):  # what is called solved may be infinite
-        return evaluate(program, solution.x, solution.y - solution.s, near=solution.s)
+    y, s = solution.y, solution.s
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not solved may be infinite
+        v = y - s if precise else start(program.structure.cone, y, s)
+        return evaluate(program, solution.x, v, near=s)
 
 
 def _guarded(program: ConeProgram, solver: Solver, options: Options) -> Solution:

@@ -11,18 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from time import monotonic
 from typing import Any, final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cvxlayers.batches import Vectors
 from cvxlayers.blas import one_thread_each
 from cvxlayers.cones.curves import CurvePoints
 from cvxlayers.cones.metric import LineMetric
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
+from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.newton_step import DenseStep, Residual, dot
+from cvxlayers.solvers.path import Walk, follow
 from cvxlayers.solvers.path_units import PathUnits
 from cvxlayers.solvers.solver import Options, Solver
 
@@ -41,9 +42,8 @@ _LEFT, _NEAR, _HALVINGS = 0.9, 100.0, 6
 # After shorter steps the barrier parameter falls by this factor at most, after still shorter ones it stays, and where
 # no step is found, it rises.
 _SLOWLY, _SHORT, _BACK = 0.3, 0.25, 10.0
-# Where the path ends, and residuals are rounding; or, at latest, where both are small and no longer halved. What ends
-# early with a residual below the last may be of use.
-_END, _ROUNDING, _SMALL, _ROUGH = 3e-15, 1e-13, 1e-9, 1e-6
+# Where the path ends, and residuals are rounding; or, at latest, where both are small and no longer halved.
+_END, _ROUNDING, _SMALL = 3e-15, 1e-13, 1e-9
 # Items that come this far are few, and better left to others; so are those without a step so often.
 _LIMIT, _STUCK = 25, 2
 _ORDER = 100
@@ -93,34 +93,11 @@ class ExponentialPath(Solver):
             return self._solve(program, options)
 
     def _solve(self, program: ConeProgram, options: Options) -> Solution:
-        structure, solution, unit = program.structure, unsolved(program.structure, program.batch), PathUnits.of(program)
-        items, step = np.arange(program.batch), DenseStep.of(unit.program, unit.widths)
-        point, aim = _begin(step, structure, program.batch), np.full((program.batch, 1), _BEGIN)
-        pending, stuck = np.ones(program.batch, dtype=bool), np.zeros(program.batch)
-        limit = _LIMIT if options.max_iters is None else options.max_iters
-        deadline = np.inf if options.time_limit is None else monotonic() + options.time_limit
-        for iteration in range(1, limit + 1):
-            before, (point, length) = point.merit, _advance(step, point, aim, pending)
-            stuck += length == 0
-            status = _status(point, before, stuck)
-            if iteration == limit or monotonic() > deadline:
-                why = Status.ITERATION_LIMIT if iteration == limit else Status.TIME_LIMIT
-                status = np.where(status < 0, why, status)
-            done = np.flatnonzero(pending & (status >= 0))
-            if len(done):
-                rough = (status != Status.SOLVED) & (point.merit <= _ROUGH)
-                solution.status[items[done]] = np.where(rough, Status.INACCURATE, status)[done]
-                solution.iterations[items[done]] = iteration
-                point.write(done, solution, items[done])
-                pending[done] = False
-                left = np.flatnonzero(pending)
-                if not len(left):
-                    break
-                if 2 * len(left) <= len(items):
-                    items, step, point = items[left], step.item(left), _take(point, left)
-                    pending, stuck, length = pending[left], stuck[left], length[left]
-            aim = _lower(point, length)
-        return unit.restore(solution, np.arange(program.batch))
+        structure, batch, unit = program.structure, program.batch, PathUnits.of(program)
+        solution, items = unsolved(structure, batch), np.arange(batch)
+        walk = _Walk.begin(DenseStep.of(unit.program, unit.widths), structure, batch)
+        follow(walk, items, solution, _LIMIT, options)
+        return unit.restore(solution, items)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,19 +181,59 @@ def _turned(rows: np.ndarray, split: int, curves: CurvePoints) -> np.ndarray:
     return np.concatenate([lines, along, across], axis=1)
 
 
-def _begin(step: DenseStep, structure: Structure, batch: int) -> _Point:
-    zero = structure.cone.zero
-    x, equal, v = (np.zeros((batch, size)) for size in (structure.n, zero, structure.m - zero))
-    rho = np.full((batch, structure.cone.exponential), _RHO)
-    return _Point.of(step, x, equal, v, rho, np.ones((batch, 1)), _FIRST)
+@dataclass(frozen=True, eq=False)
+class _Walk(Walk):
+    """Where items are, and what they aim at.
 
+    Attributes:
+        step: their Newton steps.
+        point: the points.
+        aim: the barrier parameters to aim at.
+        before: the sizes of the residuals before the last step.
+        stuck: how often no step was found.
+    """
 
-def _status(point: _Point, before: Sizes, stuck: Sizes) -> Int[np.ndarray, " batch"]:
-    """Returns which points are solutions, after steps from residuals of some size, and which are given up; else −1."""
-    mu = point.mu[:, 0]
-    solved = (mu <= _END) & (point.merit <= _ROUNDING)
-    solved |= (np.maximum(mu, point.merit) <= _SMALL) & (point.merit > 0.5 * before)
-    return np.where(solved, Status.SOLVED, np.where(stuck < _STUCK, -1, Status.ITERATION_LIMIT))
+    step: DenseStep
+    point: _Point
+    aim: Strength
+    before: Sizes
+    stuck: Sizes
+
+    @classmethod
+    def begin(cls, step: DenseStep, structure: Structure, batch: int) -> _Walk:
+        """Returns where the paths of a batch begin."""
+        zero = structure.cone.zero
+        x, equal, v = (np.zeros((batch, size)) for size in (structure.n, zero, structure.m - zero))
+        rho = np.full((batch, structure.cone.exponential), _RHO)
+        point = _Point.of(step, x, equal, v, rho, np.ones((batch, 1)), _FIRST)
+        return cls(step, point, np.full((batch, 1), _BEGIN), point.merit, np.zeros(batch))
+
+    @property
+    def merit(self) -> Sizes:
+        """The sizes of the residuals."""
+        return self.point.merit
+
+    @property
+    def status(self) -> Int[np.ndarray, " batch"]:
+        """SOLVED at the end of the path, and why items are given up that are stuck; else −1."""
+        mu, merit = self.point.mu[:, 0], self.point.merit
+        solved = (mu <= _END) & (merit <= _ROUNDING)
+        solved |= (np.maximum(mu, merit) <= _SMALL) & (merit > 0.5 * self.before)
+        return np.where(solved, Status.SOLVED, np.where(self.stuck < _STUCK, -1, Status.ITERATION_LIMIT))
+
+    def advance(self, pending: Bool[np.ndarray, " batch"]) -> _Walk:
+        """Takes one step."""
+        point, length = _advance(self.step, self.point, self.aim, pending)
+        return _Walk(self.step, point, _lower(point, length), self.point.merit, self.stuck + (length == 0))
+
+    def item(self, index: Index) -> _Walk:
+        """Returns the walk of some items."""
+        rest = self.aim[index], self.before[index], self.stuck[index]
+        return _Walk(self.step.item(index), _take(self.point, index), *rest)
+
+    def write(self, index: Index, solution: Solution, items: Index) -> None:
+        """Writes the points of some items."""
+        self.point.write(index, solution, items)
 
 
 def _advance(

@@ -19,9 +19,10 @@ from typing import final
 import numpy as np
 from jaxtyping import Float, Int
 
+from cvxlayers.batches import Vectors, largest
 from cvxlayers.cones.metric import Metric
 from cvxlayers.coordinates import Coordinates, turn
-from cvxlayers.program import ConeProgram, Vectors, largest
+from cvxlayers.program import ConeProgram
 
 Index = Int[np.ndarray, " _count"]
 Sizes = Float[np.ndarray, " batch"]
@@ -62,7 +63,7 @@ class Step(ABC):
         """Returns the residual map, with y, s of the conic rows."""
 
     @abstractmethod
-    def direction(self, metric: Metric, residual: Residual) -> tuple[Vectors, Vectors, Vectors]:
+    def direction(self, metric: Metric, residual: Residual, gain: Vectors) -> tuple[Vectors, Vectors, Vectors]:
         """Returns (dx, dy of the equalities, dv of the conic rows)."""
 
     @abstractmethod
@@ -108,15 +109,15 @@ class DenseStep(Step):
         """Returns the residual map."""
         return Residual(dot(self.A.swapaxes(1, 2), y) + linear.dual, linear.equal, linear.conic + s)
 
-    def direction(self, metric: Metric, residual: Residual) -> tuple[Vectors, Vectors, Vectors]:
+    def direction(self, metric: Metric, residual: Residual, gain: Vectors) -> tuple[Vectors, Vectors, Vectors]:
         """Solves the condensed systems."""
         weights, extra = metric.factor(self.A)
         At = self.A.swapaxes(1, 2)
         M = np.matmul(At, self.A * weights[..., None])
         M += np.matmul(extra.swapaxes(1, 2), extra)
-        dx, equal = self.solve(M, -residual.dual - dot(At, metric.apply(residual.conic)), residual.equal)
+        dx, equal = self.solve(M, -residual.dual - dot(At, metric.apply(residual.conic) + gain), residual.equal)
         moved = dot(self.A, dx) + residual.conic
-        return dx, equal, metric.apply(moved) + moved
+        return dx, equal, metric.apply(moved) + moved + gain
 
     def solve(self, M: Float[np.ndarray, "batch n n"], rhs: Vectors, equal: Vectors) -> tuple[Vectors, Vectors]:
         """Solves (P + M) dx + Eᵀ dy = rhs and E dx = −equal; M may be written to."""
@@ -178,13 +179,13 @@ class CoordinateStep(Step):
         """Returns the residual map."""
         return Residual(linear.dual + self.a * y.take(self.form.rows, axis=1), linear.equal, linear.conic + s)
 
-    def direction(self, metric: Metric, residual: Residual) -> tuple[Vectors, Vectors, Vectors]:
+    def direction(self, metric: Metric, residual: Residual, gain: Vectors) -> tuple[Vectors, Vectors, Vectors]:
         """Solves the small systems of ν in the eigenbasis of H, and what is linear in the coordinates themselves."""
         form, zero = self.form, residual.equal.shape[1]
         h, basis = metric.spectrum()
         share = 1.0 / (self.rho + h)
-        force = np.zeros(h.shape)
-        force[:, form.rows] = -residual.dual / self.a
+        force = -gain
+        force[:, form.rows] -= residual.dual / self.a
         turned = basis.rotate(np.stack([force, residual.conic], axis=-1))
         G, g = turn(self.equalities, form.bare, basis, len(h)), turned[..., 0] - h * turned[..., 1]
         scaled = G * share[:, None]
@@ -193,7 +194,7 @@ class CoordinateStep(Step):
         nu = _solve(np.matmul(scaled, G.swapaxes(1, 2)), rhs, form.few)
         w = basis.unrotate((share * (g - dot(G.swapaxes(1, 2), nu)))[..., None])[..., 0]
         # H (w + r) = f − ρ w − Gᵀν, and dv = H (w + r) + w + r.
-        dv = force + residual.conic + (1.0 - self.rho) * w
+        dv = force + gain + residual.conic + (1.0 - self.rho) * w
         dv[:, form.bare] -= nu[:, zero:]
         if zero:
             dv -= dot(self.equalities.swapaxes(1, 2), nu[:, :zero])

@@ -19,6 +19,7 @@ from cvxlayers.solvers.direct import Direct
 from cvxlayers.solvers.ecos import ECOS
 from cvxlayers.solvers.entropic import Entropic
 from cvxlayers.solvers.exponential import ExponentialPath
+from cvxlayers.solvers.least_distance import LeastDistance
 from cvxlayers.solvers.piqp import PIQP, prefers_dense
 from cvxlayers.solvers.pivoting import Pivoting
 from cvxlayers.solvers.projection import Projection
@@ -33,6 +34,7 @@ SOLVERS: dict[str, Solver] = {
         Direct(),
         Pivoting(),
         DAQP(),
+        LeastDistance(),
         PIQP(),
         Continuation(),
         ExponentialPath(),
@@ -49,6 +51,8 @@ _TINY, _SMALL = 50, 150
 _COORDINATES, _VARIABLES, _DENSE = 28, 20, 0.3
 # Up to so many variables and equalities, and from so many items on, a path is followed faster for all of them at once.
 _NARROW, _MANY = 20, 64
+# Variables, and items, from which on least distance serves a batch faster.
+_VECTORS, _BATCH = 8, 8
 # From this order on an item takes PIQP more than 100 microseconds. Clarabel takes up to so many times as long where
 # PIQP works on sparse matrices, and where on dense ones: measured at orders from 240 to 1500.
 _SHORT, _SPARSE_GAP, _DENSE_GAP = 200, 6, 16
@@ -114,6 +118,9 @@ def select(
         form = recognised(structure) if recognise and primary.name != "DIRECT" else None
         if form is not None:
             return Plan(form, (primary, *fallbacks))
+        distance = SOLVERS["LEAST_DISTANCE"]
+        if primary.name == "DAQP" and structure.n >= _VECTORS and distance.refusal(structure) is None:
+            return Plan(distance, (primary, *fallbacks), _BATCH)
         path = SOLVERS["EXPONENTIAL"]
         if path.refusal(structure) is None and structure.n + structure.cone.zero <= _NARROW:
             return Plan(path, (primary, *fallbacks[:1]), _MANY)

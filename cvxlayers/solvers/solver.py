@@ -58,6 +58,15 @@ class Solver(ABC):
         """Whether the points that it calls solved are so exact that the residual map is what to judge them by."""
         return False
 
+    @property
+    def is_unit_free(self) -> bool:
+        """Whether it serves programs in any units alike, so that they need not be scaled."""
+        return False
+
+    def prepare(self, program: ConeProgram, threads: int) -> None:
+        """Computes what is kept with a whole batch, before it is cut into chunks."""
+        del program, threads
+
     def free_microseconds(self, structure: Structure) -> float:
         """Returns about how long a solve of one item leaves the interpreter to other threads; 0 if it does not."""
         # Interior points cost ten times more than active sets.
