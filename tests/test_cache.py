@@ -96,6 +96,8 @@ CHANGES = {
     ),
     "power": lambda x, c: (cp.sum(cp.power(x, 1.5)) + c @ x, [x >= 0]),
     "another power": lambda x, c: (cp.sum(cp.power(x, 1.6)) + c @ x, [x >= 0]),
+    "every third": lambda x, c: (cp.sum_squares(cp.hstack([x, c])[0:5:3]) + cp.sum_squares(x), [x >= 0]),
+    "every fourth": lambda x, c: (cp.sum_squares(cp.hstack([x, c])[0:5:4]) + cp.sum_squares(x), [x >= 0]),
     "two constraints": lambda x, c: (cp.sum_squares(x - c), [x >= 0, x <= 1]),
     "the same, turned": lambda x, c: (cp.sum_squares(x - c), [x <= 1, x >= 0]),
 }
@@ -117,6 +119,15 @@ def test_whatever_changes_the_program_changes_the_fingerprint():
     keys["geometric"] = key(plain, gp=True)
     assert None not in keys.values()
     assert len(set(keys.values())) == len(keys)
+
+
+def test_shapes_of_variables_count():
+    def of(*shape: int) -> str | None:
+        x = cp.Variable(shape)
+        return fingerprint(check_signature(cp.Problem(cp.Minimize(cp.sum_squares(x - 1))), [], [x], ()), False)
+
+    assert None not in {of(2, 3), of(3, 2), of(6), of(1), of()}
+    assert len({of(2, 3), of(3, 2), of(6), of(1), of()}) == 5
 
 
 def test_attributes_and_frozen_values_of_parameters_count():

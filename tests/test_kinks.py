@@ -52,6 +52,26 @@ def test_a_multiplier_of_rounding_is_a_kink(rng):
             assert info.reliable.all()
 
 
+@pytest.mark.filterwarnings("ignore:the derivative of")
+def test_badly_conditioned_kinks_are_seldom_called_reliable(rng):
+    """An equality and an inequality with multiplier zero, nearly parallel: rounding decides which side is found."""
+    x, q, A, b = cp.Variable(2), cp.Parameter(2), cp.Parameter((2, 2)), cp.Parameter(2)
+    P = np.array([[1.6, 1.06], [1.06, 2.0]])
+    cost = 0.5 * cp.quad_form(x, P) + q @ x
+    layer = CvxpyLayer(
+        cp.Problem(cp.Minimize(cost), [A[0] @ x == b[0], A[1] @ x <= b[1]]), [q, A, b], [x], solver="PIQP"
+    )
+    left, right = np.linalg.qr(rng.normal(size=(2, 1000, 2, 2)))[0]
+    values = left @ (np.stack([np.full(1000, 2.0), 10.0 ** -rng.uniform(3, 4.5, size=1000)], axis=1)[..., None] * right)
+    solution, multipliers = rng.normal(size=(1000, 2)), rng.normal(size=(1000, 2))
+    sides = np.einsum("bij,bj->bi", values, solution)
+    for at_kink in (False, True):
+        multipliers[:, 1] = 0.0 if at_kink else rng.uniform(0.1, 1.0, size=1000)
+        costs = -solution @ P - np.einsum("bij,bi->bj", values, multipliers)
+        _, info = layer.vjp([costs, values, sides], [np.ones((1000, 2))])
+        assert info.reliable.mean() <= 0.01 if at_kink else info.reliable.all()
+
+
 def test_small_multipliers_in_small_units_are_no_kinks(rng):
     """min ½(x − p)² s.t. x ≥ 0, in units in which costs, and so multipliers, are tiny beside those of another x."""
     x, p, unit = cp.Variable(2), cp.Parameter(2), np.array([1e-8, 1.0])

@@ -34,6 +34,13 @@ def test_no_gradient_of_a_random_program_is_silently_wrong(count, capsys):
     assert sum(one.error is not None and one.error <= 1e-5 for one in found) > 0.3 * count
 
 
+@pytest.mark.parametrize(("seed", "index"), [(9, 479)])
+def test_no_layer_that_once_was_silently_wrong_is_again(seed, index):
+    rng = np.random.default_rng([seed, index])
+    found = stress_layers.judge(stress_layers.draw(rng, index), rng)
+    assert not [one for one in found if one.silent], table(found)
+
+
 @pytest.mark.parametrize("count", [240, pytest.param(6000, marks=pytest.mark.full)])
 def test_no_layer_of_a_recognised_form_is_silently_wrong(count, capsys):
     found = stress_layers.survey(count)

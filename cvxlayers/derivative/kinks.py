@@ -24,6 +24,8 @@ _WEAKLY_ACTIVE = 1e-10
 _FAINT = 1e-6
 # So do both below the residual of the point times the condition number of the system, up to this.
 _FARTHEST, _ROUNDING = 1e-6, 1e-16
+# Residuals are relative to all terms of a condition, of which multipliers and slacks may be as small a part as this.
+_PART = 30.0
 # A system with this condition number amplifies the residual of a polished point to no more than the first of these.
 _WELL = 1e3
 # Points with a larger residual are not exact.
@@ -127,7 +129,8 @@ class Reach(NamedTuple):
 
     def both_zero(self, y: Vectors, s: Vectors) -> Bool[np.ndarray, "batch _rows"]:
         """Returns which y and s may both be zero."""
-        return (y <= self.near * self.sizes[0]) & (s <= self.near * self.sizes[1])
+        near = _PART * self.near
+        return (y <= near * self.sizes[0]) & (s <= near * self.sizes[1])
 
     def is_smooth(self, smallest: Float[np.ndarray, " batch"]) -> Bool[np.ndarray, " batch"]:
         """Returns whether projections are smooth this near, from the distance of what bends.
