@@ -227,9 +227,7 @@ def _largest(*terms: Vectors) -> Sizes:
 
 
 def _ratio(size: Sizes, scale: Sizes) -> Sizes:
-    if not size.any():
-        return size
     with np.errstate(invalid="ignore"):  # infinity over infinity, of invalid data
-        if (scale > 0).all():
+        if scale.all():
             return size / scale
         return np.divide(size, scale, out=np.where(size == 0, 0.0, np.inf), where=scale > 0)

@@ -101,10 +101,14 @@ class Separable:
 
     def coupling_matrix(self, A: Values) -> Float[np.ndarray, "leading _coupling n"]:
         """Returns the coupling rows, dense."""
-        matrix = np.zeros((len(A), len(self.coupling), self.n))
+        matrix = np.zeros((len(A), len(self.coupling) * self.n))
+        matrix[:, self._flat_places] = A.take(self.coupling_entries, axis=1)
+        return matrix.reshape((len(A), len(self.coupling), self.n))
+
+    @cached_property
+    def _flat_places(self) -> Index:
         rows, columns = self.coupling_places
-        matrix[:, rows, columns] = A[:, self.coupling_entries]
-        return matrix
+        return rows * self.n + columns
 
     def diagonal(self, P: Values) -> Float[np.ndarray, "leading n"]:
         """Returns the diagonal of P."""

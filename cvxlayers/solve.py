@@ -234,8 +234,7 @@ def _stationary(program: ConeProgram, factorise: Factorise) -> tuple[Vectors, Ve
     structure, batch = program.structure, program.batch
     system = System(program, Derivative(np.ones((batch, structure.m)), IdentityBasis(structure.m)))
     q, b = (spread_rows(part, batch) for part in (program.q, program.b))
-    solve = factorise(system).solve(-q, b)
-    return solve.first, solve.second
+    return factorise(system).once(-q, b)
 
 
 def _judged_by_points(outcome: Outcome) -> Outcome:

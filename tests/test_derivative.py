@@ -221,12 +221,16 @@ def test_items_that_share_their_matrices_are_solved_as_if_they_did_not(method, a
     v = np.where(np.arange(m - 1) < np.array(active)[:, None], 1.0, -1.0)
     system = System(program, structure.cone.derivative(np.hstack([np.ones((4, 1)), v])))
     first, second = rng.normal(size=(4, n)), rng.normal(size=(4, m))
-    found = factorise(system, method, 1).solve(first, second)
+    factors = factorise(system, method, 1)
+    found, once = factors.solve(first, second), factors.once(first, second)
     for item in range(4):
         alone = factorise(system.item(slice(item, item + 1)), method, 1)
         expected = alone.solve(first[[item]], second[[item]])
         np.testing.assert_array_equal(found.first[item], expected.first[0])
         np.testing.assert_array_equal(found.second[item], expected.second[0])
+        for part, mine in zip(once, alone.once(first[[item]], second[[item]]), strict=True):
+            np.testing.assert_array_equal(part[item], mine[0])
+    np.testing.assert_allclose(np.hstack(once), np.hstack([found.first, found.second]), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(
         np.hstack(system.matvec(found.first, found.second)), np.hstack([first, second]), atol=1e-9
     )

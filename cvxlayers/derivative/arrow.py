@@ -181,9 +181,9 @@ def _eliminate(system: System, parts: Separable) -> tuple[Arrow, Bool[np.ndarray
     S[:, diagonal, diagonal] += 1.0 - eigenvalues[:, parts.coupling]
     inverse, pivots = _inverse(S)
     sizes.append(pivots)
-    largest_pivot = np.fmax.reduce([np.fmax.reduce(size, axis=1, initial=0.0) for size in sizes])
-    smallest_pivot = np.fmin.reduce([np.fmin.reduce(size, axis=1, initial=np.inf) for size in sizes])
-    condition = np.where(smallest_pivot > 0, np.maximum(largest_pivot / smallest_pivot, 1.0), np.inf)
+    every = np.concatenate(sizes, axis=1)
+    largest, smallest = np.fmax.reduce(every, axis=1, initial=0.0), np.fmin.reduce(every, axis=1, initial=np.inf)
+    condition = np.where(smallest > 0, np.maximum(largest / smallest, 1.0), np.inf)
     condition = np.where(np.isfinite(condition), condition, np.inf)
     return Arrow(system, parts, p, h, bounds, entropies, border, inverse, condition), np.asarray(sound)
 

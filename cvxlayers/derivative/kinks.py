@@ -52,6 +52,8 @@ def projection_derivative(
     """
     cone = program.structure.cone
     derivative = cone.derivative(-point.v, point.s).complement()
+    if not cone.nonnegative:
+        return derivative, np.zeros(len(point.v), dtype=bool)
     rows = _inequalities(cone)
     v, y, small = point.v[:, rows], point.y[:, rows], _WEAKLY_ACTIVE * point.sizes[0]
     weak = _weak(cone, point, sizes_of(program, point))

@@ -6,7 +6,7 @@ References: Schwan, Jiang, Kuhn, Jones, "PIQP: A proximal interior-point quadrat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from itertools import repeat
+from itertools import accumulate, repeat
 from time import perf_counter
 from typing import Any, final
 
@@ -78,7 +78,7 @@ class PIQP(Solver):
 
 def _solve(boxes: Boxes, series: _Series, time_limit: float | None, solution: Solution) -> None:
     """Solves some items in turn."""
-    rows, ends = np.empty((len(boxes.items), _width(boxes))), []
+    rows, ends = np.empty((len(boxes.items), sum(_sizes(boxes)))), []
     for row, data in zip(rows, _data(boxes), strict=True):
         started = perf_counter()
         found = series.solve(data)
@@ -145,19 +145,18 @@ class _Series:
         return solver
 
 
-def _width(boxes: Boxes) -> int:
-    """Returns how many numbers PIQP says of an item."""
-    structure, equalities = boxes.program.structure, boxes.program.structure.cone.zero
-    return 5 * structure.n + 2 * len(boxes.kept) - equalities
+def _sizes(boxes: Boxes) -> tuple[int, ...]:
+    """Returns how many numbers each part of what PIQP says of an item has."""
+    n, equalities = boxes.program.structure.n, boxes.program.structure.cone.zero
+    inequalities = len(boxes.kept) - equalities
+    return n, equalities, inequalities, inequalities, n, n, n, n
 
 
 def _collect(solution: Solution, boxes: Boxes, rows: Vectors) -> None:
     """Takes the items' x, y and s from what PIQP says of them, side by side."""
-    structure = boxes.program.structure
-    equalities, n, m = structure.cone.zero, structure.n, structure.m
-    inequalities = len(boxes.kept) - equalities
-    edges = np.cumsum([n, equalities, inequalities, inequalities, n, n, n])
-    x, of_equations, z, slack, z_upper, s_upper, z_lower, s_lower = np.split(rows, edges, axis=1)
+    sizes, equalities, m = _sizes(boxes), boxes.program.structure.cone.zero, boxes.program.structure.m
+    parts = (rows[:, stop - size : stop] for stop, size in zip(accumulate(sizes), sizes, strict=True))
+    x, of_equations, z, slack, z_upper, s_upper, z_lower, s_lower = parts
     y, s = np.zeros((2, len(rows), m))
     y[:, boxes.kept[:equalities]] = of_equations
     y[:, boxes.kept[equalities:]], s[:, boxes.kept[equalities:]] = z, slack
