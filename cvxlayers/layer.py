@@ -195,7 +195,9 @@ class Layer:
                 self.compiled.pull(*data, out=blocks)
                 if faint is not None:
                     lost = faint[items] & (TRUSTED * np.abs(np.concatenate(blocks, axis=1)) <= UNDERFLOW)
-                    info = _doubted(info, lost.any(axis=1) & (x[items].any(axis=1) | y[items].any(axis=1)))
+                    info = _doubted(
+                        info, lost.any(axis=1) & np.any(np.concatenate([x[items], y[items]], axis=1), axis=1)
+                    )
                 infos.append(self.kernel.tell(info, listed, point.y[items], y[items]))
             return worst_of(infos)
 
@@ -233,7 +235,7 @@ class Layer:
                     dx[:], dy[:], _, info = jvp(lin, tangent)
                 if faint is not None:
                     moved, lost = np.maximum(largest(dx), largest(dy)), largest(faint * dtheta)[items] * UNDERFLOW
-                    info = _doubted(info, ~(lost <= TRUSTED * moved))
+                    info = _doubted(info, np.logical_not(lost <= TRUSTED * moved))
                 infos.append(self.kernel.tell(info, listed, point.y[items]))
             return worst_of(infos)
 
