@@ -54,6 +54,12 @@ class Active:
     place: Index
     regular: Bool[np.ndarray, " _kinds"]
 
+    def item(self, index: slice | Index, eliminated: Elimination) -> Active:
+        """Returns what they leave of some items, if all differ."""
+        d, root, lower, regular = (part[index] for part in (self.d, self.root, self.lower, self.regular))
+        every = np.arange(len(d))
+        return Active(eliminated, d, root, lower, every, every, regular)
+
     def solve(self, f: Rows, g: Rows) -> tuple[Rows, Rows]:
         """Returns x and z."""
         inverse, V = self.eliminated.inverse, self.eliminated.rows
@@ -86,7 +92,9 @@ class Elimination:
     def item(self, index: slice | Index) -> Elimination:
         """Returns those of some items; what is shared stays shared."""
         columns = (self.inverse, self.rows, self.lower, self.definite)
-        return Elimination(*(column if len(column) == 1 else column[index] for column in columns))
+        part = Elimination(*(column if len(column) == 1 else column[index] for column in columns))
+        part._last.extend(known.item(index, part) for known in self._last if len(known.first) == len(known.place))
+        return part
 
     @cached_property
     def reciprocal(self) -> Float[np.ndarray, " _leading"]:

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from cvxlayers import affine_call, envelope, report
 from cvxlayers.affine import Affine
+from cvxlayers.batches import Vectors, largest, spread_rows
 from cvxlayers.blas import one_thread_each
 from cvxlayers.compiled import CompiledProblem, VariableMap
 from cvxlayers.derivative import TRUSTED, Data, DerivativeInfo, Needs, jvp, vjp, worst_of
@@ -26,7 +27,7 @@ from cvxlayers.forward import Answer, Array, Forward, Found, Items, doubt, final
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.lpgd import Differences
 from cvxlayers.parameter_map import UNDERFLOW, Theta
-from cvxlayers.program import Status, Vectors, largest, spread_rows
+from cvxlayers.program import Status
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
 from cvxlayers.solution_maps import Local, SolutionMaps, differentiated_point
 
@@ -195,9 +196,7 @@ class Layer:
                 self.compiled.pull(*data, out=blocks)
                 if faint is not None:
                     lost = faint[items] & (TRUSTED * np.abs(np.concatenate(blocks, axis=1)) <= UNDERFLOW)
-                    info = _doubted(
-                        info, lost.any(axis=1) & np.any(np.concatenate([x[items], y[items]], axis=1), axis=1)
-                    )
+                    info = _doubted(info, np.logical_and(lost.any(axis=1), x[items].any(axis=1) | y[items].any(axis=1)))
                 infos.append(self.kernel.tell(info, listed, point.y[items], y[items]))
             return worst_of(infos)
 
@@ -235,7 +234,7 @@ class Layer:
                     dx[:], dy[:], _, info = jvp(lin, tangent)
                 if faint is not None:
                     moved, lost = np.maximum(largest(dx), largest(dy)), largest(faint * dtheta)[items] * UNDERFLOW
-                    info = _doubted(info, np.logical_not(lost <= TRUSTED * moved))
+                    info = _doubted(info, ~(lost <= TRUSTED * moved))
                 infos.append(self.kernel.tell(info, listed, point.y[items]))
             return worst_of(infos)
 

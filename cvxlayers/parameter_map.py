@@ -10,9 +10,9 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float
 
+from cvxlayers.batches import Vectors
 from cvxlayers.domain import Domain
 from cvxlayers.errors import DomainError, ShapeError
-from cvxlayers.program import Vectors
 
 Array = Float[np.ndarray, "..."]
 

@@ -18,7 +18,8 @@ from cvxlayers.cones.frame import Frame
 from cvxlayers.cones.rays import rays_of
 from cvxlayers.coordinates import find_coordinates
 from cvxlayers.derivative import Method, System, factorise
-from cvxlayers.program import ConeProgram, Pattern, Solution, Status, Structure
+from cvxlayers.patterns import Pattern
+from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers import Options
 from cvxlayers.solvers.continuation import Continuation, _Aim
 from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Step, widths_of

@@ -18,11 +18,12 @@ from typing import final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cvxlayers.batches import Vectors
 from cvxlayers.blas import one_thread_each
 from cvxlayers.cones.frame import Frame, is_symmetric
 from cvxlayers.cones.metric import Metric
 from cvxlayers.coordinates import find_coordinates
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
+from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Residual, Step
 from cvxlayers.solvers.path import Walk, follow, lowered

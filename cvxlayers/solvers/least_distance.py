@@ -15,19 +15,24 @@ References: Lawson, Hanson, "Solving least squares problems" (1974), chapter 23.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import final
 
 import numpy as np
 from jaxtyping import Float
 from scipy.linalg import lapack
 
+from cvxlayers.batches import Vectors, spread_rows
 from cvxlayers.elimination import Elimination
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors, spread_rows
+from cvxlayers.parallel import chunks
+from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.daqp import nearest
-from cvxlayers.solvers.items import each, unsolved
+from cvxlayers.solvers.items import each
 from cvxlayers.solvers.solver import Options, Solver
 
 _LARGEST = 150
+# Bytes of matrices to work on at once.
+_CACHE = 2**22
 
 
 @final
@@ -74,25 +79,31 @@ class LeastDistance(Solver):
         program.eliminated(threads)
 
     def solve(self, program: ConeProgram, options: Options) -> Solution:
-        """Finds the active rows of each item, and the points of all."""
-        solution, zero = unsolved(program.structure, program.batch), program.structure.cone.zero
+        """Finds the active rows of each item, and the points of all, as many at once as fit the processor's cache."""
+        count = program.batch * self.dense_bytes(program.structure) // _CACHE
         with np.errstate(all="ignore"):
-            eliminated = program.eliminated()
-            q, b = (spread_rows(part, program.batch) for part in (program.q, program.b))
-            found = nearest(*_least_distance(eliminated, q, b, zero), options)
-            d = np.concatenate([np.ones((program.batch, zero)), found.active], axis=1)
-            active = eliminated.active(d, zero)
-            x, z = active.solve(-q, d * b)
-            y = d * z
-            y[:, zero:] = np.maximum(y[:, zero:], 0.0)
-            s = np.maximum(b - program.structure.A.matvec(program.A, x), 0.0) * (1.0 - d)
-        solved = found.solved & active.regular[active.place] & np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
-        if solved.all():
-            return Solution(x, y, s, np.zeros(program.batch, dtype=np.int64), found.iterations)
-        for whole, part in ((solution.x, x), (solution.y, y), (solution.s, s)):
-            whole[solved] = part[solved]
-        solution.status[solved], solution.iterations[:] = Status.SOLVED, found.iterations
-        return solution
+            parts = [_solve(program.item(piece), options) for piece in chunks(program.batch, count)]
+        if len(parts) == 1:
+            return parts[0]
+        columns = ([getattr(part, field.name) for part in parts] for field in fields(Solution))
+        return Solution(*(np.concatenate(column) for column in columns))
+
+
+def _solve(program: ConeProgram, options: Options) -> Solution:
+    structure, zero, eliminated = program.structure, program.structure.cone.zero, program.eliminated()
+    q, b = (spread_rows(part, program.batch) for part in (program.q, program.b))
+    found = nearest(*_least_distance(eliminated, q, b, zero), options)
+    d = np.concatenate([np.ones((program.batch, zero)), found.active], axis=1)
+    active = eliminated.active(d, zero)
+    x, z = active.solve(-q, d * b)
+    y = d * z
+    y[:, zero:] = np.maximum(y[:, zero:], 0.0)
+    s = np.maximum(b - structure.A.matvec(program.A, x), 0.0) * (1.0 - d)
+    solved = found.solved & active.regular[active.place] & np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
+    status = np.where(solved, int(Status.SOLVED), int(Status.NUMERICAL_ERROR))
+    if not solved.all():
+        x, y, s = (np.where(solved[:, None], part, np.nan) for part in (x, y, s))
+    return Solution(x, y, s, status, found.iterations)
 
 
 def _least_distance(
