@@ -1,8 +1,9 @@
 """Continuation: Newton's method along the central path, on the smoothed residual map, of a whole batch at once.
 
 Smoothed by the barrier parameter μ, the residual map vanishes on the central path alone, is smooth, and y and s stay
-inside their cones wherever x and v = y − s are: no step has to stop at a boundary. From v = 0 each Newton step aims at
-a smaller μ, the smaller the better the step before has met its aim.
+inside their cones wherever x and v = y − s are: no step has to stop at a boundary. From v = 0 each Newton step starts
+on the path of one μ and aims at a smaller one, so that y changes by (μ′/μ − 1) y even where s stays: the smaller the
+better the step before has met its aim, and at last at rounding.
 
 References: Chen, Mangasarian, "A class of smoothing functions for nonlinear and mixed complementarity problems" (1996);
 Qi, Sun, Zhou, "A new look at smoothing Newton methods for nonlinear complementarity problems" (2000).
@@ -25,7 +26,7 @@ from cvxlayers.coordinates import find_coordinates
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Residual, Step
-from cvxlayers.solvers.path import Walk, follow
+from cvxlayers.solvers.path import Walk, follow, lowered
 from cvxlayers.solvers.path_units import PathUnits
 from cvxlayers.solvers.solver import Options, Solver
 
@@ -35,21 +36,19 @@ Sizes = Float[np.ndarray, " batch"]
 
 # The first barrier parameter, and that of programs with semidefinite cones.
 _BEGIN, _BEGIN_MATRICES = 0.5, 1.0
-# The next one is this share of the residual, but neither larger than the last nor smaller than this multiple of its
-# power.
-_SHARE, _STEEPEST, _POWER = 1e-3, 0.2, 1.8
-_GAIN, _LEAST, _LAST = 100.0, 1e-2, 1e-11
-# A step is halved, at most so often, unless it leaves less than this of the residual, or this multiple of μ.
+# The multiple of a power of the last one that is the least, and where the last one comes next.
+_STEEPEST, _LAST = 0.2, 1e-11
+# A step is halved, at most so often, unless it leaves less than this of the residual, or this multiple of μ, but that
+# only up to some size.
 _LEFT, _AWAY, _FAR, _HALVINGS = 0.9, 1e3, 10.0, 4
 # After a step up to this short the barrier parameter stays, and where no step is found, or none but the shortest twice,
 # it rises by this factor. Then it falls to no less than this share of the last, which full steps make as much smaller.
 _SHORT, _BACK, _CAREFUL = 0.2, 10.0, 0.3
-# Where the path ends, and residuals are rounding; or, at latest, where both are small and no longer halved.
-_END, _ROUNDING, _SMALL, _RESIDUAL = 1e-15, 1e-13, 5e-9, 15.0
-_SHARP = 1e-10
-_STALLED, _SLOW = 2, 0.1
-_LIMIT = 50
-_TINY = np.finfo(float).tiny
+# Where the path ends, and residuals are rounding; or, at latest, where the barrier parameter is small, the residual no
+# more than so many times that, and so many steps in turn have left more than a part of it. No step starts from a
+# barrier parameter below the sharpest: there rounding would be all that is left of the flat directions of H.
+_END, _ROUNDING, _SMALL, _RESIDUAL, _STALLED, _SLOW, _SHARP = 1e-15, 1e-13, 5e-9, 15.0, 2, 0.1, 1e-10
+_LIMIT, _TINY = 50, np.finfo(float).tiny
 # Up to this order of the systems, and this many coordinates, dense algebra of a batch beats sparse algebra of items.
 _ORDER, _COORDINATES = 200, 2000
 
@@ -131,7 +130,7 @@ class _Walk(Walk):
         step: their Newton steps.
         point: the points.
         aim: the barrier parameters to aim at.
-        stalled: how many of the last steps have not halved the residual.
+        stalled: how many steps in turn have gained little.
     """
 
     step: Step
@@ -155,7 +154,7 @@ class _Walk(Walk):
 
     @property
     def status(self) -> Int[np.ndarray, " batch"]:
-        """SOLVED where the path ends, or where residuals are small and no longer halved; else −1."""
+        """SOLVED where the path ends, or where residuals are small and steps gain little; else −1."""
         mu, merit = self.point.mu[:, 0], self.point.merit
         solved = (mu <= _END) & (merit <= _ROUNDING)
         solved |= (mu <= _SMALL) & (merit <= _RESIDUAL * _SMALL) & (self.stalled >= _STALLED)
@@ -202,8 +201,7 @@ class _Aim:
         else:
             least = np.where(length > _SHORT, self.least, np.maximum(self.least, _CAREFUL))
             least = np.where(length == 1.0, _CAREFUL * least, least)
-        share = _SHARE * np.minimum(np.maximum(_GAIN * merit / before, _LEAST), 1.0)
-        lower = np.maximum(np.maximum(share * merit, least * last), _STEEPEST * last**_POWER)
+        lower = np.maximum(lowered(last, merit, before, _STEEPEST), least * last)
         lower = np.where((lower <= _LAST) & (least < _CAREFUL), _END, lower)
         lower = np.minimum(lower, last)
         if not full:

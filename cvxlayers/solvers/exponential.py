@@ -23,7 +23,7 @@ from cvxlayers.cones.metric import LineMetric
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.newton_step import DenseStep, Residual, dot
-from cvxlayers.solvers.path import Walk, follow
+from cvxlayers.solvers.path import Walk, follow, lowered
 from cvxlayers.solvers.path_units import PathUnits
 from cvxlayers.solvers.solver import Options, Solver
 
@@ -34,9 +34,9 @@ Sizes = Float[np.ndarray, " batch"]
 
 # ρ of cones where v = 0 and μ = 1, and how many Newton steps find the first one from there.
 _RHO, _FIRST = 1.1, 4
-# The next barrier parameter is this share of the residual, but neither larger than the last nor smaller than this
-# multiple of its power; the first one is a tenth.
-_SHARE, _STEEPEST, _POWER, _BEGIN = 0.001, 0.1, 1.8, 0.1
+# The first barrier parameter to aim at, the multiple of a power of the last that is the least, and where the last one
+# comes next.
+_BEGIN, _STEEPEST, _LAST = 0.1, 0.1, 1e-14
 # A step is halved, at most so often, unless it leaves less than this of the residual, or this multiple of μ.
 _LEFT, _NEAR, _HALVINGS = 0.9, 100.0, 6
 # After shorter steps the barrier parameter falls by this factor at most, after still shorter ones it stays, and where
@@ -224,7 +224,9 @@ class _Walk(Walk):
     def advance(self, pending: Bool[np.ndarray, " batch"]) -> _Walk:
         """Takes one step."""
         point, length = _advance(self.step, self.point, self.aim, pending)
-        return _Walk(self.step, point, _lower(point, length), self.point.merit, self.stuck + (length == 0))
+        return _Walk(
+            self.step, point, _lower(point, self.point.merit, length), self.point.merit, self.stuck + (length == 0)
+        )
 
     def item(self, index: Index) -> _Walk:
         """Returns the walk of some items."""
@@ -266,10 +268,11 @@ def _is_near(trial: _Point, point: _Point, left: float) -> Bool[np.ndarray, " ba
     return trial.merit <= np.maximum(left * point.merit, _NEAR * trial.mu[:, 0])
 
 
-def _lower(point: _Point, length: Sizes) -> Strength:
+def _lower(point: _Point, before: Sizes, length: Sizes) -> Strength:
     """Returns the barrier parameters to aim at next, after steps of some length."""
     last = point.mu[:, 0]
-    lower = np.minimum(np.maximum(_SHARE * point.merit, _STEEPEST * last**_POWER), last)
+    lower = np.minimum(lowered(last, point.merit, before, _STEEPEST), last)
+    lower = np.where(lower <= _LAST, _END, lower)
     if (length < 1.0).any():
         short = np.where(length > _SHORT, np.maximum(lower, _SLOWLY * last), np.where(length > 0, last, _BACK * last))
         lower = np.where(length == 1.0, lower, short)

@@ -1,9 +1,11 @@
 """Newton steps of the smoothed residual map: one small dense system for each item.
 
 With r = (Px + Aᵀy + q ; Ax + s − b) on the central path of the conic rows C and the equalities E, and H the metric of
-the path, dy_C = H (A_C dx + r_C) and
+the path, dy_C = H (A_C dx + r_C) + p and
 
-    [[P + A_Cᵀ H A_C, A_Eᵀ], [A_E, 0]] [dx; dy_E] = −[r_x + A_Cᵀ H r_C ; r_E].
+    [[P + A_Cᵀ H A_C, A_Eᵀ], [A_E, 0]] [dx; dy_E] = −[r_x + A_Cᵀ (H r_C + p) ; r_E],
+
+where p is the gain of y as the barrier parameter changes, and s does not.
 
 Where the variables are coordinates of cones, w = A_C dx satisfies (ρ + H) w + Gᵀν = g with few rows G w = h, and ν
 solves G (ρ + H)⁻¹ Gᵀ ν = G (ρ + H)⁻¹ g − h.
@@ -64,7 +66,7 @@ class Step(ABC):
 
     @abstractmethod
     def direction(self, metric: Metric, residual: Residual, gain: Vectors) -> tuple[Vectors, Vectors, Vectors]:
-        """Returns (dx, dy of the equalities, dv of the conic rows)."""
+        """Returns (dx, dy of the equalities, dv of the conic rows), given how y would change alone."""
 
     @abstractmethod
     def size(self, residual: Residual) -> Sizes:
@@ -193,7 +195,7 @@ class CoordinateStep(Step):
         rhs[:, :zero] += residual.equal
         nu = _solve(np.matmul(scaled, G.swapaxes(1, 2)), rhs, form.few)
         w = basis.unrotate((share * (g - dot(G.swapaxes(1, 2), nu)))[..., None])[..., 0]
-        # H (w + r) = f − ρ w − Gᵀν, and dv = H (w + r) + w + r.
+        # dy = H (w + r) + gain = f − ρ w − Gᵀν, and dv = dy + w + r.
         dv = force + gain + residual.conic + (1.0 - self.rho) * w
         dv[:, form.bare] -= nu[:, zero:]
         if zero:

@@ -20,6 +20,9 @@ Sizes = Float[np.ndarray, " batch"]
 Mask = Bool[np.ndarray, " batch"]
 Statuses = Int[np.ndarray, " batch"]
 
+# The next barrier parameter is this share of the residual, and a smaller one, down to the third of these part of it,
+# where the last step left less than the inverse of the second; it is no less than a multiple of this power of the last.
+_SHARE, _GAIN, _LEAST, _POWER = 1e-3, 100.0, 1e-2, 1.8
 # What ends early with a residual below this may still be of use.
 _ROUGH = 1e-6
 
@@ -84,3 +87,16 @@ def follow(walk: Walk, items: Index, solution: Solution, limit: int, options: Op
             return
         if 2 * len(left) <= len(items):
             items, walk, pending = items[left], walk.item(left), pending[left]
+
+
+def lowered(last: Sizes, merit: Sizes, before: Sizes, steepest: float) -> Sizes:
+    """Returns the barrier parameters to aim at next: a step gains about what the one before it did, or more.
+
+    Args:
+        last: those aimed at last.
+        merit: the residuals that are left.
+        before: the residuals before the last step.
+        steepest: the multiple of the power of the last that is the least.
+    """
+    share = _SHARE * np.fmin(np.fmax(_GAIN * merit / before, _LEAST), 1.0)
+    return np.maximum(share * merit, steepest * last**_POWER)
