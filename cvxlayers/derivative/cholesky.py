@@ -34,9 +34,7 @@ def factorise_cholesky(system: System, factorise: Factorise) -> StructuredFactor
     return StructuredFactorisation.of(system, active.solve, ranks, sound & (condition <= _DOUBTFUL), factorise)
 
 
-def _conditions(
-    system: System, active: Active
-) -> tuple[Float[np.ndarray, " batch"], Bool[np.ndarray, " batch"]]:
+def _conditions(system: System, active: Active) -> tuple[Float[np.ndarray, " batch"], Bool[np.ndarray, " batch"]]:
     """Returns estimates of the condition numbers of K, as a rule too large ones, and whether P and S are regular.
 
     K⁻¹ = [[P⁻¹ − HS⁻¹Hᵀ, HS⁻¹], [S⁻¹Hᵀ, −S⁻¹]] with 0 ⪯ HS⁻¹Hᵀ ⪯ P⁻¹: no block is larger than P⁻¹ or S⁻¹. Of S⁻¹,
