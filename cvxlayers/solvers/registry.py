@@ -133,7 +133,7 @@ def select(
                 f"{', '.join(suitable(structure))}, and without a name one of them is chosen"
             )
         fallbacks = [solver for solver in _table(structure, P_values) if solver is not primary]
-    return Plan(primary, tuple(fallbacks[:2]))
+    return Plan(primary, tuple(fallbacks[: 3 if primary is SOLVERS["LEAST_DISTANCE"] else 2]))
 
 
 def better_on_many_processors(plan: Plan, structure: Structure) -> tuple[str, int] | None:
