@@ -18,10 +18,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cvxlayers.batches import Vectors
 from cvxlayers.compiled import CompiledProblem, VariableMap
 from cvxlayers.derivative import TRUSTED, DerivativeInfo, Point, evaluate, linearise
 from cvxlayers.kernel import CallOptions, Kernel
-from cvxlayers.program import ConeProgram, Solution, Status, Vectors
+from cvxlayers.program import ConeProgram, Solution, Status
 from cvxlayers.solvers import Outcome, Plan
 
 Array = Float[np.ndarray, "..."]

@@ -12,12 +12,13 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxlayers.affine import Affine
+from cvxlayers.batches import Vectors
 from cvxlayers.compiled import CompiledProblem, VariableMap
 from cvxlayers.derivative import DerivativeInfo
 from cvxlayers.forward import Answer, Array, Forward, Found, final_status, spread, spread_info
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.parameter_map import Theta
-from cvxlayers.program import ConeProgram, Vectors
+from cvxlayers.program import ConeProgram
 
 
 def solve(

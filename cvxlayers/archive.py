@@ -17,7 +17,8 @@ from cvxlayers.cones import Product
 from cvxlayers.domain import Domain
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.parameter_map import ParameterMap
-from cvxlayers.program import Pattern, Structure
+from cvxlayers.patterns import Pattern
+from cvxlayers.program import Structure
 
 _HEADER = "header.json"
 _PROGRAM = ("P", "q", "A", "b", "offset")

@@ -16,9 +16,10 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
 
+from cvxlayers.batches import Values, Vectors
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.parameter_map import Array, ParameterMap, Theta, user_shapes
-from cvxlayers.program import ConeProgram, Structure, Values, Vectors
+from cvxlayers.program import ConeProgram, Structure
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,10 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cvxlayers.batches import Vectors
 from cvxlayers.cones import Basis
 from cvxlayers.cones.basis import rows_of
-from cvxlayers.program import ConeProgram, Structure, Vectors
+from cvxlayers.program import ConeProgram, Structure
 
 Index = Int[np.ndarray, " _count"]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from cvxlayers.batches import Vectors
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.derivative import Data
 from cvxlayers.forward import Forward, spread
-from cvxlayers.program import Vectors
 
 Weights = Float[np.ndarray, " batch"]
 

@@ -13,7 +13,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cvxlayers.program import ConeProgram, Run, Structure, Vectors, run
+from cvxlayers.batches import Run, Vectors, run
+from cvxlayers.program import ConeProgram, Structure
 
 Sizes = Float[np.ndarray, " _leading"]
 

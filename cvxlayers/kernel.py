@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int
 
+from cvxlayers.batches import Vectors, spread_rows
 from cvxlayers.blas import one_thread_each
 from cvxlayers.closed import ClosedForm, solve_by
 from cvxlayers.compiled import VariableMap
@@ -39,7 +40,7 @@ from cvxlayers.derivative import (
 )
 from cvxlayers.errors import ShapeError
 from cvxlayers.kkt import band_of, dense_microseconds, stored
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors, spread_rows
+from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.reduction import Reduced, Reduction
 from cvxlayers.result import WarmStart
 from cvxlayers.solvers import Options, Outcome, Plan, solve_batch

@@ -15,7 +15,9 @@ from jaxtyping import Float, Int
 from scipy.linalg import lapack
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-from cvxlayers.program import Pattern, Structure, Values, Vectors
+from cvxlayers.batches import Values, Vectors
+from cvxlayers.patterns import Pattern
+from cvxlayers.program import Structure
 
 Index = Int[np.ndarray, " _count"]
 Bands = Float[np.ndarray, "batch size depth"]
@@ -93,10 +95,15 @@ class BandFactors:
 
     def solve(self, rhs: Vector) -> Vector:
         """Solves K u = rhs."""
-        width, order = self.band.width, self.band.order
-        u = np.empty(len(rhs))
-        u[order] = lapack.dgbtrs(self.factors, width, width, rhs[order], self.exchanges, overwrite_b=1)[0]
+        ordered, u = rhs[self.band.order], np.empty(len(rhs))
+        self.substitute(ordered)
+        u[self.band.order] = ordered
         return u
+
+    def substitute(self, ordered: Vector) -> None:
+        """Replaces a right-hand side, in the order of the band, by the solution."""
+        width = self.band.width
+        lapack.dgbtrs(self.factors, width, width, ordered, self.exchanges, overwrite_b=1)
 
     @property
     def pivots(self) -> Vector:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,17 @@ from jaxtyping import Bool, Float, Int
 
 from cvxlayers import affine_call, envelope, report
 from cvxlayers.affine import Affine
+from cvxlayers.batches import Vectors, largest, spread_rows
 from cvxlayers.blas import one_thread_each
 from cvxlayers.compiled import CompiledProblem, VariableMap
-from cvxlayers.derivative import Data, DerivativeInfo, Needs, jvp, vjp, worst_of
+from cvxlayers.derivative import TRUSTED, Data, DerivativeInfo, Needs, jvp, vjp, worst_of
 from cvxlayers.differentiation import Differentiation
 from cvxlayers.errors import CvxlayersWarning, DerivativeWarning, SolverError
 from cvxlayers.forward import Answer, Array, Forward, Found, Items, doubt, final_status, join, split
 from cvxlayers.kernel import CallOptions, Kernel
 from cvxlayers.lpgd import Differences
-from cvxlayers.parameter_map import Theta
-from cvxlayers.program import Status, Vectors, spread_rows
+from cvxlayers.parameter_map import UNDERFLOW, Theta
+from cvxlayers.program import Status
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
 from cvxlayers.solution_maps import Local, SolutionMaps, differentiated_point
 
@@ -182,6 +183,7 @@ class Layer:
         pulled = [forward.map.adjoint(point.x, point.y, row) for row in rows]
         pulled = [(spread_rows(x, batch), spread_rows(y, batch)) for x, y in pulled]
         needs, listed = Needs(*self.compiled.depends), forward.map.y.inputs
+        faint = parameters.faint(forward.values, forward.batch_shape)
 
         def pull(lin: Local, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
             infos = []
@@ -190,7 +192,11 @@ class Layer:
                     data, info = lin.vjp(x[items], y[items])
                 else:
                     data, info = vjp(lin, x[items], y[items], needs=needs)
-                self.compiled.pull(*data, out=out[k * count : (k + 1) * count])
+                blocks = out[k * count : (k + 1) * count]
+                self.compiled.pull(*data, out=blocks)
+                if faint is not None:
+                    lost = faint[items] & (TRUSTED * np.abs(np.concatenate(blocks, axis=1)) <= UNDERFLOW)
+                    info = _doubted(info, np.logical_and(lost.any(axis=1), x[items].any(axis=1) | y[items].any(axis=1)))
                 infos.append(self.kernel.tell(info, listed, point.y[items], y[items]))
             return worst_of(infos)
 
@@ -216,6 +222,7 @@ class Layer:
             return join([forward.unfold(outputs) for outputs in pushed], lead), info
         maps = self.solution_maps(forward)
         point, listed = maps.forward.point, forward.map.y.inputs
+        faint = self.compiled.parameters.faint(forward.values, forward.batch_shape)
 
         def push(lin: Local, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
             infos = []
@@ -225,6 +232,9 @@ class Layer:
                     dx[:], dy[:], info = lin.jvp(tangent)
                 else:
                     dx[:], dy[:], _, info = jvp(lin, tangent)
+                if faint is not None:
+                    moved, lost = np.maximum(largest(dx), largest(dy)), largest(faint * dtheta)[items] * UNDERFLOW
+                    info = _doubted(info, ~(lost <= TRUSTED * moved))
                 infos.append(self.kernel.tell(info, listed, point.y[items]))
             return worst_of(infos)
 
@@ -315,6 +325,11 @@ class Layer:
             if self.strict:
                 raise SolverError(message, rough.tolist(), status[rough].tolist())
             warnings.warn(message, CvxlayersWarning, stacklevel=4)
+
+
+def _doubted(info: DerivativeInfo, lost: Bool[np.ndarray, " batch"]) -> DerivativeInfo:
+    """Returns how far to trust derivatives of which some items have lost their digits to underflow."""
+    return replace(info, residual=np.where(lost, np.maximum(info.residual, 1.0), info.residual))
 
 
 def _replace_failed(output: Array, failed: Bool[np.ndarray, " batch"], on_failure: str) -> Array:

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.program import Vectors, run
+from cvxlayers.batches import Vectors, run
 
 
 @dataclass(frozen=True, eq=False)

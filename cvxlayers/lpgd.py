@@ -20,9 +20,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from cvxlayers.batches import Vectors
 from cvxlayers.derivative import Data, DerivativeInfo, Point
 from cvxlayers.kernel import CallOptions, Kernel
-from cvxlayers.program import ConeProgram, Status, Vectors
+from cvxlayers.program import ConeProgram, Status
 
 Weights = Float[np.ndarray, "batch 1"]
 

@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from cvxlayers.batches import Vectors
 from cvxlayers.domain import Domain
 from cvxlayers.errors import DomainError, ShapeError
-from cvxlayers.program import Vectors
 
 Array = Float[np.ndarray, "..."]
+
+# Beside values below the second, what a logarithm moves may underflow: what is smaller than the first has lost digits.
+UNDERFLOW = np.finfo(float).tiny
+_FAINT = UNDERFLOW / np.finfo(float).eps
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +189,16 @@ class ParameterMap:
                 gradient = gradient + np.where(masked, 0.0, by_log / np.where(masked, 1.0, flat))
             gradients.append(_sum_to(gradient.reshape(batch_shape + shape), lead + shape, len(batch_shape)))
         return gradients
+
+    def faint(self, values: Sequence[Array], batch_shape: tuple[int, ...]) -> Bool[np.ndarray, "batch width"] | None:
+        """Returns which columns are logarithms of values so small that terms of their size underflow; None if none."""
+        if not any(log and value.min(initial=np.inf) < _FAINT for value, log in zip(values, self.logs, strict=True)):
+            return None
+        found = np.zeros((math.prod(batch_shape), self.width), dtype=bool)
+        for value, shape, logs in zip(values, self.shapes, self.log_columns, strict=True):
+            if logs is not None:
+                found[:, logs] = self._flat(value, shape, batch_shape) < _FAINT
+        return found
 
     def _flat(self, value: Array, shape: tuple[int, ...], batch_shape: tuple[int, ...]) -> Vectors:
         return _fold(value, value.shape[: value.ndim - len(shape)], batch_shape)

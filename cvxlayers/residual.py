@@ -18,8 +18,9 @@ from functools import cached_property, reduce
 import numpy as np
 from jaxtyping import Float, Int
 
+from cvxlayers.batches import Vectors, is_everything, largest
 from cvxlayers.cones import Cone, Product
-from cvxlayers.program import ConeProgram, Residuals, Vectors, is_everything, largest
+from cvxlayers.program import ConeProgram, Residuals
 
 Sizes = Float[np.ndarray, "#batch"]
 

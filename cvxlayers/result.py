@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cvxlayers.batches import Vectors
 from cvxlayers.compiled import Owner
 from cvxlayers.errors import OptionError
-from cvxlayers.program import Vectors
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 
 from cvxlayers.compiled import AffineMap, CompiledProblem
 from cvxlayers.linear_map import LinearMap
-from cvxlayers.program import Pattern
+from cvxlayers.patterns import Pattern
 
 
 def add_ridge(compiled: CompiledProblem, weight: float) -> CompiledProblem:

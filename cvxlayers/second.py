@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cvxlayers.batches import spread_rows
 from cvxlayers.derivative import Data, DerivativeInfo, Differential, move, vjp_tangent, worst_of
 from cvxlayers.derivative import second_jvp as program_second_jvp
 from cvxlayers.forward import Array, Forward, Items, join, split
 from cvxlayers.layer import Layer
-from cvxlayers.program import spread_rows
 
 
 def hvp(

@@ -18,7 +18,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.program import Pattern, Run, Structure, Values, run
+from cvxlayers.batches import Run, Values, run
+from cvxlayers.patterns import Pattern
+from cvxlayers.program import Structure
 
 Index = Int[np.ndarray, " _count"]
 # More coupling rows than these are no longer few: their Schur complement is a dense matrix.

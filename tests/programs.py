@@ -6,7 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from cvxlayers.cones import Product, project_dual
-from cvxlayers.program import ConeProgram, Pattern, Structure
+from cvxlayers.patterns import Pattern
+from cvxlayers.program import ConeProgram, Structure
 
 CONES = {
     "unconstrained": Product(),

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from cvxlayers.cones import Product
-from cvxlayers.program import ConeProgram, Pattern, Status, Structure
+from cvxlayers.patterns import Pattern
+from cvxlayers.program import ConeProgram, Status, Structure
 from cvxlayers.solvers import Options, Plan, solve_batch
 from cvxlayers.solvers.boxes import find_boxes
 from cvxlayers.solvers.piqp import prefers_dense

@@ -23,7 +23,8 @@ from cvxlayers.derivative import (
     polish,
     vjp,
 )
-from cvxlayers.program import ConeProgram, Pattern, Structure
+from cvxlayers.patterns import Pattern
+from cvxlayers.program import ConeProgram, Structure
 from tests.programs import CONES, known_solution, values_of
 
 METHODS = pytest.mark.parametrize(

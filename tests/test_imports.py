@@ -20,8 +20,8 @@ PACKAGE = ROOT / "cvxlayers"
 # From the bottom up. A room (a module, or a package) imports from lower floors and from itself, never from a sibling.
 FLOORS = (
     {"errors"},
-    {"arrays", "blas", "cones", "differentiation", "domain", "memory", "parallel", "products"},
-    {"elimination"},
+    {"arrays", "batches", "blas", "cones", "differentiation", "domain", "memory", "parallel"},
+    {"elimination", "patterns"},
     {"program"},
     {"coordinates", "isotropic", "kkt", "linear_map", "parameter_map", "report", "residual", "separable"},
     {"compiled", "directions"},

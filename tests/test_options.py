@@ -9,7 +9,8 @@ import pytest
 
 from cvxlayers.cones import Product
 from cvxlayers.errors import OptionError
-from cvxlayers.program import Pattern, Structure
+from cvxlayers.patterns import Pattern
+from cvxlayers.program import Structure
 from cvxlayers.solvers import SOLVERS, Options, Plan, Request, parse_options, select
 
 DIAGONAL = Pattern((2, 2), np.arange(2), np.arange(3))

@@ -48,8 +48,8 @@ SHAPES = [
 @pytest.mark.parametrize("name", SHAPES)
 def test_no_bit_of_a_product_depends_on_the_other_items(name, at_once, rng, monkeypatch):
     """Nor on how many are multiplied at once, or on whether they share a matrix."""
-    monkeypatch.setattr("cvxlayers.products._AT_ONCE", at_once)
-    monkeypatch.setattr("cvxlayers.program._WORTHWHILE", 300)
+    monkeypatch.setattr("cvxlayers.patterns.products._AT_ONCE", at_once)
+    monkeypatch.setattr("cvxlayers.patterns.pattern._WORTHWHILE", 300)
     shape = shape_of(name, rng)
     pattern, batch = pattern_of(shape), 7
     values = rng.normal(size=(batch, pattern.nnz))

@@ -19,7 +19,8 @@ from cvxlayers.cones import Product, project_dual
 from cvxlayers.derivative import Point, evaluate, start
 from cvxlayers.errors import CvxlayersWarning, OptionError
 from cvxlayers.parallel import chunks
-from cvxlayers.program import ConeProgram, Pattern, Solution, Status, Structure
+from cvxlayers.patterns import Pattern
+from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers import SOLVERS, Options, Plan, Solver, driver, parse_options, select, solve_batch, suitable
 from cvxlayers.solvers.certificate import certify
 from cvxlayers.solvers.items import select_rows, unsolved, upper_triangle
@@ -692,7 +693,8 @@ def test_a_forked_child_can_solve() -> None:
         import numpy as np
         from cvxlayers.cones import Product
         from cvxlayers.parallel import chunks
-        from cvxlayers.program import ConeProgram, Pattern, Structure
+        from cvxlayers.patterns import Pattern
+        from cvxlayers.program import ConeProgram, Structure
         from cvxlayers.solvers import Options, driver, select, solve_batch
 
         driver.worthwhile_chunks = lambda batch, threads, call: chunks(batch, threads)

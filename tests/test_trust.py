@@ -410,3 +410,22 @@ def test_no_thread_is_left_behind(rng):
     for _ in range(20):
         smooth(threads=2)(rng.normal(size=(64, 2)))
     assert threading.active_count() <= before + 4
+
+
+@pytest.mark.parametrize(("value", "fine"), [(1e-290, True), (1e-300, True), (1e-307, False), (1e-310, False)])
+def test_derivatives_that_underflow_are_doubted(value, fine):
+    """x = p + q for q = 1: dx/dp is one, and d log x / d log p is p, which may be too small a number to be one."""
+    x = cp.Variable(pos=True)
+    p, q = cp.Parameter(pos=True, name="p"), cp.Parameter(pos=True, name="q")
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(x), [x >= p + q]), [p, q], [x], gp=True)
+    values, one = [np.array([1.0, value]), np.array(1.0)], np.ones(2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gradients, info = layer.vjp(values, [one])
+        (moved,), other = layer.jvp(values, [one, np.array(0.0)])
+        _, none = layer.vjp(values, [np.zeros(2)])
+    assert info.reliable.tolist() == other.reliable.tolist() == [True, fine]
+    assert none.reliable.all()
+    if fine:
+        np.testing.assert_allclose(gradients[0], [1.0, 1.0], rtol=1e-6)
+        np.testing.assert_allclose(moved, [1.0, 1.0], rtol=1e-6)

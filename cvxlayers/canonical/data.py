@@ -16,7 +16,8 @@ from cvxlayers.cones import Product
 from cvxlayers.errors import ProblemError
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.parameter_map import ParameterMap
-from cvxlayers.program import Pattern, Structure
+from cvxlayers.patterns import Pattern
+from cvxlayers.program import Structure
 
 Indices = Int[np.ndarray, " entries"]
 

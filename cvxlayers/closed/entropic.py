@@ -20,10 +20,11 @@ from typing import final
 import numpy as np
 from jaxtyping import Bool, Float
 
+from cvxlayers.batches import Vectors, largest
 from cvxlayers.closed.entropic_derivative import linearise_entropies
 from cvxlayers.closed.form import Certified, ClosedForm, Seen, Whole
 from cvxlayers.derivative import Differential
-from cvxlayers.program import ConeProgram, Vectors, largest
+from cvxlayers.program import ConeProgram
 from cvxlayers.reduction import Reduced
 from cvxlayers.residual import EXACT, Point, relative
 from cvxlayers.separable import Separable

@@ -17,9 +17,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from cvxlayers.batches import Vectors, largest
 from cvxlayers.closed.form import Formula, Whole
 from cvxlayers.derivative import Point, reach
-from cvxlayers.program import ConeProgram, Vectors, largest
+from cvxlayers.program import ConeProgram
 from cvxlayers.separable import Separable
 from cvxlayers.solvers import Response, Weights, read_weights
 

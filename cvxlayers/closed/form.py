@@ -10,8 +10,9 @@ from typing import final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cvxlayers.batches import Vectors
 from cvxlayers.derivative import EXACT, DerivativeInfo, Differential, Point, evaluate
-from cvxlayers.program import ConeProgram, Status, Vectors
+from cvxlayers.program import ConeProgram, Status
 from cvxlayers.reduction import Reduced
 from cvxlayers.solvers import Options, Solver
 

@@ -8,12 +8,13 @@ from typing import final
 import numpy as np
 from jaxtyping import Float
 
+from cvxlayers.batches import Run, Vectors
 from cvxlayers.closed.form import Certified, ClosedForm, Formula, Inverse, Seen, Sizes, Whole, solve_by
 from cvxlayers.closed.projection_derivative import linearise_ball, linearise_cones
 from cvxlayers.cones import Derivative, IdentityBasis
 from cvxlayers.derivative import Differential, Point, System, is_smooth
 from cvxlayers.isotropic import Isotropic
-from cvxlayers.program import ConeProgram, Run, Vectors
+from cvxlayers.program import ConeProgram
 from cvxlayers.reduction import Reduced, Reduction
 from cvxlayers.solvers import Options, Projection
 

@@ -21,9 +21,10 @@ from typing import final
 import numpy as np
 from jaxtyping import Bool, Float
 
+from cvxlayers.batches import Vectors, largest
 from cvxlayers.cones import Derivative
 from cvxlayers.isotropic import Isotropic
-from cvxlayers.program import ConeProgram, Vectors, largest
+from cvxlayers.program import ConeProgram
 
 Sizes = Float[np.ndarray, " _batch"]
 Items = Bool[np.ndarray, " _batch"]

@@ -20,10 +20,10 @@ from typing import TypeGuard
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cvxlayers.batches import Vectors
 from cvxlayers.cones import Basis, BlockBasis, ProductBasis
 from cvxlayers.derivative.structured import StructuredFactorisation
 from cvxlayers.derivative.system import Factorise, Rank, System
-from cvxlayers.program import Vectors
 from cvxlayers.separable import Bounds, Entropies, Separable
 
 # A condition number above this is for methods that pivot.

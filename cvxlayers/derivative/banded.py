@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from cvxlayers.batches import Vectors
 from cvxlayers.derivative.sparse import SparseItem, factorise_item, rank_of
 from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, refine
 from cvxlayers.kkt import BandFactors, band_of, factorise_band
-from cvxlayers.program import Vectors
 
 # A ratio of pivots below this makes an item suspect, and so does a residual above the second.
 _SUSPECT, _ESCALATE = 1e-9, 1e-10
@@ -52,12 +52,24 @@ class BandedFactorisation(Factorisation):
                 solution[item], residual[item] = again, found
         return Solve(solution[:, :n], solution[:, n:], residual)
 
+    def once(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
+        """Solves K u = [first; second] for each item, once."""
+        n, rhs = first.shape[1], np.concatenate([first, second], axis=1)
+        solution = self._approximate(rhs, np.arange(len(rhs)))
+        for item, sparse in self.suspects.items():
+            solution[item] = sparse.solve(rhs[item])[0]
+        return solution[:, :n], solution[:, n:]
+
     def _approximate(self, rhs: Vectors, items: Int[np.ndarray, " count"]) -> Vectors:
         """Applies the factors; to the suspects nothing."""
-        solution = np.zeros_like(rhs)
-        for row, item in enumerate(items.tolist()):
-            if item not in self.suspects:
-                solution[row] = self.factors[item].solve(rhs[row])
+        order = band_of(self.system.program.structure).order
+        ordered, solution = rhs.take(order, axis=1), np.empty(rhs.shape)
+        for row, item in zip(ordered, items.tolist(), strict=True):
+            if item in self.suspects:
+                row[:] = 0.0
+            else:
+                self.factors[item].substitute(row)
+        solution[:, order] = ordered
         return solution
 
 

@@ -10,10 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from cvxlayers.batches import Vectors, largest
 from cvxlayers.cones import Smoothed
 from cvxlayers.derivative.polish import polish
 from cvxlayers.derivative.system import Factorise
-from cvxlayers.program import ConeProgram, Vectors, largest
+from cvxlayers.program import ConeProgram
 from cvxlayers.residual import Point
 
 # Newton steps from the solution, and from each point of the path to the next.

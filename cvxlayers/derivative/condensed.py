@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cvxlayers.batches import Vectors
 from cvxlayers.cones import IdentityBasis
 from cvxlayers.derivative.kept import Kept
 from cvxlayers.derivative.small import SmallFactors
 from cvxlayers.derivative.structured import StructuredFactorisation
 from cvxlayers.derivative.system import Factorise, Rank, System
-from cvxlayers.program import Vectors
 
 _HALF = 0.5
 

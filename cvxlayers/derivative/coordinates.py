@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from cvxlayers.batches import Vectors
 from cvxlayers.coordinates import Coordinates, turn
 from cvxlayers.derivative.kept import Kept
 from cvxlayers.derivative.small import SmallFactors
 from cvxlayers.derivative.structured import StructuredFactorisation
 from cvxlayers.derivative.system import Factorise, Rank, System
-from cvxlayers.program import Vectors
 
 # Directions whose σ is smaller are kept.
 _SMALL = 0.1

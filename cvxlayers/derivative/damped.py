@@ -13,9 +13,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from cvxlayers.batches import Vectors
 from cvxlayers.derivative.dense import assemble
 from cvxlayers.derivative.system import System
-from cvxlayers.program import Vectors
 
 # Above this order of K an eigendecomposition costs more than a doubtful point is worth.
 LARGEST = 400

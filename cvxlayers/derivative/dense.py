@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import lapack
 
+from cvxlayers.batches import Vectors
 from cvxlayers.cones import IdentityBasis
 from cvxlayers.derivative.kept import Kept
 from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, refine, relative_residual
 from cvxlayers.kkt import dense_microseconds
 from cvxlayers.parallel import map_chunks, worthwhile_chunks
-from cvxlayers.program import Vectors
 
 Matrices = Float[np.ndarray, "batch k k"]
 Factors = tuple[Float[np.ndarray, "_k _k"], Int[np.ndarray, " _k"]]
@@ -73,6 +73,12 @@ class DenseFactorisation(Factorisation):
             for item in np.flatnonzero((residual > _ESCALATE) & np.isfinite(residual) & ~degenerate).tolist():
                 solution[item], residual[item] = self._escalate(item, rhs[item], solution[item], residual[item])
         return Solve(solution[:, :n], solution[:, n:], residual)
+
+    def once(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
+        """Solves K u = [first; second] for each item, once."""
+        n, rhs = first.shape[1], np.concatenate([first, second], axis=1)
+        solution = self._back_substitute(rhs, np.arange(len(rhs)))
+        return solution[:, :n], solution[:, n:]
 
     def _escalate(
         self, item: int, rhs: Float[np.ndarray, " size"], u: Float[np.ndarray, " size"], residual: float

@@ -10,11 +10,12 @@ from typing import NamedTuple, final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cvxlayers.batches import Values, Vectors
 from cvxlayers.cones import Smoothed, derivative_dual
 from cvxlayers.derivative.kinks import INEXACT, near_kinks, projection_derivative, sizes_of, telling_rows
 from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System
 from cvxlayers.derivative.terms import worst
-from cvxlayers.program import ConeProgram, Values, Vectors
+from cvxlayers.program import ConeProgram
 from cvxlayers.residual import Point
 
 # A derivative is doubtful where the residual of its point, amplified by the system, is larger than this.

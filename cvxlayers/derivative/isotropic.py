@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cvxlayers.batches import Vectors
 from cvxlayers.derivative.structured import StructuredFactorisation
 from cvxlayers.derivative.system import Factorise, Rank, System
 from cvxlayers.isotropic import Isotropic
-from cvxlayers.program import Vectors
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Int
 
-from cvxlayers.program import Vectors, is_everything
+from cvxlayers.batches import Vectors, is_everything
 
 
 @dataclass(frozen=True, eq=False)

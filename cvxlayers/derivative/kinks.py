@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cvxlayers.batches import Vectors, largest
 from cvxlayers.cones import Derivative, Exponential, Power, Product, SecondOrder, Semidefinite, derivative_dual
 from cvxlayers.derivative.terms import drowned
-from cvxlayers.program import ConeProgram, Vectors, largest
+from cvxlayers.program import ConeProgram
 from cvxlayers.residual import Point
 
 # A dual and a slack both below this, relative to the largest of their kind, count as both zero: weakly active.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
+from cvxlayers.batches import Vectors
 from cvxlayers.derivative.system import Factorisation, Rank, Solve, System
-from cvxlayers.program import Vectors
 
 
 @dataclass(frozen=True, eq=False)

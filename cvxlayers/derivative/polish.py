@@ -16,14 +16,17 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool
 
+from cvxlayers.batches import Vectors
 from cvxlayers.cones import Cone, Derivative, Product, derivative_dual
 from cvxlayers.derivative.damped import LARGEST, damped_solve
 from cvxlayers.derivative.system import Factorisation, Factorise, System
-from cvxlayers.program import ConeProgram, Vectors
+from cvxlayers.program import ConeProgram
 from cvxlayers.residual import EXACT, Point, evaluate, relative
 
 # Below this a step that gains less than half is rounding.
 _ENOUGH = 1e-11
+# What a full step that solves the linear equations leaves of the residual at most.
+_GAIN = 1e-4
 _STEPS = (1.0, 0.5, 0.25, 0.0625, 0.015625)
 
 
@@ -76,10 +79,16 @@ def _newton_step(
 ) -> tuple[Point, Bool[np.ndarray, " batch"]]:
     """Returns the best shortened step of each item, Newton's or a damped one, and whether it lowers the residual."""
     system = System(program, _derivative(cone, start))
-    rhs = -start.dual, -system.to_eigen(start.primal)
-    factors = factorise(system)
-    solve = factors.solve(*rhs)
-    best, improved = _search(system, cone, start, (solve.first, solve.second))
+    rhs, factors = (-start.dual, -system.to_eigen(start.primal)), factorise(system)
+    best, improved = start, np.zeros(program.batch, dtype=bool)
+    if _is_flat(program, cone):
+        best, improved = _full_step(system, cone, start, factors.once(*rhs))
+    left = np.flatnonzero(~improved)
+    if len(left):
+        solve = factors.solve(*rhs)
+        step = solve.first[left], solve.second[left]
+        found, improved[left] = _search(system.item(left), cone, start.item(left), step)
+        best = best.put(left, found)
     best = _again(system, cone, factors, start, best, improved)
     left = np.flatnonzero(~improved & (start.merit > _ENOUGH))
     if not len(left) or program.structure.n + program.structure.m > LARGEST:
@@ -89,6 +98,24 @@ def _newton_step(
     again, helped = _search(stuck, cone, start.item(left), step)
     improved[left] = helped
     return best.put(left, again), improved
+
+
+def _is_flat(program: ConeProgram, cone: Cone) -> bool:
+    """Whether the residual map is linear on each face, so that one full step solves the programs as a rule."""
+    return cone is program.structure.cone and program.structure.cone.polyhedral
+
+
+def _full_step(
+    system: System, cone: Cone, start: Point, direction: tuple[Vectors, Vectors]
+) -> tuple[Point, Bool[np.ndarray, " batch"]]:
+    """Returns the points a full step away where it has solved the programs, or nearly so, and where that is."""
+    program, (dx, z) = system.program, direction
+    dv = program.structure.A.matvec(program.A, dx) + system.from_eigen(z) + start.primal
+    with np.errstate(invalid="ignore", over="ignore"):  # of items that are singular
+        found = evaluate(program, start.x + dx, start.v + dv, cone, start.s)
+        merit = relative(found.dual, found.primal, start.dual_scale, start.primal_scale)
+    near = np.asarray(merit <= np.maximum(_GAIN * start.merit, EXACT))
+    return start.put(np.flatnonzero(near), found.item(np.flatnonzero(near))), near
 
 
 def _again(

@@ -19,10 +19,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import lapack
 
+from cvxlayers.batches import Vectors
 from cvxlayers.derivative.structured import StructuredFactorisation
 from cvxlayers.derivative.system import Factorise, Rank, System
 from cvxlayers.parallel import chunks, map_chunks
-from cvxlayers.program import Vectors
 
 # A condition number above this is for methods that pivot.
 _DOUBTFUL = 1e9

@@ -15,9 +15,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from cvxlayers.batches import Vectors
 from cvxlayers.cones import second_derivative_dual
 from cvxlayers.derivative.implicit import Data, DerivativeInfo, Differential, jvp
-from cvxlayers.program import Vectors
 
 
 @dataclass(frozen=True, eq=False)

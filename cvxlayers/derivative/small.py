@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.linalg import lapack
 
-from cvxlayers.program import Vectors
+from cvxlayers.batches import Vectors
 
 # A ratio of pivots below this leaves an item to a method that looks closer.
 _SUSPECT = 1e-9

@@ -20,11 +20,11 @@ import scipy.sparse.linalg as spl
 from jaxtyping import Float
 from scipy.sparse.csgraph import structural_rank
 
+from cvxlayers.batches import Values, Vectors
 from cvxlayers.cones import IdentityBasis
 from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, relative_residual
 from cvxlayers.kkt import Columns, columns_of, turn_of
 from cvxlayers.parallel import chunks, map_chunks
-from cvxlayers.program import Values, Vectors
 
 _SHIFT = 1e-9
 # Where a pivot vanishes with that shift, it takes another, of which the last outweighs a balanced matrix.

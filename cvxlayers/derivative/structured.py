@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
+from cvxlayers.batches import Vectors
 from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System, refine
-from cvxlayers.program import Vectors
 
 # A residual above this is worth the whole matrix.
 _ESCALATE = 1e-8
@@ -83,6 +83,15 @@ class StructuredFactorisation(Factorisation):
             found = self.factorise(self.system.item(rough)).solve(first[rough], second[rough])
             self._replace(u, residual, rough, found)
         return Solve(u[:, :n], u[:, n:], residual)
+
+    def once(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
+        """Solves K u = [first; second] for each item, once."""
+        with np.errstate(all="ignore"):
+            u = self.inverse(first, second)
+        if self.whole is not None:
+            for part, again in zip(u, self.whole.once(first[self.rest], second[self.rest]), strict=True):
+                part[self.rest] = again
+        return u
 
     def _approximate(self, rhs: Vectors, items: Int[np.ndarray, " count"]) -> Vectors:
         """Applies the inverse to right-hand sides of some items."""

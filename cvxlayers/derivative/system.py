@@ -20,9 +20,10 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cvxlayers.batches import Vectors, is_everything, largest
 from cvxlayers.cones import Derivative, IdentityBasis, ProductBasis, places, together
 from cvxlayers.elimination import distinct_rows
-from cvxlayers.program import ConeProgram, Vectors, is_everything, largest
+from cvxlayers.program import ConeProgram
 
 # A relative residual above the first is refined, at most so often.
 _REFINE_ABOVE, _REFINEMENTS = 1e-13, 3
@@ -129,6 +130,11 @@ class Factorisation(ABC):
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for each item."""
 
+    def once(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
+        """Solves as `solve` does, but need not look at the residual: for what is judged by where it leads."""
+        solve = self.solve(first, second)
+        return solve.first, solve.second
+
 
 @dataclass(frozen=True, eq=False)
 class Lifted(Factorisation):
@@ -152,6 +158,10 @@ class Lifted(Factorisation):
         """Solves K u = [first; second] for each item; the residual is that of the smaller system."""
         small = self.inner.solve(*self.fold(first, second))
         return Solve(*self.expand((small.first, small.second), (first, second)), small.residual)
+
+    def once(self, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
+        """Solves K u = [first; second] for each item, once."""
+        return self.expand(self.inner.once(*self.fold(first, second)), (first, second))
 
 
 # Factorises systems; where they are those of some items of a batch, these items may follow as an index.

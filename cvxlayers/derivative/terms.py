@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cvxlayers.program import ConeProgram, Vectors
+from cvxlayers.batches import Vectors
+from cvxlayers.program import ConeProgram
 from cvxlayers.residual import Point, evaluate
 
 Sizes = Float[np.ndarray, " batch"]

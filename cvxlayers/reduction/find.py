@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float
 
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.linear_map import LinearMap
-from cvxlayers.program import Pattern, Structure
+from cvxlayers.patterns import Pattern
+from cvxlayers.program import Structure
 from cvxlayers.reduction.parts import Copies, Fixed, Index, Stack
 from cvxlayers.reduction.reduced import Reduction
 from cvxlayers.reduction.repeated import Repeated

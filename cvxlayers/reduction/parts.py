@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int
 
+from cvxlayers.batches import Run, Values, Vectors, run
 from cvxlayers.linear_map import LinearMap
-from cvxlayers.program import Run, Values, Vectors, run
 
 Index = Int[np.ndarray, " _count"]
 Stacked = Float[np.ndarray, "#batch _g _width"]

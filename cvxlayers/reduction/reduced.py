@@ -34,9 +34,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from cvxlayers.batches import Run, Values, Vectors, run, spread_rows
 from cvxlayers.derivative import System
 from cvxlayers.linear_map import LinearMap
-from cvxlayers.program import ConeProgram, Run, Structure, Values, Vectors, run, spread_rows
+from cvxlayers.program import ConeProgram, Structure
 from cvxlayers.reduction.parts import Copies, Fixed, Index, Stack, Stacked
 from cvxlayers.reduction.repeated import Repeated
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float
 
+from cvxlayers.batches import Vectors, largest
 from cvxlayers.derivative import DerivativeInfo
-from cvxlayers.program import Vectors, largest
 from cvxlayers.reduction.parts import Index
 
 

@@ -10,7 +10,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.program import ConeProgram, Structure, Vectors
+from cvxlayers.batches import Vectors
+from cvxlayers.program import ConeProgram, Structure
 
 Index = Int[np.ndarray, " _count"]
 

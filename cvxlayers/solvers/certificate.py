@@ -17,8 +17,9 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float
 
+from cvxlayers.batches import Vectors
 from cvxlayers.cones import project_dual
-from cvxlayers.program import ConeProgram, Solution, Status, Vectors
+from cvxlayers.program import ConeProgram, Solution, Status
 from cvxlayers.solvers.units import column_units, heights_of
 
 _DEFECT = 1e-6

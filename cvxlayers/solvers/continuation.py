@@ -17,11 +17,12 @@ from typing import final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cvxlayers.batches import Vectors
 from cvxlayers.blas import one_thread_each
 from cvxlayers.cones.frame import Frame, is_symmetric
 from cvxlayers.cones.metric import Metric
 from cvxlayers.coordinates import find_coordinates
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
+from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Residual, Step
 from cvxlayers.solvers.path import Walk, follow
@@ -46,7 +47,8 @@ _SHORT, _BACK, _CAREFUL = 0.2, 10.0, 0.3
 # Where the path ends, and residuals are rounding; or, at latest, where both are small and no longer halved.
 _END, _ROUNDING, _SMALL, _RESIDUAL = 1e-15, 1e-13, 5e-9, 15.0
 _SHARP = 1e-10
-_LIMIT = 40
+_STALLED, _SLOW = 2, 0.1
+_LIMIT = 50
 _TINY = np.finfo(float).tiny
 # Up to this order of the systems, and this many coordinates, dense algebra of a batch beats sparse algebra of items.
 _ORDER, _COORDINATES = 200, 2000
@@ -129,13 +131,13 @@ class _Walk(Walk):
         step: their Newton steps.
         point: the points.
         aim: the barrier parameters to aim at.
-        before: the sizes of the residuals before the last step.
+        stalled: how many of the last steps have not halved the residual.
     """
 
     step: Step
     point: _Point
     aim: _Aim
-    before: Sizes
+    stalled: Sizes
 
     @classmethod
     def begin(cls, step: Step, structure: Structure, batch: int) -> _Walk:
@@ -144,7 +146,7 @@ class _Walk(Walk):
         x, equal, v = (np.zeros((batch, size)) for size in (structure.n, zero, structure.m - zero))
         place = _Place.of(step, x, equal, Frame.of(structure.cone, v))
         point = _Point.of(step, place, np.full((batch, 1), mu))
-        return cls(step, point, _Aim(point.mu, np.zeros(batch)), point.merit)
+        return cls(step, point, _Aim(point.mu, np.zeros(batch)), np.zeros(batch))
 
     @property
     def merit(self) -> Sizes:
@@ -156,22 +158,24 @@ class _Walk(Walk):
         """SOLVED where the path ends, or where residuals are small and no longer halved; else −1."""
         mu, merit = self.point.mu[:, 0], self.point.merit
         solved = (mu <= _END) & (merit <= _ROUNDING)
-        solved |= (mu <= _SMALL) & (merit <= _RESIDUAL * _SMALL) & (merit > 0.5 * self.before)
+        solved |= (mu <= _SMALL) & (merit <= _RESIDUAL * _SMALL) & (self.stalled >= _STALLED)
         return np.where(solved, Status.SOLVED, -1)
 
     def advance(self, pending: Bool[np.ndarray, " batch"]) -> _Walk:
         """Takes one step."""
-        start = self.point
-        if (start.mu[pending] < _SHARP).any():
-            start = _Point.of(self.step, start.place, np.maximum(start.mu, _SHARP))
+        start, mu = self.point, np.maximum(np.maximum(self.point.mu, self.aim.mu), _SHARP)
+        if (mu > start.mu)[pending].any():
+            start = _Point.of(self.step, start.place, mu)
         point, length = _advance(self.step, start, self.aim.mu, pending)
-        return _Walk(self.step, point, self.aim.lower(point.merit, self.point.merit, length), self.point.merit)
+        merit, before = point.merit, self.point.merit
+        stalled = np.where(merit > _SLOW * before, self.stalled + 1.0, 0.0)
+        return _Walk(self.step, point, self.aim.lower(merit, before, length), stalled)
 
     def item(self, index: Index) -> _Walk:
         """Returns the walk of some items."""
         step = self.step.item(index)
         point = _Point.of(step, self.point.place.item(index), self.point.mu[index])
-        return _Walk(step, point, self.aim.item(index), self.before[index])
+        return _Walk(step, point, self.aim.item(index), self.stalled[index])
 
     def write(self, index: Index, solution: Solution, items: Index) -> None:
         """Writes points of the path: where it has ended, those that it ends at."""
@@ -289,7 +293,9 @@ def _advance(step: Step, point: _Point, mu: Strength, pending: Bool[np.ndarray, 
 
 def _is_near(trial: _Point, merit: Sizes, left: float) -> Bool[np.ndarray, " batch"]:
     mu = trial.mu[:, 0]
-    return trial.merit <= np.maximum(left * merit, np.where(mu > _SMALL, np.minimum(_AWAY * mu, _FAR), _RESIDUAL * _SMALL))
+    return trial.merit <= np.maximum(
+        left * merit, np.where(mu > _SMALL, np.minimum(_AWAY * mu, _FAR), _RESIDUAL * _SMALL)
+    )
 
 
 def _finite(way: Sequence[Vectors]) -> Sequence[Vectors]:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors, spread_rows
+from cvxlayers.batches import Vectors, spread_rows
+from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.boxes import Boxes, find_boxes
 from cvxlayers.solvers.items import each, unsolved
 from cvxlayers.solvers.solver import Options, Solver

@@ -17,7 +17,8 @@ from typing import final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
+from cvxlayers.batches import Vectors
+from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.separable import Separable, require, separate
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.response import Response, read_weights

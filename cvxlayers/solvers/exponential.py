@@ -16,10 +16,11 @@ from typing import Any, final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from cvxlayers.batches import Vectors
 from cvxlayers.blas import one_thread_each
 from cvxlayers.cones.curves import CurvePoints
 from cvxlayers.cones.metric import LineMetric
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
+from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.newton_step import DenseStep, Residual, dot
 from cvxlayers.solvers.path import Walk, follow

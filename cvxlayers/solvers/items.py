@@ -13,7 +13,8 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-from cvxlayers.program import Pattern, Solution, Status, Structure
+from cvxlayers.patterns import Pattern
+from cvxlayers.program import Solution, Status, Structure
 
 # How many submatrices of a pattern are remembered.
 _MANY = 32

@@ -22,9 +22,10 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import lapack
 
+from cvxlayers.batches import Vectors, spread_rows
 from cvxlayers.elimination import Elimination
 from cvxlayers.parallel import chunks
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors, spread_rows
+from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.daqp import nearest
 from cvxlayers.solvers.items import each
 from cvxlayers.solvers.solver import Options, Solver

@@ -19,9 +19,10 @@ from typing import final
 import numpy as np
 from jaxtyping import Float, Int
 
+from cvxlayers.batches import Vectors, largest
 from cvxlayers.cones.metric import Metric
 from cvxlayers.coordinates import Coordinates, turn
-from cvxlayers.program import ConeProgram, Vectors, largest
+from cvxlayers.program import ConeProgram
 
 Index = Int[np.ndarray, " _count"]
 Sizes = Float[np.ndarray, " batch"]

@@ -7,8 +7,9 @@ from functools import reduce
 import numpy as np
 from jaxtyping import Float
 
+from cvxlayers.batches import largest
 from cvxlayers.cones import project_dual
-from cvxlayers.program import ConeProgram, Solution, largest
+from cvxlayers.program import ConeProgram, Solution
 
 Sizes = Float[np.ndarray, "#batch"]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.program import ConeProgram, Solution, Vectors, largest
+from cvxlayers.batches import Vectors, largest
+from cvxlayers.program import ConeProgram, Solution
 from cvxlayers.solvers.newton_step import widths_of
 
 

@@ -12,8 +12,9 @@ from typing import Any, final
 
 import numpy as np
 
+from cvxlayers.batches import Vectors
 from cvxlayers.errors import OptionError
-from cvxlayers.program import ConeProgram, Solution, Status, Structure, Vectors
+from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.boxes import Boxes, find_boxes
 from cvxlayers.solvers.items import each, select_rows, unsolved, upper_triangle
 from cvxlayers.solvers.solver import Options, Solver

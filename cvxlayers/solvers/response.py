@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.program import ConeProgram, Vectors
+from cvxlayers.batches import Vectors
+from cvxlayers.program import ConeProgram
 from cvxlayers.separable import Places
 
 Terms = Float[np.ndarray, "_leading terms"]

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.program import ConeProgram, Solution, largest
+from cvxlayers.batches import largest
+from cvxlayers.program import ConeProgram, Solution
 
 Sizes = Float[np.ndarray, "#batch"]
 Powers = Int[np.ndarray, "#batch"]

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool
 
-from cvxlayers.program import ConeProgram, Structure, Vectors
+from cvxlayers.batches import Vectors
+from cvxlayers.program import ConeProgram, Structure
 
 _ROUNDS = 20
 # Rows of A with entries below this part of the others' are mere rounding.

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from cvxlayers.compiled import AffineMap
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.parameter_map import ParameterMap
-from cvxlayers.program import Pattern
+from cvxlayers.patterns import Pattern
 
 Index = Int[np.ndarray, " terms"]
 

@@ -14,8 +14,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-Values = Float[np.ndarray, "#batch _nnz"]
-Vectors = Float[np.ndarray, "#batch _size"]
+from cvxlayers.batches import Values, Vectors
 
 # Entries of the matrices that are multiplied by one call; the indices of so many are kept.
 _AT_ONCE = 2**15

@@ -1,0 +1,154 @@
+"""Sparse patterns, and what is computed with the batches of matrices that share them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float, Int
+
+from cvxlayers.batches import Values, Vectors
+from cvxlayers.patterns.block import NOTHING, Block, find_block
+from cvxlayers.patterns.products import Products
+
+# From so many entries on a block is multiplied faster by itself.
+_WORTHWHILE = 2**12
+
+
+@dataclass(frozen=True, eq=False)
+class Pattern:
+    """The positions of a sparse matrix's stored entries, in compressed-column order."""
+
+    shape: tuple[int, int]
+    indices: Int[np.ndarray, " nnz"]
+    indptr: Int[np.ndarray, " cols_plus_one"]
+
+    @property
+    def nnz(self) -> int:
+        """The number of stored entries."""
+        return len(self.indices)
+
+    @property
+    def rows(self) -> Int[np.ndarray, " nnz"]:
+        """The row of each stored entry."""
+        return self.indices
+
+    @cached_property
+    def cols(self) -> Int[np.ndarray, " nnz"]:
+        """The column of each stored entry."""
+        return np.repeat(np.arange(self.shape[1]), np.diff(self.indptr))
+
+    @cached_property
+    def is_full(self) -> bool:
+        """Whether every entry of the matrix is stored, and there are any."""
+        return self.nnz == self.shape[0] * self.shape[1] > 0
+
+    @cached_property
+    def _block(self) -> Block:
+        """A dense block: it is worth more than its entries alone."""
+        return find_block(self.shape, self.rows, self.indptr)
+
+    @cached_property
+    def _rest(self) -> Int[np.ndarray, " rest"]:
+        """The entries outside the block."""
+        outside = np.ones((1, self.nnz))
+        if self._block.size:
+            self._block.view(outside)[...] = 0.0
+        return np.flatnonzero(outside)
+
+    @cached_property
+    def _is_scattered(self) -> bool:
+        """Whether the block holds less than half of the entries."""
+        return 2 * len(self._rest) > self.nnz
+
+    @cached_property
+    def _positions(self) -> Int[np.ndarray, " entries"]:
+        """The stored position of each entry, column by column; one past the last where none is stored."""
+        positions = np.full(self.shape[0] * self.shape[1], self.nnz)
+        positions[self.cols * self.shape[0] + self.rows] = np.arange(self.nnz)
+        return positions
+
+    @cached_property
+    def _apart(self) -> Block:
+        """The block, where it is multiplied by itself."""
+        return self._block if self._block.size >= _WORTHWHILE else NOTHING
+
+    @cached_property
+    def _products(self) -> Products:
+        """The products of all entries but those of a block that is multiplied by itself."""
+        if not self._apart.size:
+            return Products(self.shape, self.indices, self.indptr)
+        counts = np.bincount(self.cols[self._rest], minlength=self.shape[1])
+        return Products(self.shape, self.rows[self._rest], np.concatenate([[0], np.cumsum(counts)]))
+
+    def _columns_of(self, values: Values) -> Float[np.ndarray, "batch cols rows"]:
+        """Returns a batch of dense transposed matrices: the stored entries stand column by column."""
+        if self.is_full:
+            # The memory order decides how a product is summed up, and so its rounding.
+            return np.ascontiguousarray(values).reshape((len(values), self.shape[1], self.shape[0]))
+        if self._is_scattered:
+            padded = np.concatenate([values, np.zeros((len(values), 1))], axis=1)
+            return padded.take(self._positions, axis=1).reshape(len(values), self.shape[1], self.shape[0])
+        out = np.zeros((len(values), self.shape[1], self.shape[0]))
+        if self._block.size:
+            out[:, self._block.columns, self._block.rows] = self._block.view(values)
+        out[:, self.cols[self._rest], self.rows[self._rest]] = values[:, self._rest]
+        return out
+
+    def matrix(self, values: Float[np.ndarray, " nnz"]) -> sp.csc_array:
+        """Returns one matrix with these stored entries; explicit zeros stay."""
+        return sp.csc_array((values, self.indices, self.indptr), shape=self.shape)
+
+    def dense(self, values: Values) -> Float[np.ndarray, "batch rows cols"]:
+        """Returns the batch of dense matrices."""
+        return self._columns_of(values).transpose(0, 2, 1)
+
+    def matvec(self, values: Values, x: Vectors) -> Vectors:
+        """Returns M x for each item; a batch of one broadcasts."""
+        if not self.nnz:
+            return np.zeros((len(x) if len(values) == 1 else len(values), self.shape[0]))
+        if self.is_full:
+            return np.matmul(x[:, None, :], self._columns_of(values))[:, 0, :]
+        block = self._apart
+        if not block.size:
+            return self._products.apply(values, x)
+        product = self._products.apply(values.take(self._rest, axis=1), x)
+        product[:, block.rows] += np.matmul(x[:, None, block.columns], block.view(values))[:, 0, :]
+        return product
+
+    def rmatvec(self, values: Values, y: Vectors) -> Vectors:
+        """Returns Mᵀ y for each item, the adjoint of `matvec`; a batch of one broadcasts."""
+        if not self.nnz:
+            return np.zeros((len(y) if len(values) == 1 else len(values), self.shape[1]))
+        if self.is_full:
+            return np.matmul(self._columns_of(values), y[:, :, None])[:, :, 0]
+        block = self._apart
+        if not block.size:
+            return self._products.adjoint(values, y)
+        product = self._products.adjoint(values.take(self._rest, axis=1), y)
+        product[:, block.columns] += np.matmul(block.view(values), y[:, block.rows, None])[:, :, 0]
+        return product
+
+    def outer(self, pair: tuple[Vectors, Vectors], *more: tuple[Vectors, Vectors]) -> Values:
+        """Returns the stored entries of Σ u vᵀ over pairs: the derivative of Σ uᵀ M v with respect to M."""
+        if self.is_full and more:
+            u, v = (np.stack(part, axis=1) for part in zip(pair, *more, strict=True))
+            return np.matmul(v.transpose(0, 2, 1), u).reshape((-1, self.nnz))
+        total = self._outer(*pair)
+        for other in more:
+            total += self._outer(*other)
+        return total
+
+    def _outer(self, u: Vectors, v: Vectors) -> Values:
+        if self.is_full:
+            return np.multiply(v[:, :, None], u[:, None, :]).reshape((-1, self.nnz))
+        rest, block = self._rest, self._block
+        if len(rest) == self.nnz:
+            return u.take(self.rows, axis=1) * v.take(self.cols, axis=1)
+        out = np.empty((len(u), self.nnz))
+        np.multiply(v[:, block.columns, None], u[:, None, block.rows], out=block.view(out))
+        if len(rest):
+            out[:, rest] = u[:, self.rows[rest]] * v[:, self.cols[rest]]
+        return out
