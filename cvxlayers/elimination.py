@@ -180,9 +180,8 @@ def cholesky(matrices: Squares) -> tuple[Squares, Bool[np.ndarray, " _leading"]]
 
 
 def invert_lower(factors: Squares) -> Squares:
-    """Returns the inverses of lower triangular matrices."""
-    inverse = factors.copy()
-    for matrix in inverse:
+    """Replaces lower triangular matrices by their inverses."""
+    for matrix in factors:
         # The transpose of a row-major item is what LAPACK overwrites.
-        lapack.dtrtri(matrix.T, lower=0, overwrite_c=1)
-    return inverse
+        lapack.dtrtri(matrix.T, 0, 0, 1)
+    return factors

@@ -25,6 +25,8 @@ Vector = Float[np.ndarray, " size"]
 
 # Up to this order nothing beats LAPACK on the whole matrix; a band must be this narrow, and cost this share of it.
 _SMALL, _WIDEST, _GAIN = 48, 64, 0.5
+# Variables between which a dense P is factorised by itself.
+_FEWEST, _MOST = 32, 150
 
 _bands: WeakKeyDictionary[Structure, Band] = WeakKeyDictionary()
 _columns: WeakKeyDictionary[Structure, Columns] = WeakKeyDictionary()
@@ -114,6 +116,13 @@ def factorise_band(band: Band, matrices: Bands) -> list[BandFactors]:
     width = band.width
     found = (lapack.dgbtrf(matrix.T, width, width, overwrite_ab=1) for matrix in matrices)
     return [BandFactors(band, factors, exchanges, failure > 0) for factors, exchanges, failure in found]
+
+
+def eliminates(structure: Structure) -> bool:
+    """Whether a batch is served faster without its variables: P may be positive definite, and few rows are left."""
+    definite = structure.cone.polyhedral and structure.has_full_diagonal
+    few = 0 < structure.m <= structure.n and 2 * structure.cone.nonnegative <= structure.n
+    return definite and few and _FEWEST <= structure.n <= _MOST
 
 
 def dense_microseconds(order: int) -> float:

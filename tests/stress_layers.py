@@ -183,7 +183,8 @@ def eliminated(rng: Rng) -> Family:
             made.b[first + 1] = -made.b[first] - 1.0
             made = replace(made, possible=False)
         items.append(made)
-    return Family("eliminated", cone, items, constants=frozenset() if shared else frozenset("P"))
+    constants = frozenset() if shared else frozenset("P")
+    return Family("eliminated", cone, items, constants, "LEAST_DISTANCE", Method.CHOLESKY)
 
 
 def ball(rng: Rng) -> Family:
@@ -430,6 +431,7 @@ def _assembled(compiled: CompiledProblem, family: Family, recognise: bool) -> La
     method = family.method if recognise else None
     fits = {
         Method.SCHUR: structure.is_diagonal and structure.has_full_diagonal and structure.cone.polyhedral,
+        Method.CHOLESKY: structure.has_full_diagonal and structure.cone.polyhedral and structure.m > 0,
         Method.CONDENSED: not structure.cone.polyhedral and not structure.cone.exponential,
         Method.COORDINATES: False,
     }

@@ -580,10 +580,11 @@ def test_the_table_of_choice(rng: np.random.Generator) -> None:
     diagonal, full = (pattern_of(matrix) for matrix in (np.eye(120), np.ones((120, 120))))
     cone = Product(nonnegative=120)
     assert select(Structure(diagonal, diagonal, cone)).primary.name == "PIQP"
-    plan = select(Structure(diagonal, full, cone))
+    assert select(Structure(diagonal, full, cone)).primary.name == "DAQP"
+    plan = select(Structure(diagonal, full, Product(zero=60, nonnegative=60)))
     assert [solver.name for solver in plan.solvers] == ["LEAST_DISTANCE", "DAQP", "PIQP", "CLARABEL"]
-    assert plan.of(1).primary.name == "DAQP"
-    assert select(Structure(diagonal, pattern_of(np.ones((121, 120))), Product(nonnegative=121))).primary.name == "DAQP"
+    assert plan.of(15).primary.name == "DAQP"
+    assert plan.of(16).primary.name == "LEAST_DISTANCE"
     for label in ("second_order", "semidefinite", "exponential", "power", "mixed"):
         assert chosen(label) == ("CLARABEL", "SCS")
 

@@ -16,7 +16,7 @@ from cvxlayers.derivative.schur import factorise_schur
 from cvxlayers.derivative.sparse import factorise_sparse
 from cvxlayers.derivative.system import Factorisation, System
 from cvxlayers.isotropic import find_isotropic, require_isotropic
-from cvxlayers.kkt import factor_flops, narrow_band, stored
+from cvxlayers.kkt import eliminates, factor_flops, narrow_band, stored
 from cvxlayers.program import Structure
 from cvxlayers.separable import require, separate
 
@@ -26,8 +26,8 @@ _ALWAYS_DENSE, _NEVER_DENSE, _DENSE_FILL = 120, 2000, 0.15
 _FEWER = 1.5
 # Rows whose Schur complement is kept dense, and how many operations of a sparse factorisation one of LAPACK's is worth.
 _MOST_ROWS, _SPEED = 2000, 20.0
-# Variables between which, and items from which on, they are eliminated for the whole batch at once.
-_SMALLEST, _LARGEST, _FEW = 8, 150, 8
+# Items from which on variables are eliminated for a whole batch: no batch is cut into pieces of fewer.
+_FEW = 8
 
 
 class Method(Enum):
@@ -68,12 +68,12 @@ def choose_method(structure: Structure, recognise: bool = False) -> Method:
     if narrow_band(structure) is not None:
         return Method.BANDED
     if order <= _ALWAYS_DENSE:
-        return Method.CHOLESKY if _eliminates(structure) else Method.DENSE
+        return Method.CHOLESKY if eliminates(structure) else Method.DENSE
     fill = stored(structure) / order**2
     if recognise and _condenses(structure, fill):
         return Method.CONDENSED
     if order <= _NEVER_DENSE and fill >= _DENSE_FILL:
-        return Method.CHOLESKY if _eliminates(structure) else Method.DENSE
+        return Method.CHOLESKY if eliminates(structure) else Method.DENSE
     return Method.SCHUR if _has_small_complement(structure) else Method.SPARSE
 
 
@@ -81,12 +81,6 @@ def _has_small_complement(structure: Structure) -> bool:
     """Whether the Schur complement of the rows, with all of them active, is factorised faster than the whole matrix."""
     few = structure.m <= min(structure.n, _MOST_ROWS) and structure.is_diagonal and structure.cone.polyhedral
     return few and structure.m**3 / 3 < _SPEED * factor_flops(structure)
-
-
-def _eliminates(structure: Structure) -> bool:
-    """Whether P may be positive definite, and leaves a complement of few rows."""
-    definite = structure.cone.polyhedral and structure.has_full_diagonal
-    return definite and 0 < structure.m <= structure.n and _SMALLEST <= structure.n <= _LARGEST
 
 
 def _condenses(structure: Structure, fill: float) -> bool:

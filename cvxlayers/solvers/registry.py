@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from cvxlayers.coordinates import find_coordinates
 from cvxlayers.errors import OptionError, did_you_mean
-from cvxlayers.kkt import factor_flops, narrow_band
+from cvxlayers.kkt import eliminates, factor_flops, narrow_band
 from cvxlayers.program import Structure
 from cvxlayers.solvers.bounded import Bounded
 from cvxlayers.solvers.clarabel import Clarabel
@@ -51,8 +51,8 @@ _TINY, _SMALL = 50, 150
 _COORDINATES, _VARIABLES, _DENSE = 28, 20, 0.3
 # Up to so many variables and equalities, and from so many items on, a path is followed faster for all of them at once.
 _NARROW, _MANY = 20, 64
-# Variables, and items, from which on least distance serves a batch faster.
-_VECTORS, _BATCH = 8, 8
+# Items from which on variables are eliminated faster for all of them at once.
+_BATCH = 16
 # From this order on an item takes PIQP more than 100 microseconds. Clarabel takes up to so many times as long where
 # PIQP works on sparse matrices, and where on dense ones: measured at orders from 240 to 1500.
 _SHORT, _SPARSE_GAP, _DENSE_GAP = 200, 6, 16
@@ -119,7 +119,7 @@ def select(
         if form is not None:
             return Plan(form, (primary, *fallbacks))
         distance = SOLVERS["LEAST_DISTANCE"]
-        if primary.name == "DAQP" and structure.n >= _VECTORS and distance.refusal(structure) is None:
+        if primary.name == "DAQP" and eliminates(structure):
             return Plan(distance, (primary, *fallbacks), _BATCH)
         path = SOLVERS["EXPONENTIAL"]
         if path.refusal(structure) is None and structure.n + structure.cone.zero <= _NARROW:
@@ -133,7 +133,7 @@ def select(
                 f"{', '.join(suitable(structure))}, and without a name one of them is chosen"
             )
         fallbacks = [solver for solver in _table(structure, P_values) if solver is not primary]
-    return Plan(primary, tuple(fallbacks[:2]))
+    return Plan(primary, tuple(fallbacks[: 3 if primary is SOLVERS["LEAST_DISTANCE"] else 2]))
 
 
 def better_on_many_processors(plan: Plan, structure: Structure) -> tuple[str, int] | None:
