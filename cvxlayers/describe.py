@@ -22,7 +22,7 @@ _METHODS = {
     Method.COORDINATES: "few constraints on the coordinates of cones, in the eigenbasis of the projection on them",
     Method.CONDENSED: "dense factorisation of what the cones' directions leave of the KKT system (LAPACK)",
     Method.SCHUR: "Schur complement of the active rows (LAPACK), with a diagonal P",
-    Method.CHOLESKY: "Cholesky factors of P and of what it leaves of active rows (LAPACK); dense for fewer than 8 items",
+    Method.CHOLESKY: "Cholesky factors of P and of what it leaves of active rows (LAPACK); dense below 8 items",
     Method.SPARSE: "sparse factorisation of the KKT system (QDLDL)",
 }
 # What programs are that have a solver of their own.
