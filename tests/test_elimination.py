@@ -105,7 +105,9 @@ def test_no_item_depends_on_its_neighbours(rng):
     np.testing.assert_array_equal(solved(program).solution.x[half], solved(replace(program).item(half)).solution.x)
 
 
-def test_items_without_regular_factors_are_left_to_the_whole_matrix(rng):
+@pytest.mark.parametrize("unit", [1.0, 1e-8])
+def test_items_without_regular_factors_are_left_to_the_whole_matrix(unit, rng):
+    """A singular P, a nearly singular one, equal rows, and nearly equal ones; with a small P, S is large."""
     program = batch_of(rng)
     P, A = program.structure.P.dense(program.P).copy(), program.structure.A.dense(program.A).copy()
     P[1, :, 0] = P[1, 0, :] = 0.0
@@ -114,7 +116,7 @@ def test_items_without_regular_factors_are_left_to_the_whole_matrix(rng):
     A[4, 4] = A[4, 3] + 1e-13 * rng.normal(size=N)
     A[5, 1] = A[5, 0]
     structure = program.structure
-    program = replace(program, P=values_of(structure.P, P), A=values_of(structure.A, A))
+    program = replace(program, P=values_of(structure.P, unit * P), A=values_of(structure.A, A))
     system = system_of(program, rng, (1.0,))
     mine, whole = (factorise(system, method, 1) for method in (Method.CHOLESKY, Method.DENSE))
     np.testing.assert_array_equal(mine.rank.dependent, whole.rank.dependent)
