@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from cvxlayers import CvxpyLayer, SolverError, Status, kernel
+from cvxlayers import CvxpyLayer, SolverError, Status, solve
 from cvxlayers import torch as door
 from cvxlayers.derivative import evaluate
 from cvxlayers.errors import CvxlayersWarning
@@ -293,8 +293,8 @@ def unpolished(monkeypatch):
             outcome.solution.status[:] = Status.ITERATION_LIMIT
         return outcome
 
-    monkeypatch.setattr(kernel, "polish", lambda program, x, v, factorise, **_: evaluate(program, x, v))
-    monkeypatch.setattr(kernel, "solve_batch", stopped)
+    monkeypatch.setattr(solve, "polish", lambda program, x, v, factorise, **_: evaluate(program, x, v))
+    monkeypatch.setattr(solve, "solve_batch", stopped)
 
 
 def test_a_tighter_solve_that_ends_early_spoils_no_item(unpolished, rng):
