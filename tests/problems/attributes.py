@@ -11,7 +11,7 @@ _ROWS = Rows("QP")
 CASES = _ROWS.cases
 
 
-@_ROWS.row("DAQP", "PIVOTING")
+@_ROWS.row("DAQP", "LEAST_DISTANCE", "PIVOTING")
 def scalar() -> Built:
     """One variable, one parameter: no axes but those of the batch."""
     a = cp.Parameter()
@@ -27,7 +27,7 @@ def three_axes() -> Built:
     return cp.Problem(cp.Minimize(cp.sum_squares(x - tensor)), [cp.sum(x, axis=2) <= 1, x >= low]), [tensor, low], [x]
 
 
-@_ROWS.row("DAQP", "PIVOTING")
+@_ROWS.row("DAQP", "LEAST_DISTANCE", "PIVOTING")
 def rectangle() -> Built:
     """Matrices with more columns than rows."""
     A, B = cp.Parameter((2, 3), name="A"), cp.Parameter((2, 4), name="B")
@@ -71,7 +71,7 @@ def diagonal_parameter() -> Built:
     return cp.Problem(cp.Minimize(cp.sum_squares(D @ x - b) + 0.1 * cp.sum_squares(cp.diff(x)))), [D, b], [x]
 
 
-@_ROWS.row("DAQP", "PIVOTING", A=uniform(0.5, 1.5))
+@_ROWS.row("DAQP", "LEAST_DISTANCE", "PIVOTING", A=uniform(0.5, 1.5))
 def sparse_parameter() -> Built:
     """A sparse matrix, in the constraints."""
     A, b = cp.Parameter((3, 4), sparsity=([2, 0, 1, 0, 2], [0, 1, 3, 2, 3]), name="A"), cp.Parameter(3, nonneg=True)
@@ -98,7 +98,7 @@ def symmetric_variable() -> Built:
     return cp.Problem(cp.Minimize(cp.sum_squares(X - A)), [cp.trace(X) == trace]), [A, trace], [X]
 
 
-@_ROWS.row("DAQP", "PIVOTING")
+@_ROWS.row("DAQP", "LEAST_DISTANCE", "PIVOTING")
 def diagonal_variable() -> Built:
     """The best diagonal scaling."""
     A, B = cp.Parameter((3, 4)), cp.Parameter((3, 4))
@@ -106,7 +106,7 @@ def diagonal_variable() -> Built:
     return cp.Problem(cp.Minimize(cp.sum_squares(D @ A - B)), [cp.trace(D) >= 1]), [A, B], [D]
 
 
-@_ROWS.row("DAQP")
+@_ROWS.row("DAQP", "LEAST_DISTANCE")
 def many_outputs() -> Built:
     """Outputs of every shape, in another order than they occur, and one variable that is none."""
     a, b, c = cp.Parameter((2, 2)), cp.Parameter(2), cp.Parameter()

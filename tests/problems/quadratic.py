@@ -134,7 +134,7 @@ def qp_control() -> Built:
     return cp.Problem(cp.Minimize(cost), [x[0] == start, cp.abs(u) <= 0.5, *steps]), [start, A, B, weights], [x, u]
 
 
-@_ROWS.row("DAQP", "PIVOTING", a=normal(), b=normal())
+@_ROWS.row("DAQP", "LEAST_DISTANCE", "PIVOTING", a=normal(), b=normal())
 def qp_cancelling() -> Built:
     """A parameter that cancels out: its gradient is zero."""
     a, b = cp.Parameter(3, name="a"), cp.Parameter(3, name="b")
