@@ -77,6 +77,27 @@ def test_items_whose_active_rows_are_others_are_factorised_again(rng):
         np.testing.assert_array_equal(one, other)
 
 
+def test_items_that_are_factorised_again_have_residuals_of_their_own(rng):
+    layer = CvxpyLayer(*regulator(0.3), solver="PIQP").layer
+    call = layer.forward(data("bounded", rng), layer.options)
+    system = kernel.System(call.found.reduced.program, _derivative(call, layer))
+    factors = layer.kernel.plain(1)
+    eigenvalues = system.derivative.eigenvalues.copy()
+    eigenvalues[2, -5:] = 1.0 - eigenvalues[2, -5:]
+    first, second = rng.normal(size=system.program.q.shape), rng.normal(size=eigenvalues.shape)
+
+    def rough(other):
+        made = factors(other)
+        exact = made.solve
+        object.__setattr__(made, "solve", lambda *rhs: replace(exact(*rhs), residual=np.full(1, 0.5)))
+        return made
+
+    patched = Known(eigenvalues, factors(system)).factorise(system, rough)
+    residual = patched.solve(first, second).residual
+    assert residual[2] == 0.5
+    assert np.delete(residual, 2).max() < 1e-9
+
+
 def _derivative(call, layer):
     rows = layer.kernel.reduction.kept_rows
     return layer.kernel.structure.cone.derivative(-call.point.v[:, rows]).complement()
