@@ -14,7 +14,6 @@ from jaxtyping import Bool, Int
 from cvxlayers.batches import Vectors
 from cvxlayers.closed import ClosedForm
 from cvxlayers.compiled import VariableMap
-from cvxlayers.coordinates import require_coordinates
 from cvxlayers.derivative import (
     DerivativeInfo,
     Factorisation,
@@ -29,7 +28,9 @@ from cvxlayers.derivative import (
     factorise,
     without_rows,
 )
-from cvxlayers.kkt import band_of, dense_microseconds, stored
+from cvxlayers.idioms.coordinates import require_coordinates
+from cvxlayers.kkt.band import band_of
+from cvxlayers.kkt.effort import dense_microseconds, stored
 from cvxlayers.program import ConeProgram, Structure
 from cvxlayers.reduction import Reduced, Reduction
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from cvxlayers import CvxpyLayer
 from cvxlayers.closed.entropic import certified
-from cvxlayers.separable import require
+from cvxlayers.idioms.separable import require
 from cvxlayers.solvers import find_optimum
 
 

@@ -16,8 +16,8 @@ from cvxlayers.cones import Product, SecondOrder, Smoothed, derivative_dual
 from cvxlayers.cones.basis import rows_of
 from cvxlayers.cones.frame import Frame
 from cvxlayers.cones.rays import rays_of
-from cvxlayers.coordinates import find_coordinates
 from cvxlayers.derivative import Method, System, factorise
+from cvxlayers.idioms.coordinates import find_coordinates
 from cvxlayers.patterns import Pattern
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers import Options

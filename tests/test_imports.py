@@ -23,7 +23,7 @@ FLOORS = (
     {"arrays", "batches", "blas", "cones", "differentiation", "domain", "memory", "parallel"},
     {"elimination", "patterns"},
     {"program"},
-    {"coordinates", "isotropic", "kkt", "linear_map", "parameter_map", "report", "residual", "separable"},
+    {"idioms", "kkt", "linear_map", "parameter_map", "report", "residual"},
     {"compiled", "directions"},
     {"archive"},
     {"canonical", "derivative", "result", "ridge", "solvers"},

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from cvxlayers.cones import Product
-from cvxlayers.kkt import columns_of, factorise_band, narrow_band, stored, turn_of
+from cvxlayers.kkt.band import factorise_band, narrow_band
+from cvxlayers.kkt.columns import columns_of
+from cvxlayers.kkt.effort import stored
+from cvxlayers.kkt.turn import turn_of
 from cvxlayers.program import Structure
 from tests.programs import pattern_of, values_of
 

@@ -17,7 +17,7 @@ import cvxlayers
 from cvxlayers import CvxpyLayer
 from cvxlayers.closed.entropic import certified
 from cvxlayers.derivative import Data, Method, evaluate, factorise, jvp, linearise, vjp
-from cvxlayers.separable import require
+from cvxlayers.idioms.separable import require
 from cvxlayers.solvers import find_optimum
 
 N = 6

@@ -24,10 +24,10 @@ from cvxlayers.batches import Vectors, largest
 from cvxlayers.closed.entropic_derivative import linearise_entropies
 from cvxlayers.closed.form import Certified, ClosedForm, Seen, Whole
 from cvxlayers.derivative import Differential
+from cvxlayers.idioms.separable import Separable
 from cvxlayers.program import ConeProgram
 from cvxlayers.reduction import Reduced
 from cvxlayers.residual import EXACT, Point, relative
-from cvxlayers.separable import Separable
 from cvxlayers.solvers import Optimum, find_optimum
 
 Sizes = Float[np.ndarray, " batch"]

@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float
 from cvxlayers.batches import Vectors, largest
 from cvxlayers.closed.form import Formula, Whole
 from cvxlayers.derivative import Point, reach
+from cvxlayers.idioms.separable import Separable
 from cvxlayers.program import ConeProgram
-from cvxlayers.separable import Separable
 from cvxlayers.solvers import Response, Weights, read_weights
 
 Sizes = Float[np.ndarray, " batch"]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from cvxlayers.closed.entropic import EntropicForm
 from cvxlayers.closed.form import ClosedForm
 from cvxlayers.closed.projection import ProjectionForm
-from cvxlayers.isotropic import find_isotropic
+from cvxlayers.idioms.isotropic import find_isotropic
+from cvxlayers.idioms.separable import require
 from cvxlayers.program import Structure
 from cvxlayers.reduction import Reduction
-from cvxlayers.separable import require
 from cvxlayers.solvers import solver_named
 
 

@@ -13,7 +13,7 @@ from cvxlayers.closed.form import Certified, ClosedForm, Formula, Inverse, Seen,
 from cvxlayers.closed.projection_derivative import linearise_ball, linearise_cones
 from cvxlayers.cones import Derivative, IdentityBasis
 from cvxlayers.derivative import Differential, Point, System, is_smooth
-from cvxlayers.isotropic import Isotropic
+from cvxlayers.idioms.isotropic import Isotropic
 from cvxlayers.program import ConeProgram
 from cvxlayers.reduction import Reduced, Reduction
 from cvxlayers.solvers import Options, Projection

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 
 from cvxlayers.batches import Vectors, largest
 from cvxlayers.cones import Derivative
-from cvxlayers.isotropic import Isotropic
+from cvxlayers.idioms.isotropic import Isotropic
 from cvxlayers.program import ConeProgram
 
 Sizes = Float[np.ndarray, " _batch"]

@@ -24,7 +24,7 @@ from cvxlayers.batches import Vectors
 from cvxlayers.cones import Basis, BlockBasis, ProductBasis
 from cvxlayers.derivative.structured import StructuredFactorisation
 from cvxlayers.derivative.system import Factorise, Rank, System
-from cvxlayers.separable import Bounds, Entropies, Separable
+from cvxlayers.idioms.separable import Bounds, Entropies, Separable
 
 # A condition number above this is for methods that pivot.
 _DOUBTFUL = 1e9

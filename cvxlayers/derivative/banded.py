@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from cvxlayers.batches import Vectors
 from cvxlayers.derivative.sparse import SparseItem, factorise_item, rank_of
 from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, refine
-from cvxlayers.kkt import BandFactors, band_of, factorise_band
+from cvxlayers.kkt.band import BandFactors, band_of, factorise_band
 
 # A ratio of pivots below this makes an item suspect, and so does a residual above the second.
 _SUSPECT, _ESCALATE = 1e-9, 1e-10

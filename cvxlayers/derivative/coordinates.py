@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Float
 
 from cvxlayers.batches import Vectors
-from cvxlayers.coordinates import Coordinates, turn
 from cvxlayers.derivative.kept import Kept
 from cvxlayers.derivative.small import SmallFactors
 from cvxlayers.derivative.structured import StructuredFactorisation
 from cvxlayers.derivative.system import Factorise, Rank, System
+from cvxlayers.idioms.coordinates import Coordinates, turn
 
 # Directions whose σ is smaller are kept.
 _SMALL = 0.1

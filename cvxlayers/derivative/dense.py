@@ -14,7 +14,7 @@ from cvxlayers.batches import Vectors
 from cvxlayers.cones import IdentityBasis
 from cvxlayers.derivative.kept import Kept
 from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, refine, relative_residual
-from cvxlayers.kkt import dense_microseconds
+from cvxlayers.kkt.effort import dense_microseconds
 from cvxlayers.parallel import map_chunks, worthwhile_chunks
 
 Matrices = Float[np.ndarray, "batch k k"]

@@ -14,7 +14,7 @@ import numpy as np
 from cvxlayers.batches import Vectors
 from cvxlayers.derivative.structured import StructuredFactorisation
 from cvxlayers.derivative.system import Factorise, Rank, System
-from cvxlayers.isotropic import Isotropic
+from cvxlayers.idioms.isotropic import Isotropic
 
 
 @dataclass(frozen=True, eq=False)

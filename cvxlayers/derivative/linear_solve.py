@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-from cvxlayers.coordinates import find_coordinates, require_coordinates
 from cvxlayers.derivative.arrow import factorise_arrow
 from cvxlayers.derivative.banded import factorise_banded
 from cvxlayers.derivative.cholesky import factorise_cholesky
@@ -15,10 +14,12 @@ from cvxlayers.derivative.isotropic import factorise_isotropic
 from cvxlayers.derivative.schur import factorise_schur
 from cvxlayers.derivative.sparse import factorise_sparse
 from cvxlayers.derivative.system import Factorisation, System
-from cvxlayers.isotropic import find_isotropic, require_isotropic
-from cvxlayers.kkt import eliminates, factor_flops, narrow_band, stored
+from cvxlayers.idioms.coordinates import find_coordinates, require_coordinates
+from cvxlayers.idioms.isotropic import find_isotropic, require_isotropic
+from cvxlayers.idioms.separable import require, separate
+from cvxlayers.kkt.band import narrow_band
+from cvxlayers.kkt.effort import eliminates, factor_flops, stored
 from cvxlayers.program import Structure
-from cvxlayers.separable import require, separate
 
 # Below the first order LAPACK on the whole matrix beats any sparse code; above the second its memory does not.
 _ALWAYS_DENSE, _NEVER_DENSE, _DENSE_FILL = 120, 2000, 0.15

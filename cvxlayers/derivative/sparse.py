@@ -23,7 +23,8 @@ from scipy.sparse.csgraph import structural_rank
 from cvxlayers.batches import Values, Vectors
 from cvxlayers.cones import IdentityBasis
 from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, relative_residual
-from cvxlayers.kkt import Columns, columns_of, turn_of
+from cvxlayers.kkt.columns import Columns, columns_of
+from cvxlayers.kkt.turn import turn_of
 from cvxlayers.parallel import chunks, map_chunks
 
 _SHIFT = 1e-9

@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.batches import Vectors
+from cvxlayers.idioms.separable import Separable, require, separate
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
-from cvxlayers.separable import Separable, require, separate
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.root import Items, Scalars, find_root
 from cvxlayers.solvers.solver import Options, Solver

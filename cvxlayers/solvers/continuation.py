@@ -22,7 +22,7 @@ from cvxlayers.batches import Vectors
 from cvxlayers.blas import one_thread_each
 from cvxlayers.cones.frame import Frame, is_symmetric
 from cvxlayers.cones.metric import Metric
-from cvxlayers.coordinates import find_coordinates
+from cvxlayers.idioms.coordinates import find_coordinates
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.newton_step import CoordinateStep, DenseStep, Residual, Step

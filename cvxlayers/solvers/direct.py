@@ -23,7 +23,9 @@ from scipy.sparse.csgraph import structural_rank
 from scipy.sparse.linalg import splu
 
 from cvxlayers.batches import Vectors
-from cvxlayers.kkt import columns_of, dense_microseconds, factorise_band, narrow_band
+from cvxlayers.kkt.band import factorise_band, narrow_band
+from cvxlayers.kkt.columns import columns_of
+from cvxlayers.kkt.effort import dense_microseconds
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.solver import Options, Solver

@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 
 from cvxlayers.batches import Vectors, largest
 from cvxlayers.cones.metric import Metric
-from cvxlayers.coordinates import Coordinates, turn
+from cvxlayers.idioms.coordinates import Coordinates, turn
 from cvxlayers.program import ConeProgram
 
 Index = Int[np.ndarray, " _count"]

@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 
 from cvxlayers.batches import Vectors
-from cvxlayers.isotropic import Isotropic, find_isotropic, require_isotropic
+from cvxlayers.idioms.isotropic import Isotropic, find_isotropic, require_isotropic
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.solver import Options, Solver

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from cvxlayers.coordinates import find_coordinates
 from cvxlayers.errors import OptionError, did_you_mean
-from cvxlayers.kkt import eliminates, factor_flops, narrow_band
+from cvxlayers.idioms.coordinates import find_coordinates
+from cvxlayers.kkt.band import narrow_band
+from cvxlayers.kkt.effort import eliminates, factor_flops
 from cvxlayers.program import Structure
 from cvxlayers.solvers.bounded import Bounded
 from cvxlayers.solvers.clarabel import Clarabel

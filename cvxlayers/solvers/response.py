@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.batches import Vectors
+from cvxlayers.idioms.separable import Places
 from cvxlayers.program import ConeProgram
-from cvxlayers.separable import Places
 
 Terms = Float[np.ndarray, "_leading terms"]
 
