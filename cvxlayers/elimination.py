@@ -30,6 +30,8 @@ Index = Int[np.ndarray, " _count"]
 
 # What is added to the diagonal of VVᵀ, relative to itself and to the number of rows, where rows depend on one another.
 _SHIFT = 1e-14
+# Up to this order a triangular matrix is inverted by LAPACK, beyond by blocks.
+_BLOCK = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,8 +182,15 @@ def cholesky(matrices: Squares) -> tuple[Squares, Bool[np.ndarray, " _leading"]]
 
 
 def invert_lower(factors: Squares) -> Squares:
-    """Replaces lower triangular matrices by their inverses."""
-    for matrix in factors:
-        # The transpose of a row-major item is what LAPACK overwrites.
-        lapack.dtrtri(matrix.T, 0, 0, 1)
+    """Replaces lower triangular matrices by their inverses: [[L, 0], [M, N]] by [[L⁻¹, 0], [−N⁻¹ M L⁻¹, N⁻¹]].
+
+    Products of large blocks are faster than LAPACK's inverse, and let other threads run meanwhile.
+    """
+    half = factors.shape[1] // 2
+    if factors.shape[1] <= _BLOCK:
+        for matrix in factors:
+            matrix[...] = lapack.dtrtri(matrix.T, 0, 0)[0].T
+        return factors
+    above, below = invert_lower(factors[:, :half, :half]), invert_lower(factors[:, half:, half:])
+    factors[:, half:, :half] = -np.matmul(below, np.matmul(factors[:, half:, :half], above))
     return factors

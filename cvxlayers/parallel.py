@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from itertools import pairwise
 from threading import Lock
 from typing import TypeVar
@@ -52,16 +54,41 @@ def worthwhile_chunks(batch: int, threads: int, call: float, least: float = _CAL
 
 
 def map_chunks(function: Callable[[slice], T], pieces: list[slice], threads: int) -> list[T]:
-    """Returns [function(piece) for piece in pieces], over at most `threads` threads."""
+    """Returns [function(piece) for piece in pieces], over at most `threads` threads, of which the caller's is one.
+
+    Of several errors, that of the first piece is raised, as on one thread. What a thread does not come to, because the
+    pool has other work, the caller does: it never waits for what has not begun.
+    """
     if threads <= 1 or len(pieces) <= 1:
         return [function(piece) for piece in pieces]
-    return list(_pool(threads).map(function, pieces))
+    left, found, errors = deque(range(len(pieces))), dict[int, T](), dict[int, BaseException]()
+
+    def work() -> None:
+        while left and not errors:
+            try:
+                index = left.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                found[index] = function(pieces[index])
+            except BaseException as error:
+                errors[index] = error
+
+    # What NumPy ignores in the caller's thread, it ignores in all.
+    helpers = [_pool(threads).submit(copy_context().run, work) for _ in range(min(threads, len(pieces)) - 1)]
+    work()
+    for helper in helpers:
+        if not helper.cancel():
+            helper.result()
+    if errors:
+        raise errors[min(errors)]
+    return [found[index] for index in range(len(pieces))]
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
     with _lock:
         if threads not in _pools:
-            _pools[threads] = ThreadPoolExecutor(threads, thread_name_prefix="cvxlayers")
+            _pools[threads] = ThreadPoolExecutor(threads - 1, thread_name_prefix="cvxlayers")
         return _pools[threads]
 
 

@@ -12,6 +12,7 @@ import pytest
 from cvxlayers import CvxpyLayer
 from cvxlayers.cones import Derivative, IdentityBasis, Product
 from cvxlayers.derivative import Method, System, factorise
+from cvxlayers.elimination import invert_lower
 from cvxlayers.program import ConeProgram, Status, Structure
 from cvxlayers.solvers import SOLVERS, Options, Plan, solve_batch
 from tests.checks import assert_close
@@ -40,6 +41,17 @@ def system_of(program: ConeProgram, rng: np.random.Generator, choices: tuple[flo
 
 def solved(program: ConeProgram, plan: Plan = PLAN, threads: int = 1):
     return solve_batch(program, plan, Options(), threads)
+
+
+@pytest.mark.parametrize("order", [1, 32, 33, 70, 101])
+def test_triangular_matrices_are_inverted_whole_or_by_blocks(order, rng):
+    """And no bit depends on the other items."""
+    lower = np.tril(rng.normal(size=(5, order, order))) / order + np.eye(order)
+    found = invert_lower(lower.copy())
+    np.testing.assert_allclose(lower @ found, np.broadcast_to(np.eye(order), lower.shape), atol=1e-13)
+    np.testing.assert_array_equal(np.triu(found, 1), 0.0)
+    for item in range(5):
+        np.testing.assert_array_equal(invert_lower(lower[item : item + 1].copy()), found[item : item + 1])
 
 
 @pytest.mark.parametrize("shared", ["", "P", "A", "PA"])

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import threading
+from time import sleep
 
+import numpy as np
 import pytest
 
 from cvxlayers.errors import OptionError
@@ -35,12 +37,43 @@ def test_results_come_in_order_from_several_threads():
     assert len({name for _, name in found}) == 2
 
 
-def test_an_error_in_a_thread_is_raised():
+def test_of_several_errors_the_first_is_raised_once_no_thread_works_any_more():
+    meeting, ended = threading.Barrier(2, timeout=30), []
+
     def fail(piece: slice) -> None:
+        meeting.wait()
+        sleep(0.05 if piece.start == 0 else 0.0)
+        ended.append(piece.start)
         raise ValueError(f"at {piece.start}")
 
     with pytest.raises(ValueError, match="at 0"):
         map_chunks(fail, chunks(4, 2), 2)
+    assert sorted(ended) == [0, 2]
+
+
+def test_what_numpy_ignores_in_the_caller_it_ignores_in_all_threads():
+    meeting = threading.Barrier(2, timeout=30)
+
+    def divide(piece: slice) -> float:
+        meeting.wait()
+        return float(np.ones(1)[0] / np.zeros(1)[0])
+
+    with np.errstate(all="ignore"):
+        assert map_chunks(divide, chunks(2, 2), 2) == [np.inf, np.inf]
+
+
+def test_a_pool_that_is_busy_is_not_waited_for():
+    """Threads that cut their own pieces again would otherwise wait for one another."""
+    meeting = threading.Barrier(2, timeout=30)
+
+    def inner(piece: slice) -> int:
+        return piece.stop - piece.start
+
+    def outer(piece: slice) -> int:
+        meeting.wait()
+        return sum(map_chunks(inner, chunks(piece.stop - piece.start, 4), 2))
+
+    assert map_chunks(outer, chunks(16, 2), 2) == [8, 8]
 
 
 def test_the_number_of_threads_is_configured(monkeypatch):

@@ -87,17 +87,15 @@ def factorise_schur(system: System, threads: int, factorise: Factorise) -> Struc
 
 def _factorise(system: System, weights: Vectors, item: int) -> _Factor:
     """Factorises S of one item, with a unit diagonal; the factor of a singular one stays the unit matrix."""
-    program, pattern = system.program, system.program.structure.A
+    program = system.program
     d, root = system.derivative.eigenvalues[item], system.root[item]
-    A, weight = program.A[item % len(program.A)], weights[item % len(weights)]
-    active = d > 0
-    rows = np.flatnonzero(active)
-    B = pattern.matrix(A * root[pattern.rows] * np.sqrt(weight)[pattern.cols]).tocsr()[rows]
-    S = (B @ B.T).toarray()
-    diagonal = np.arange(len(rows))
-    S[diagonal, diagonal] += 1.0 - d[rows]
-    scale = 1.0 / np.sqrt(np.where(S[diagonal, diagonal] > 0, S[diagonal, diagonal], 1.0))
-    S *= scale[:, None] * scale
+    rows = np.flatnonzero(d > 0)
+    S = program.structure.A.gram(program.A[item % len(program.A)], weights[item % len(weights)], d > 0)
+    diagonal, soft, root = np.arange(len(rows)), 1.0 - d[rows], root[rows]
+    size = root * root * S[diagonal, diagonal] + soft
+    scale = 1.0 / np.sqrt(np.where(size > 0, size, 1.0))
+    S *= (scale * root)[:, None] * (scale * root)
+    S[diagonal, diagonal] += scale * scale * soft
     if not len(rows):
         return _Factor(rows, scale, S, 1.0)
     try:

@@ -7,10 +7,11 @@ from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from cvxlayers.batches import Values, Vectors
 from cvxlayers.patterns.block import NOTHING, Block, find_block
+from cvxlayers.patterns.gram import Gram, find_gram
 from cvxlayers.patterns.products import Products
 
 # From so many entries on a block is multiplied faster by itself.
@@ -83,6 +84,11 @@ class Pattern:
         counts = np.bincount(self.cols[self._rest], minlength=self.shape[1])
         return Products(self.shape, self.rows[self._rest], np.concatenate([[0], np.cumsum(counts)]))
 
+    @cached_property
+    def _gram(self) -> Gram | None:
+        """Which entries meet where the matrix is multiplied by its transpose; None where they are too many."""
+        return find_gram(self.shape[0], self.rows, self.cols, self.indptr)
+
     def _columns_of(self, values: Values) -> Float[np.ndarray, "batch cols rows"]:
         """Returns a batch of dense transposed matrices: the stored entries stand column by column."""
         if self.is_full:
@@ -100,6 +106,19 @@ class Pattern:
     def matrix(self, values: Float[np.ndarray, " nnz"]) -> sp.csc_array:
         """Returns one matrix with these stored entries; explicit zeros stay."""
         return sp.csc_array((values, self.indices, self.indptr), shape=self.shape)
+
+    def gram(
+        self,
+        values: Float[np.ndarray, " nnz"],
+        weights: Float[np.ndarray, " cols"],
+        kept: Bool[np.ndarray, " rows"] | None = None,
+    ) -> Float[np.ndarray, "_size _size"]:
+        """Returns M diag(w) Mᵀ of one matrix, or the rows and columns of it that are kept, dense and symmetric."""
+        if self._gram is not None:
+            return self._gram.dense(values, weights, kept)
+        half = self.matrix(values * np.sqrt(weights)[self.cols]).tocsr()
+        half = half if kept is None else half[np.flatnonzero(kept)]
+        return (half @ half.T).toarray()
 
     def dense(self, values: Values) -> Float[np.ndarray, "batch rows cols"]:
         """Returns the batch of dense matrices."""

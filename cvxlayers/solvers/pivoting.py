@@ -35,6 +35,9 @@ _PATIENCE, _LIMIT = 3, 100
 # Signs are wrong beyond this share of the accuracy that is asked for.
 _SHARE = 0.01
 
+# A pivot is rounding up to this share of its diagonal entry, for each row: whether it is positive says nothing then.
+_SINGULAR = 1e-15
+
 Vector = Float[np.ndarray, " _count"]
 Mask = Bool[np.ndarray, " m"]
 
@@ -99,8 +102,7 @@ def _dual(structure: Structure, P: Float[np.ndarray, " n"], A: Float[np.ndarray,
     if not (P > 0).all():
         return _Dual(matrix, P, None)
     weights = 1.0 / P
-    scaled = structure.A.matrix(A * weights[structure.A.cols])
-    return _Dual(matrix, weights, (scaled @ matrix.T).toarray())
+    return _Dual(matrix, weights, structure.A.gram(A, weights))
 
 
 def _solve_item(
@@ -154,9 +156,12 @@ def _multipliers(M: Float[np.ndarray, "m m"], r: Vector, active: Mask) -> Vector
     if not len(rows):
         return y
     try:
-        # numpy's lets other threads run meanwhile.
-        factor = np.linalg.cholesky(M[np.ix_(rows, rows)])
+        # numpy's lets other threads run meanwhile; two `take` are faster than one index of both axes.
+        factor = np.linalg.cholesky(M.take(rows, axis=0).take(rows, axis=1))
     except np.linalg.LinAlgError:
+        return None
+    pivots = np.square(factor.diagonal())
+    if (pivots <= _SINGULAR * len(rows) * M.diagonal()[rows]).any():
         return None
     y[rows] = lapack.dpotrs(factor.T, -r[rows], lower=0)[0]
     return y
