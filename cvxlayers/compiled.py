@@ -126,7 +126,8 @@ class VariableMap:
         """Returns the value of each variable, of shape (batch, *shape); nothing of it is part of x or y."""
         stacked = self.linear(x, y)
         parts = self.shaped(x.copy() if stacked is x else stacked)
-        return [np.exp(part) if exp else part for part, exp in zip(parts, self.exps, strict=True)]
+        with np.errstate(over="ignore"):  # infinite outputs are told of
+            return [np.exp(part) if exp else part for part, exp in zip(parts, self.exps, strict=True)]
 
     def tangent(self, x: Vectors, y: Vectors, dx: Vectors, dy: Vectors) -> list[Array]:
         """Returns the tangent of each variable for tangents of x and y."""

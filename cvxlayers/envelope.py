@@ -21,8 +21,8 @@ def value(compiled: CompiledProblem, forward: Forward) -> Float[np.ndarray, "*ba
     """Returns the optimal value of each item; NaN where an item has no solution."""
     found = forward.program.objective(forward.point.x) + forward.found.offset
     found = -found if compiled.maximise else found
-    found = np.exp(found) if compiled.gp else found
-    return np.where(forward.ok, found, np.nan).reshape(forward.batch_shape)
+    found = np.where(forward.ok, found, np.nan)
+    return (np.exp(found) if compiled.gp else found).reshape(forward.batch_shape)
 
 
 def adjoint(compiled: CompiledProblem, forward: Forward, cotangent: Weights) -> Vectors:

@@ -16,7 +16,7 @@ from cvxlayers.compiled import VariableMap
 from cvxlayers.derivative import DerivativeInfo, Known, Point, residuals
 from cvxlayers.program import ConeProgram, Residuals, Status
 from cvxlayers.reduction import Reduced
-from cvxlayers.residual import lopsided
+from cvxlayers.residual import gap, lopsided
 from cvxlayers.solve import CallOptions
 from cvxlayers.solvers import Outcome
 
@@ -204,11 +204,16 @@ def doubt(
     program: ConeProgram,
     point: Point,
 ) -> tuple[Int[np.ndarray, " batch"], Float[np.ndarray, " batch"]]:
-    """Returns statuses and residuals where solved items that violate a condition in its own units are inaccurate."""
+    """Returns statuses and residuals where solved items are inaccurate that are so in other measures.
+
+    A condition may be violated in its own units; and multipliers may be so large that small residuals change the
+    optimal value, as next to where a program has no interior.
+    """
     items = np.flatnonzero((status == Status.SOLVED) & (accuracy > _CLEAR))
     if not len(items):
         return status, accuracy
-    own = lopsided(program.item(items), point.item(items))
+    some, found = program.item(items), point.item(items)
+    own = np.maximum(lopsided(some, found), gap(some, found))
     rough = own > max(eps, _USABLE)
     status, accuracy = status.copy(), accuracy.copy()
     status[items[rough]], accuracy[items[rough]] = Status.INACCURATE, own[rough]
@@ -224,3 +229,13 @@ def final_status(
     judged = np.where(accuracy <= max(eps, _SOLVED), Status.SOLVED, Status.INACCURATE)
     judged = np.where(accuracy <= max(eps, _USABLE), judged, Status.NUMERICAL_ERROR)
     return np.where(status <= Status.INACCURATE, judged, status)
+
+
+def without_overflow(answer: Answer, outputs: Sequence[Array]) -> Answer:
+    """Returns the answer where items are failures of which an output, as an exponential, is no finite number."""
+    if all(np.isfinite(output).all() for output in outputs):
+        return answer
+    finite = np.all([np.isfinite(output.reshape((len(output), -1))).all(axis=1) for output in outputs], axis=0)
+    lost = ~finite & (answer.status <= Status.INACCURATE)
+    status, accuracy = np.where(lost, Status.NUMERICAL_ERROR, answer.status), np.where(lost, np.inf, answer.accuracy)
+    return answer._replace(status=status, accuracy=accuracy)

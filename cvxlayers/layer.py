@@ -23,7 +23,7 @@ from cvxlayers.compiled import CompiledProblem, VariableMap
 from cvxlayers.derivative import TRUSTED, Data, DerivativeInfo, Needs, jvp, vjp, worst_of
 from cvxlayers.differentiation import Differentiation
 from cvxlayers.errors import CvxlayersWarning, DerivativeWarning, SolverError
-from cvxlayers.forward import Answer, Array, Forward, Found, Items, doubt, final_status, join, split
+from cvxlayers.forward import Answer, Array, Forward, Found, Items, doubt, final_status, join, split, without_overflow
 from cvxlayers.kernel import Kernel
 from cvxlayers.lpgd import Differences
 from cvxlayers.parameter_map import UNDERFLOW, Theta
@@ -110,9 +110,12 @@ class Layer:
             answer = self._solve(theta, options, warm_start, chosen)
             if self.check and left_to_solver and not answer.outcome.is_first_choice:
                 self.compiled.parameters.check(values)
+        found = answer.outputs()
+        if any(chosen.exps):
+            answer = without_overflow(answer, found)
         if answer.status.any():
             self._report(values, answer, options)
-        arrays = self._masked(answer.outputs(), answer.status, batch_shape, options)
+        arrays = self._masked(found, answer.status, batch_shape, options)
         return Forward(values, batch_shape, answer.status, arrays, chosen, options, answer.find, affine)
 
     def _solve(self, theta: Theta, options: CallOptions, warm_start: WarmStart | None, outputs: VariableMap) -> Answer:

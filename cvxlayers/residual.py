@@ -171,14 +171,30 @@ def relative(dual: Vectors, primal: Vectors, dual_scale: Sizes, primal_scale: Si
 
 
 def residuals(program: ConeProgram, point: Point) -> Residuals:
-    """Returns the relative residuals of a point, the duality gap xᵀPx + qᵀx + bᵀy among them."""
-    quadratic = np.sum(point.x * program.structure.P.matvec(program.P, point.x), axis=1)
-    linear, dual = np.sum(program.q * point.x, axis=1), np.sum(program.b * point.y, axis=1)
+    """Returns the relative residuals of a point, the duality gap among them."""
     return Residuals(
         primal=_ratio(largest(point.primal), point.primal_scale),
         dual=_ratio(largest(point.dual), point.dual_scale),
-        gap=_ratio(np.abs(quadratic + linear + dual), np.max(np.abs([quadratic, linear, dual]), axis=0)),
+        gap=gap(program, point),
     )
+
+
+def gap(program: ConeProgram, point: Point) -> Sizes:
+    """Returns the duality gap xᵀPx + qᵀx + bᵀy: what the residuals do to the optimal value, and multipliers amplify.
+
+    It is relative to the optimal value, or where that vanishes to its natural size, |q| for x of size |b| / |A|.
+    """
+    quadratic = np.sum(point.x * program.structure.P.matvec(program.P, point.x), axis=1)
+    linear, dual = np.sum(program.q * point.x, axis=1), np.sum(program.b * point.y, axis=1)
+    _, q, A, b = program.sizes
+    value = np.maximum(np.max(np.abs([quadratic, linear]), axis=0), q * natural(b, A))
+    return _ratio(np.abs(quadratic + linear + dual), value)
+
+
+def natural(size: Sizes, unit: Sizes) -> Sizes:
+    """Returns size / unit, and one where either vanishes: there is no natural size then."""
+    known = (size > 0) & (unit > 0)
+    return np.where(known, size / np.where(known, unit, 1.0), 1.0)
 
 
 def lopsided(program: ConeProgram, point: Point) -> Sizes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import cvxpy as cp
@@ -13,6 +14,9 @@ from cvxlayers import CvxpyLayer, SolverError
 from cvxlayers.cones import Exponential
 from cvxlayers.cones.curves import CurvePoints
 from cvxlayers.errors import OptionError
+from cvxlayers.solvers.exponential import _advance, _lower, _Walk, _Way
+from cvxlayers.solvers.newton_step import DenseStep
+from cvxlayers.solvers.path_units import PathUnits
 
 BATCH = 8
 
@@ -192,3 +196,53 @@ def test_cones_that_may_shrink_to_a_point_are_refused():
     text = cp.Problem(cp.Minimize(cp.sum(cp.rel_entr(x, y))), [x + 2 * y == cp.Parameter(2, name="p")])
     with pytest.raises(OptionError, match="second or third coordinate is no variable"):
         CvxpyLayer(text, parameters=text.parameters(), variables=[x], solver="EXPONENTIAL")
+
+
+def beginning(build: Any, scale: float, rng: np.random.Generator) -> _Walk:
+    """Returns where the paths of a batch begin."""
+    layer = layer_of(build).layer
+    theta, _ = layer.compiled.parameters.flatten(draw(build.__name__, rng, BATCH, scale))
+    program = layer.compiled.program(theta)
+    reduced = layer.kernel.reduce(program)
+    unit = PathUnits.of(program if reduced is None else reduced.program)
+    step = DenseStep.of(unit.program, unit.widths)
+    return _Walk.begin(step, unit.program.structure, BATCH)
+
+
+@pytest.mark.parametrize(
+    ("build", "scale"), [(entropy_with_equalities, 1e-4), (logarithms, 30.0), (logistic, 1e4), (log_sum_exp, 1e4)]
+)
+def test_a_step_is_the_longest_that_stays_next_to_the_path(build, scale, rng):
+    """Of the whole way, the half of it and so on, six times, it is the first that lowers the residual or is near μ."""
+    walk, pending = beginning(build, scale, rng), np.arange(BATCH) > 0
+    found = set()
+    with np.errstate(all="ignore"):
+        for _ in range(12):
+            point, way = walk.point, _Way.of(walk.step, walk.point, walk.aim)
+            reached, length = _advance(walk.step, point, walk.aim, pending)
+            wanted, merit, mu = np.zeros(BATCH), point.merit.copy(), point.mu[:, 0].copy()
+            for halvings in reversed(range(7)):
+                share = 0.5**halvings
+                trial = way.end(walk.step, point, share)
+                left = 0.9 if share == 1.0 else 1.0 - 0.1 * share
+                near = trial.merit <= np.maximum(left * point.merit, 100.0 * trial.mu[:, 0])
+                near |= ~pending & (share == 1.0)
+                wanted[near], merit[near], mu[near] = share, trial.merit[near], trial.mu[near, 0]
+            np.testing.assert_array_equal(length, wanted)
+            np.testing.assert_allclose(reached.merit, merit, rtol=1e-9)
+            np.testing.assert_allclose(reached.mu[:, 0], mu, rtol=1e-12)
+            found |= set(length.tolist())
+            walk = walk.advance(pending)
+    assert len(found) > 2  # else nothing was halved
+
+
+def test_the_barrier_parameter_falls_as_far_as_steps_lead_and_rises_where_there_is_none(rng):
+    walk = beginning(logistic, 1.0, rng)
+    length = np.array([1.0, 0.5, 0.25, 0.125, 0.0, 1.0, 1.0, 0.5])
+    mu = np.array([1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-3, 1e-8, 1e-8])
+    merit = np.array([1e-4, 1e-4, 1e-4, 1e-4, 1e-4, 1e4, 1e-12, 1e-12])
+    point = replace(walk.point, mu=mu[:, None], merit=merit)
+    aim = _lower(point, np.array([1.0, 1.0, 1.0, 1.0, 1.0, 1e4, 1.0, 1.0]), length)[:, 0]
+    steepest = 0.1 * 1e-3**1.8
+    wanted = [steepest, 0.3e-3, 1e-3, 1e-3, 1e-2, 1e-3, 3e-15, 0.3e-8]
+    np.testing.assert_allclose(aim, wanted, rtol=1e-12)

@@ -69,7 +69,7 @@ def test_badly_conditioned_kinks_are_seldom_called_reliable(rng):
         multipliers[:, 1] = 0.0 if at_kink else rng.uniform(0.1, 1.0, size=1000)
         costs = -solution @ P - np.einsum("bij,bi->bj", values, multipliers)
         _, info = layer.vjp([costs, values, sides], [np.ones((1000, 2))])
-        assert info.reliable.mean() <= 0.01 if at_kink else info.reliable.all()
+        assert info.reliable.mean() <= 0.002 if at_kink else info.reliable.all()
 
 
 def test_small_multipliers_in_small_units_are_no_kinks(rng):

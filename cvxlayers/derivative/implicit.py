@@ -10,16 +10,18 @@ from typing import NamedTuple, final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.batches import Values, Vectors
+from cvxlayers.batches import Values, Vectors, largest
 from cvxlayers.cones import Smoothed, derivative_dual
 from cvxlayers.derivative.kinks import INEXACT, near_kinks, projection_derivative, sizes_of, telling_rows
 from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System
 from cvxlayers.derivative.terms import worst
 from cvxlayers.program import ConeProgram
-from cvxlayers.residual import Point
+from cvxlayers.residual import Point, natural
 
 # A derivative is doubtful where the residual of its point, amplified by the system, is larger than this.
 _BLURRED = 1e-4
+# Relative residuals are this large by rounding.
+_FINE = 1e-16
 # Of points that are not exact, one condition's residual may be so many times as large as that of all.
 _UNLIKE = 1e4
 # A null vector's part that is below this does not reach the outputs.
@@ -177,7 +179,8 @@ def linearise(
     if smoothed is not None:
         return Linearisation(program, point, system, factors, rank, weakly_active, point.merit)
     weakly_active |= near_kinks(program.structure.cone, point, sizes_of(program, point), telling, rank.condition)
-    return Linearisation(program, point, system, factors, rank, weakly_active, _blurred(program, rank, point))
+    offset = np.maximum(_blurred(program, rank, point), _adrift(system, factors, point, outputs))
+    return Linearisation(program, point, system, factors, rank, weakly_active, offset)
 
 
 def _seen(rank: Rank, outputs: Callable[[Vectors], Vectors] | None) -> Rank:
@@ -212,6 +215,24 @@ def _blurred(program: ConeProgram, rank: Rank, point: Point) -> Float[np.ndarray
         hidden = single > np.maximum(TRUSTED, _UNLIKE * point.merit[items])
         blur[items] = np.maximum(blur[items], np.where(hidden, single, 0.0))
     return np.minimum(blur, 1.0)
+
+
+def _adrift(
+    system: System, factors: Factorisation, point: Point, outputs: Callable[[Vectors], Vectors] | None
+) -> Float[np.ndarray, " batch"]:
+    """Returns how far rounding, or another Newton step, may lead outputs, relative to x, where that is much.
+
+    A cost of exponentials that hardly feels a variable bends by as little along it: the point is then anywhere along
+    it, perhaps beside another face. The condition number does not tell, as it is one of K in good units.
+    """
+    program = system.program
+    if not program.structure.cone.exponential:
+        return np.zeros(len(point.v))
+    error = np.maximum(point.merit, _FINE) * point.dual_scale
+    step, _ = factors.once(np.broadcast_to(error[:, None], point.x.shape), np.zeros(point.v.shape))
+    step = step if outputs is None else outputs(step)
+    drift = largest(step) / np.maximum(largest(point.x), natural(program.sizes.b, program.sizes.A))
+    return np.where(drift <= _BLURRED, 0.0, np.fmin(drift, 1.0))
 
 
 def jvp(at: Differential, tangent: Data) -> tuple[Vectors, Vectors, Vectors, DerivativeInfo]:

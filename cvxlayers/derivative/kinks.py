@@ -76,9 +76,9 @@ def _inequalities(cone: Product) -> slice:
 
 
 def sizes_of(program: ConeProgram, point: Point) -> Sizes:
-    """Returns the sizes of y, and of s and b."""
+    """Returns the sizes of y and of the costs that it balances, where rounding comes from, and of s and b."""
     y, s = point.sizes
-    return y, np.maximum(s, largest(program.b)[:, None])
+    return np.maximum(y, point.dual_scale[:, None]), np.maximum(s, largest(program.b)[:, None])
 
 
 def _weak(cone: Product, point: Point, sizes: Sizes) -> Bool[np.ndarray, "batch _rows"]:

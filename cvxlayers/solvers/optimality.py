@@ -10,6 +10,7 @@ from jaxtyping import Float
 from cvxlayers.batches import largest
 from cvxlayers.cones import project_dual
 from cvxlayers.program import ConeProgram, Solution
+from cvxlayers.residual import natural
 
 Sizes = Float[np.ndarray, "#batch"]
 
@@ -26,8 +27,8 @@ def violation(program: ConeProgram, solution: Solution) -> Sizes:
         Px, Aty = structure.P.matvec(program.P, x), structure.A.rmatvec(program.A, y)
         Ax = structure.A.matvec(program.A, x)
         P, q, A, b = program.sizes
-        width = np.maximum(largest(x), _natural(b, A))
-        price = np.maximum(largest(y), _natural(q, A))
+        width = np.maximum(largest(x), natural(b, A))
+        price = np.maximum(largest(y), natural(q, A))
         terms = [np.add.reduce(u * v, axis=1) for u, v in ((x, Px), (x, program.q), (y, program.b))]
         violations = [
             (largest(Ax + s - program.b), (largest(Ax), largest(s), b, A * width)),
@@ -40,9 +41,3 @@ def violation(program: ConeProgram, solution: Solution) -> Sizes:
         relative = np.array([size for size, _ in violations]) / np.where(scales > 0, scales, 1.0)
         worst = np.maximum.reduce(relative, axis=0)
     return np.where(np.isfinite(worst), worst, np.inf)
-
-
-def _natural(size: Sizes, unit: Sizes) -> Sizes:
-    """Returns size / unit, and one where either vanishes: there is no natural size then."""
-    known = (size > 0) & (unit > 0)
-    return np.where(known, size / np.where(known, unit, 1.0), 1.0)
