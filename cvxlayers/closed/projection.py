@@ -46,7 +46,7 @@ class ProjectionForm(ClosedForm):
         small, y, s = program if reduced is None else reduced.program, point.y[:, self._rows], point.s[:, self._rows]
         with np.errstate(all="ignore"):
             found = linearise_ball(form, small, y, s) if form.is_ball else linearise_cones(form, small, y, s)
-        served = found.served & is_smooth(program, point, found.condition, redundant)
+        served = found.served & is_smooth(program, point, found.condition, redundant, found.smallest)
         if not found.unique.all() and seen(self._loose(program.structure.n)).any():
             served &= found.unique
         inverse = found.solve if reduced is None else _lifted(found.solve, reduced)
