@@ -178,7 +178,7 @@ class Reduced:
         if len(copies.rows) or len(fixed.rows):
             slope = P.matvec(full.P, full_x) + full.q
             rows, columns, pivots = copies.runs
-            full_y[:, rows] = -slope[:, columns] / full.A[:, pivots]
+            full_y[:, rows] = slope[:, columns] / -full.A[:, pivots]
             if len(fixed.rows):
                 slope += A.rmatvec(full.A, full_y)
                 full_y[:, fixed.rows] = -slope[:, fixed.columns] / full.A[:, fixed.pivots]

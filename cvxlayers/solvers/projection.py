@@ -50,10 +50,7 @@ class Projection(Solver):
                 wanted = np.broadcast_to(wanted, (program.batch, rows.stop - rows.start))
             project = _project_on_ball if form.is_ball else _project_on_cones
             usable = project(program, form, wanted, rho, solution)
-            s, y = solution.s[:, rows], solution.y[:, rows]
-            np.subtract(s, wanted, out=y)
-            y *= rho
-            solution.x[:, form.columns] = (b - s) / a
+            solution.x[:, form.columns] = (b - solution.s[:, rows]) / a
         solution.iterations[:] = 1
         solution.status[usable] = Status.SOLVED
         return solution
@@ -64,6 +61,8 @@ def _project_on_cones(
 ) -> Bool[np.ndarray, " batch"]:
     usable = form.holds(rho) & np.isfinite(wanted).all(axis=1)
     solution.s[usable] = program.structure.cone.project(wanted[usable])
+    np.subtract(solution.s, wanted, out=solution.y)
+    solution.y *= rho
     return usable
 
 
@@ -76,7 +75,9 @@ def _project_on_ball(
     length = np.sqrt(np.einsum("bn,bn->b", wanted, wanted))
     radius = b[:, top] - head * (b[:, 0] / slope)
     active = length >= radius
-    np.multiply(wanted, np.where(active, radius / length, 1.0)[:, None], out=s[:, form.rows])
+    share = np.where(active, radius / length, 1.0)
+    np.multiply(wanted, share[:, None], out=s[:, form.rows])
+    np.multiply(wanted, (sole * (share - 1.0))[:, None], out=y[:, form.rows])
     y[:, top], s[:, top] = np.where(active, sole * (length - radius), 0.0), radius
     if form.bound is not None:
         # Where the ball is not left, t is free, and in the middle it is next to no bound.
