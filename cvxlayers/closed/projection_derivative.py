@@ -37,13 +37,16 @@ class Projected(ABC):
         condition: the condition numbers of the systems.
         served: which items are such projections.
         unique: which of them have no other solution.
-        smallest: how far the kinks of curved cones are, where that is known.
     """
 
     condition: Sizes
     served: Items
     unique: Items
-    smallest: Sizes | None
+
+    @property
+    @abstractmethod
+    def smallest(self) -> Sizes | None:
+        """How far the kinks of curved cones are, where that is known."""
 
     @abstractmethod
     def solve(self, first: Vectors, second: Vectors, dual: bool) -> tuple[Vectors, Vectors, Sizes]:
@@ -62,7 +65,11 @@ class _OnCones(Projected):
     condition: Sizes
     served: Items
     unique: Items
-    smallest: None = None
+
+    @property
+    def smallest(self) -> None:
+        """It has to be found out."""
+        return None
 
     def solve(self, first: Vectors, second: Vectors, dual: bool) -> tuple[Vectors, Vectors, Sizes]:
         lam, columns = np.empty(first.shape), self.form.columns
@@ -101,7 +108,7 @@ class _OnBall(Projected):
         condition: the condition numbers of the systems.
         served: which items are such projections.
         unique: which of them have no other solution.
-        smallest: how far the kinks of the cone are.
+        distance: how far the kinks of the cone are.
     """
 
     form: Isotropic
@@ -115,7 +122,12 @@ class _OnBall(Projected):
     condition: Sizes
     served: Items
     unique: Items
-    smallest: Sizes
+    distance: Sizes
+
+    @property
+    def smallest(self) -> Sizes:
+        """How far the kinks of the cone are."""
+        return self.distance
 
     def solve(self, first: Vectors, second: Vectors, dual: bool) -> tuple[Vectors, Vectors, Sizes]:
         form, (slope, head), rho, bound = self.form, self.bounds, self.rho[:, None], self.form.bound

@@ -140,7 +140,9 @@ def _split(entries: Entries) -> Iterator[Line]:
         last = first
         if first < len(steps) and (steps[first] >= 0).all():
             last = int(turns[np.searchsorted(turns, first, side="right")]) if first < turns[-1] else first
-        yield Line(*(_between(*entries[[first, last], axis].tolist(), last - first) for axis in range(3)))
+        starts, stops = entries[first].tolist(), entries[last].tolist()
+        rows, columns, places = (_between(*ends, last - first) for ends in zip(starts, stops, strict=True))
+        yield Line(rows, columns, places)
         first = last + 1
 
 

@@ -61,8 +61,7 @@ def _project_on_cones(
 ) -> Bool[np.ndarray, " batch"]:
     usable = form.holds(rho) & np.isfinite(wanted).all(axis=1)
     solution.s[usable] = program.structure.cone.project(wanted[usable])
-    np.subtract(solution.s, wanted, out=solution.y)
-    solution.y *= rho
+    np.multiply(solution.s - wanted, rho, out=solution.y)
     return usable
 
 
