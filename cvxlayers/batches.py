@@ -38,6 +38,11 @@ def is_everything(index: slice | Int[np.ndarray, " k"], batch: int) -> bool:
     return len(index) == batch and (batch == 1 or bool((index == np.arange(batch)).all()))
 
 
+def is_moving(rows: Vectors) -> bool:
+    """Whether any entry is not zero; of what all items share, one row is looked at."""
+    return bool((rows if rows.strides[0] else rows[:1]).any())
+
+
 def spread_rows(array: Vectors, batch: int) -> Vectors:
     """Broadcasts what all items share."""
     return array if len(array) == batch else np.broadcast_to(array, (batch, array.shape[1]))

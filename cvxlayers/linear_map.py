@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.batches import Vectors, run
+from cvxlayers.batches import Run, Vectors, run
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ class LinearMap:
         else:
             _accumulate(out, self._transposed, gather, w)
 
-    def columns(self, block: slice) -> LinearMap:
+    def columns(self, block: Run) -> LinearMap:
         """Returns the map of some of the inputs, the others being zero."""
         return LinearMap(sp.csr_array(self.matrix[:, block]))
 

@@ -141,10 +141,15 @@ def evaluate(
     Px = structure.P.matvec(program.P, x)
     Aty = structure.A.rmatvec(program.A, y)
     Ax = structure.A.matvec(program.A, x)
-    dual, primal = Px + Aty + program.q, Ax + s - program.b
-    dual_scale, primal_scale = _largest(Px, Aty, program.q), _largest(Ax, s, program.b)
-    # A sum may be small because its terms cancel, as in Ax = 0: then their own size is the measure. It costs as much
-    # as the residual, and is asked for only where the residual is not below every doubt.
+    dual, primal = Aty, Ax
+    dual += Px
+    dual += program.q
+    primal += s
+    primal -= program.b
+    # Where three terms cancel, the third is at most twice as large as the larger of two. And a sum may be small because
+    # its own terms cancel, as in Ax = 0: then their size is the measure. It costs as much as the residual, and is asked
+    # for only where the residual is not below every doubt.
+    dual_scale, primal_scale = _largest(Px, program.q), _largest(s, program.b)
     merit = relative(dual, primal, dual_scale, primal_scale)
     clear = merit <= EXACT
     if not clear.all():

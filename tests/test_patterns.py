@@ -8,6 +8,7 @@ from cvxlayers.kkt.band import factorise_band, narrow_band
 from cvxlayers.kkt.columns import columns_of
 from cvxlayers.kkt.effort import stored
 from cvxlayers.kkt.turn import turn_of
+from cvxlayers.patterns.lines import find_lines
 from cvxlayers.program import Structure
 from tests.programs import pattern_of, values_of
 
@@ -26,6 +27,11 @@ def shape_of(name: str, rng: np.random.Generator) -> np.ndarray:
         "columns of different heights": np.tril(np.ones((25, 25))),
         "diagonal": np.eye(30),
         "sparse": sparse.astype(float),
+        "a row above two diagonals": np.vstack([np.ones((1, 60)), np.eye(60), -np.eye(60)]),
+        "a diagonal beside a longer one": np.hstack([np.eye(61)[:, :60], np.eye(61)]),
+        "a column beside a diagonal": np.hstack([np.eye(60), np.ones((60, 1)), 0 * np.eye(60)]),
+        "diagonals that cross": np.fliplr(np.eye(61)) + np.eye(61),
+        "rows that take turns": np.kron(np.eye(40), np.eye(3)[:, [0, 1]])[:, np.r_[0:80:2, 1:80:2]],
         "an empty row and column": np.pad(np.eye(5), ((1, 0), (0, 1))),
         "no rows": np.zeros((0, 4)),
         "no entries": np.zeros((3, 4)),
@@ -41,6 +47,11 @@ SHAPES = [
     "columns of different heights",
     "diagonal",
     "sparse",
+    "a row above two diagonals",
+    "a diagonal beside a longer one",
+    "a column beside a diagonal",
+    "diagonals that cross",
+    "rows that take turns",
     "an empty row and column",
     "no rows",
     "no entries",
@@ -83,6 +94,25 @@ def test_no_bit_of_a_product_depends_on_the_other_items(name, at_once, rng, monk
         np.testing.assert_array_equal(product(values[[3]], v)[[3, 5]], found[[3, 5]])
         np.testing.assert_array_equal(product(values, v[[3]])[[3, 5]], found[[3, 5]])
         assert product(values[:0], v[:0]).shape == (0, found.shape[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("diagonal", 1),
+        ("a row above two diagonals", 3),
+        ("a diagonal beside a longer one", 2),
+        ("a column beside a diagonal", 2),
+        ("rows that take turns", 2),
+        ("diagonals that cross", None),
+        ("sparse", None),
+        ("an empty row and column", None),
+    ],
+)
+def test_entries_on_few_lines_are_multiplied_line_by_line(name, lines, rng):
+    pattern = pattern_of(shape_of(name, rng))
+    found = find_lines(pattern.shape, pattern.indices, pattern.indptr)
+    assert (None if found is None else len(found.forward.steps)) == lines
 
 
 @pytest.mark.parametrize("batch", [1, 3])

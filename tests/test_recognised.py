@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import cvxlayers
 from cvxlayers import CvxpyLayer
+from cvxlayers.closed.bounded import linearise_bounds
 from cvxlayers.closed.entropic import certified
 from cvxlayers.derivative import Data, Method, evaluate, factorise, jvp, linearise, vjp
 from cvxlayers.idioms.separable import require
@@ -312,6 +313,43 @@ def test_multipliers_of_a_ball_have_derivatives_inside_and_outside(rng):
     cotangents = [rng.normal(size=value.shape) for value in mine(*values)]
     for one, other in zip(mine.vjp(values, cotangents)[0], plain.vjp(values, cotangents)[0], strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("form", BOUNDED)
+def test_multipliers_of_bounds_and_rows_have_derivatives_by_a_formula(form, rng):
+    problem, parameters, variables = form()
+    outputs = [*variables, *(constraint.dual_variables[0] for constraint in problem.constraints)]
+    mine, plain = (CvxpyLayer(problem, parameters, outputs, recognise=flag) for flag in (True, False))
+    values = draw(parameters, rng, 12)
+    call = mine.layer.forward(values, mine.layer.options)
+    mine.layer.kernel.closed.linearise(*call.everything, call.map.x.apply, whole=pytest.fail)
+    cotangents, tangents = ([rng.normal(size=value.shape) for value in part] for part in (call.outputs, values))
+    for one, other in zip(mine.vjp(values, cotangents)[0], plain.vjp(values, cotangents)[0], strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
+    for one, other in zip(mine.jvp(values, tangents)[0], plain.jvp(values, tangents)[0], strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-9)
+
+
+def test_a_variable_that_two_bounds_hold_is_left_to_the_general_derivative(rng):
+    problem, parameters, variables = parametric_box()
+    layer = CvxpyLayer(problem, parameters, variables).layer
+    program, point, _ = layer.forward(draw(parameters, rng, 2), layer.options).everything
+    y = np.zeros(point.y.shape)
+    y[0, 0] = y[1, 0] = y[1, N] = 1.0
+    parts = require(program.structure)
+    assert (parts.bounds[0].columns[0], parts.bounds[1].columns[0]) == (0, 0)
+    assert linearise_bounds(parts, program, y).served.tolist() == [True, False]
+
+
+def test_a_row_without_a_free_variable_is_left_to_the_general_derivative(rng):
+    mine, plain = both(capped_simplex)
+    z = np.array([9.0, 8.0, -9.0, -7.0, -8.0, -6.0])
+    cotangents = [rng.normal(size=N)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (got, info), (want, _) = mine.vjp([z], cotangents), plain.vjp([z], cotangents)
+    np.testing.assert_allclose(got[0], want[0], rtol=0, atol=1e-12)
+    assert info.dependent
 
 
 def test_costs_of_a_free_radius_are_doubted_inside():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cvxlayers.closed.bounded import BoundedForm
 from cvxlayers.closed.entropic import EntropicForm
 from cvxlayers.closed.form import ClosedForm
 from cvxlayers.closed.projection import ProjectionForm
@@ -12,16 +13,19 @@ from cvxlayers.reduction import Reduction
 from cvxlayers.solvers import solver_named
 
 
-def find_form(structure: Structure, reduction: Reduction | None) -> ClosedForm | None:
+def find_form(full: Structure, reduction: Reduction | None) -> ClosedForm | None:
     """Returns the closed form of programs, None where they have none.
 
     Args:
-        structure: theirs.
+        full: their structure.
         reduction: what is eliminated of them.
     """
-    isotropic = find_isotropic(structure if reduction is None else reduction.structure)
+    structure = full if reduction is None else reduction.structure
+    isotropic = find_isotropic(structure)
     if isotropic is not None:
         return ProjectionForm(isotropic, reduction)
+    if solver_named("BOUNDED").refusal(structure) is None:
+        return BoundedForm(require(structure), reduction)
     if reduction is None and solver_named("ENTROPIC").refusal(structure) is None:
         return EntropicForm(require(structure))
     return None

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.batches import Vectors
-from cvxlayers.derivative import EXACT, DerivativeInfo, Differential, Point, evaluate
+from cvxlayers.cones import Derivative, IdentityBasis
+from cvxlayers.derivative import EXACT, DerivativeInfo, Differential, Point, System, evaluate
 from cvxlayers.program import ConeProgram, Status
 from cvxlayers.reduction import Reduced
 from cvxlayers.solvers import Options, Solver
@@ -105,3 +106,15 @@ def solve_by(solver: Solver, program: ConeProgram, reduced: Reduced | None, opti
             x, y, s = reduced.recover(x, y, s)
         point = evaluate(program, x, y - s, near=s)
     return point, solution.iterations, (solution.status == Status.SOLVED) & (point.merit <= EXACT)
+
+
+def lifted(inverse: Inverse, reduced: Reduced) -> Inverse:
+    """Returns the inverse of the full systems from that of the reduced ones."""
+    m = reduced.full.structure.m
+    plain = System(reduced.full, Derivative(np.ones((1, m)), IdentityBasis(m)))
+
+    def solve(first: Vectors, second: Vectors, dual: bool) -> tuple[Vectors, Vectors, Sizes]:
+        lam, mu, residual = inverse(*reduced.fold(plain, first, second), dual)
+        return *reduced.expand(plain, (lam, mu), (first, second)), residual
+
+    return solve

@@ -8,11 +8,10 @@ from typing import final
 import numpy as np
 from jaxtyping import Float
 
-from cvxlayers.batches import Run, Vectors
-from cvxlayers.closed.form import Certified, ClosedForm, Formula, Inverse, Seen, Sizes, Whole, solve_by
+from cvxlayers.batches import Run
+from cvxlayers.closed.form import Certified, ClosedForm, Formula, Seen, Whole, lifted, solve_by
 from cvxlayers.closed.projection_derivative import linearise_ball, linearise_cones
-from cvxlayers.cones import Derivative, IdentityBasis
-from cvxlayers.derivative import Differential, Point, System, is_smooth
+from cvxlayers.derivative import Differential, Point, is_smooth
 from cvxlayers.idioms.isotropic import Isotropic
 from cvxlayers.program import ConeProgram
 from cvxlayers.reduction import Reduced, Reduction
@@ -46,10 +45,10 @@ class ProjectionForm(ClosedForm):
         small, y, s = program if reduced is None else reduced.program, point.y[:, self._rows], point.s[:, self._rows]
         with np.errstate(all="ignore"):
             found = linearise_ball(form, small, y, s) if form.is_ball else linearise_cones(form, small, y, s)
-        served = found.served & is_smooth(program, point, found.condition, redundant)
+        served = found.served & is_smooth(program, point, found.condition, redundant, found.smallest)
         if not found.unique.all() and seen(self._loose(program.structure.n)).any():
             served &= found.unique
-        inverse = found.solve if reduced is None else _lifted(found.solve, reduced)
+        inverse = found.solve if reduced is None else lifted(found.solve, reduced)
         return Formula.of(program, point, inverse, found.condition, served, whole)
 
     @property
@@ -69,15 +68,3 @@ class ProjectionForm(ClosedForm):
             for stack in reduction.stacks:
                 moved[0, stack.columns[(stack.support == column).any(axis=1)]] = 1.0
         return moved
-
-
-def _lifted(inverse: Inverse, reduced: Reduced) -> Inverse:
-    """Returns the inverse of the full systems from that of the reduced ones."""
-    m = reduced.full.structure.m
-    plain = System(reduced.full, Derivative(np.ones((1, m)), IdentityBasis(m)))
-
-    def solve(first: Vectors, second: Vectors, dual: bool) -> tuple[Vectors, Vectors, Sizes]:
-        lam, mu, residual = inverse(*reduced.fold(plain, first, second), dual)
-        return *reduced.expand(plain, (lam, mu), (first, second)), residual
-
-    return solve

@@ -21,7 +21,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cvxlayers.batches import Vectors, largest
+from cvxlayers.batches import Vectors, is_moving, largest
 from cvxlayers.cones import Derivative
 from cvxlayers.idioms.isotropic import Isotropic
 from cvxlayers.program import ConeProgram
@@ -43,6 +43,11 @@ class Projected(ABC):
     served: Items
     unique: Items
 
+    @property
+    @abstractmethod
+    def smallest(self) -> Sizes | None:
+        """How far the kinks of curved cones are, where that is known."""
+
     @abstractmethod
     def solve(self, first: Vectors, second: Vectors, dual: bool) -> tuple[Vectors, Vectors, Sizes]:
         """Returns λ, μ, and relative residuals."""
@@ -61,12 +66,17 @@ class _OnCones(Projected):
     served: Items
     unique: Items
 
+    @property
+    def smallest(self) -> None:
+        """It has to be found out."""
+        return None
+
     def solve(self, first: Vectors, second: Vectors, dual: bool) -> tuple[Vectors, Vectors, Sizes]:
         lam, columns = np.empty(first.shape), self.form.columns
         h = first[:, columns] / self.a - self.rho * second
         kept = self.E.apply(h)
         lam[:, columns] = (second + kept / self.rho) / self.a
-        return lam, h - kept, _residual(kept)
+        return lam, h - kept, _residual(kept.sum(axis=1))
 
 
 def linearise_cones(form: Isotropic, program: ConeProgram, y: Vectors, s: Vectors) -> Projected:
@@ -91,46 +101,58 @@ class _OnBall(Projected):
         a: the coefficient of each row.
         rho: ρ.
         bounds: c and a₀.
-        unit: u.
+        s: R u, or what is inside.
+        radius: R.
         share: R/‖s₀‖, one inside.
         outside: which items are outside.
         condition: the condition numbers of the systems.
         served: which items are such projections.
         unique: which of them have no other solution.
+        distance: how far the kinks of the cone are.
     """
 
     form: Isotropic
     a: Vectors
     rho: Sizes
     bounds: tuple[Sizes, Sizes]
-    unit: Vectors
+    s: Vectors
+    radius: Sizes
     share: Sizes
     outside: Items
     condition: Sizes
     served: Items
     unique: Items
+    distance: Sizes
+
+    @property
+    def smallest(self) -> Sizes:
+        """How far the kinks of the cone are."""
+        return self.distance
 
     def solve(self, first: Vectors, second: Vectors, dual: bool) -> tuple[Vectors, Vectors, Sizes]:
-        form, (slope, head), rho, bound = self.form, self.bounds, self.rho, self.form.bound
+        form, (slope, head), rho, bound = self.form, self.bounds, self.rho[:, None], self.form.bound
         lam, mu, loose = np.empty(first.shape), np.empty((len(first), form.rows.stop)), np.zeros(len(first))
-        g, h = second[:, form.rows], first[:, form.columns] / self.a
-        if second.any():
-            h -= rho[:, None] * g
-        along, kappa = np.einsum("bn,bn->b", self.unit, h), -second[:, form.top]
+        moving, g, h = is_moving(second), second[:, form.rows], first[:, form.columns] / self.a
+        if moving:
+            h -= rho * g
+        along, kappa = np.einsum("bn,bn->b", self.s, h) / self.radius, -second[:, form.top]
         if bound is not None:
             lam[:, bound.column] = np.where(self.outside, second[:, 0] / slope, 0.0)
             kappa = kappa + head * lam[:, bound.column]
-        bend = np.where(self.outside, self.share * along - rho * kappa, 0.0)
+        kappa = self.rho * kappa
+        bend = np.where(self.outside, (self.share * along - kappa) / self.radius, 0.0)
         kept = self.share[:, None] * h
-        kept -= bend[:, None] * self.unit
-        lam[:, form.columns] = (g + kept / rho[:, None]) / self.a
-        mu[:, form.rows] = h - kept
-        mu[:, form.top] = np.where(self.outside, rho * kappa - along, 0.0)
+        kept -= bend[:, None] * self.s
+        np.subtract(h, kept, out=mu[:, form.rows])
+        np.divide(kept, rho * self.a, out=lam[:, form.columns])
+        if moving:
+            lam[:, form.columns] += g / self.a
+        mu[:, form.top] = np.where(self.outside, kappa - along, 0.0)
         if bound is not None:
             force = first[:, bound.column]
             mu[:, 0] = np.where(self.outside, (force - head * mu[:, form.top]) / slope, 0.0)
             loose = np.where(self.outside | (force == 0.0), 0.0, np.abs(force) / largest(first))
-        return lam, mu, loose + _residual(kept)
+        return lam, mu, loose + _residual(along * self.share + bend)
 
 
 def linearise_ball(form: Isotropic, program: ConeProgram, y: Vectors, s: Vectors) -> Projected:
@@ -145,10 +167,13 @@ def linearise_ball(form: Isotropic, program: ConeProgram, y: Vectors, s: Vectors
     share = radius / (radius + y[:, top] / rho)
     served, condition = served & (outside | inside), np.broadcast_to(condition, outside.shape)
     unique = outside if form.bound is not None else np.ones(len(outside), dtype=bool)
-    unit = s[:, form.rows] / radius[:, None]
-    return _OnBall(form, a, rho, (slope, head), unit, share, outside, condition, served, unique)
+    # Of v = y − s on the cone, ‖v‖ − |v₀|: outside both y and s are on its boundary, inside y is zero.
+    smallest, middle = 2.0 * np.minimum(y[:, top], radius), np.flatnonzero(~outside)
+    smallest[middle] = radius[middle] - np.sqrt(np.sum(s[middle, form.rows] ** 2, axis=1))
+    bounds = slope, head
+    return _OnBall(form, a, rho, bounds, s[:, form.rows], radius, share, outside, condition, served, unique, smallest)
 
 
-def _residual(kept: Vectors) -> Sizes:
+def _residual(found: Sizes) -> Sizes:
     """Formulas leave nothing but rounding, where they are numbers."""
-    return np.where(np.isfinite(kept.sum(axis=1)), 0.0, np.inf)
+    return np.where(np.isfinite(found), 0.0, np.inf)

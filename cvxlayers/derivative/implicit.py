@@ -10,7 +10,7 @@ from typing import NamedTuple, final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.batches import Values, Vectors, largest
+from cvxlayers.batches import Values, Vectors, is_moving, largest
 from cvxlayers.cones import Smoothed, derivative_dual
 from cvxlayers.derivative.kinks import INEXACT, near_kinks, projection_derivative, sizes_of, telling_rows
 from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System
@@ -59,7 +59,7 @@ class Needs(NamedTuple):
         """Returns the cotangent of the data for the adjoints of both residuals; what is not needed has no entries."""
         P, A, nothing = program.structure.P, program.structure.A, np.zeros((len(lam), 0))
         A_bar = A.outer((-point.y, lam), (-mu, point.x)) if self.A else nothing
-        return Data(P.outer((-lam, point.x)) if self.P else nothing, -lam, A_bar, mu)
+        return Data(P.outer((-lam, point.x)) if self.P else nothing, -lam if self.q else nothing, A_bar, mu)
 
 
 _ALL = Needs()
@@ -141,7 +141,7 @@ class Linearisation(Differential):
     def solve(self, first: Vectors, second: Vectors, dual: bool = True) -> tuple[Vectors, Vectors, DerivativeInfo]:
         """Solves by the factors."""
         system = self.system
-        solve = self.factors.solve(first, system.to_eigen(second) if second.any() else second)
+        solve = self.factors.solve(first, system.to_eigen(second) if is_moving(second) else second)
         return solve.first, system.from_eigen(solve.second) if dual else solve.second, self._trust(solve)
 
     def _trust(self, solve: Solve) -> DerivativeInfo:

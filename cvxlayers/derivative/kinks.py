@@ -93,6 +93,7 @@ def is_smooth(
     point: Point,
     condition: Float[np.ndarray, " batch"],
     redundant: Int[np.ndarray, " _count"] | None = None,
+    smallest: Float[np.ndarray, " batch"] | None = None,
 ) -> Bool[np.ndarray, " batch"]:
     """Returns which points are exact, and clearly away from every kink, in programs that are not badly conditioned.
 
@@ -101,13 +102,14 @@ def is_smooth(
         point: their solutions.
         condition: the condition numbers of their systems.
         redundant: rows that say nothing new: they are no kinks where they are active.
+        smallest: how far the kinks of curved cones are, where that is known.
     """
     telling = telling_rows(program, redundant)
     with np.errstate(invalid="ignore"):
         clear = (condition <= _DOUBTFUL) & (point.merit <= INEXACT) & (condition * point.merit <= _CLEAR)
-    cone, sizes = program.structure.cone, sizes_of(program, point)
+    cone, sizes = program.structure.cone, (largest(point.y)[:, None], point.primal_scale[:, None])
     weak = _weak(cone, point, sizes) & telling[_inequalities(cone)]
-    return clear & ~weak.any(axis=1) & ~near_kinks(cone, point, sizes, telling, condition)
+    return clear & ~weak.any(axis=1) & ~near_kinks(cone, point, sizes, telling, condition, smallest)
 
 
 def telling_rows(program: ConeProgram, redundant: Int[np.ndarray, " _count"] | None) -> Bool[np.ndarray, " m"]:
@@ -160,8 +162,12 @@ def near_kinks(
     sizes: Sizes,
     telling: Bool[np.ndarray, " m"],
     condition: Float[np.ndarray, " batch"],
+    smallest: Float[np.ndarray, " batch"] | None = None,
 ) -> Bool[np.ndarray, " batch"]:
-    """Returns which points have a kink of the projection so near that they may lie on either side of it."""
+    """Returns which points have a kink of the projection so near that they may lie on either side of it.
+
+    How far those of curved cones are may be known; they are `smallest` away.
+    """
     found = np.zeros(len(point.v), dtype=bool)
     far = condition <= _WELL if cone.polyhedral else found
     if far.all():
@@ -173,7 +179,7 @@ def near_kinks(
     rows = _inequalities(cone)
     found[items] = np.any(close.both_zero(y[:, rows], s[:, rows]) & telling[rows], axis=1)
     if not cone.polyhedral:
-        curved = _may_be_kinked(cone, mine, close)
+        curved = _may_be_kinked(cone, mine, close) if smallest is None else ~close.is_smooth(smallest[items])
         if curved.any():
             found[items[curved]] |= _kinked(cone, v[curved], close.distance[curved])
     return found

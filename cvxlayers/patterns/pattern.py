@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from cvxlayers.batches import Values, Vectors
 from cvxlayers.patterns.block import NOTHING, Block, find_block
 from cvxlayers.patterns.gram import Gram, find_gram
+from cvxlayers.patterns.lines import Lines, find_lines
 from cvxlayers.patterns.products import Products
 
 # From so many entries on a block is multiplied faster by itself.
@@ -77,12 +78,13 @@ class Pattern:
         return self._block if self._block.size >= _WORTHWHILE else NOTHING
 
     @cached_property
-    def _products(self) -> Products:
+    def _products(self) -> Lines | Products:
         """The products of all entries but those of a block that is multiplied by itself."""
-        if not self._apart.size:
-            return Products(self.shape, self.indices, self.indptr)
-        counts = np.bincount(self.cols[self._rest], minlength=self.shape[1])
-        return Products(self.shape, self.rows[self._rest], np.concatenate([[0], np.cumsum(counts)]))
+        rows, starts = self.indices, self.indptr
+        if self._apart.size:
+            counts = np.bincount(self.cols[self._rest], minlength=self.shape[1])
+            rows, starts = self.rows[self._rest], np.concatenate([[0], np.cumsum(counts)])
+        return find_lines(self.shape, rows, starts) or Products(self.shape, rows, starts)
 
     @cached_property
     def _gram(self) -> Gram | None:

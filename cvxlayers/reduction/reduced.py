@@ -34,7 +34,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from cvxlayers.batches import Run, Values, Vectors, run, spread_rows
+from cvxlayers.batches import Run, Values, Vectors, is_moving, run, spread_rows
 from cvxlayers.derivative import System
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.program import ConeProgram, Structure
@@ -77,6 +77,18 @@ class Reduction:
         """The variables and rows that stay, as slices where they are."""
         return run(self.kept_variables), run(self.kept_rows)
 
+    @cached_property
+    def _copied(self) -> LinearMap:
+        """The variables that stay → their copies."""
+        return self.copies.scaled.columns(self.kept_variables)
+
+    def gathered(self, slopes: Vectors) -> Vectors:
+        """Returns the slopes by the variables that stay, with those by their copies added."""
+        found = np.array(slopes[:, self.kept[0]])
+        if len(self.copies.rows):
+            self._copied.add_adjoint(slopes[:, self.copies.runs[1]], found)
+        return found
+
     def eliminate(self, program: ConeProgram) -> Reduced:
         """Reduces a batch of programs."""
         full, structure, fixed, copies = program, program.structure, self.fixed, self.copies
@@ -91,7 +103,8 @@ class Reduction:
         affine = [_affine(stack, program) for stack in self.stacks]
         parts = [program.P.take(self.kept_P, axis=1)]
         batch = _common_length(program.P, program.q, program.A, program.b)
-        q = spread_rows(program.q, batch).copy()
+        q = spread_rows(program.q, batch)
+        q = q.copy() if self.stacks else q
         for stack, (F, c, d, _) in zip(self.stacks, affine, strict=True):
             if stack.squared:
                 root = F * np.sqrt(d)[..., None]
@@ -99,14 +112,12 @@ class Reduction:
                 product = _product(np.swapaxes(root, -1, -2), root)
                 parts.append(product.reshape((len(product), math.prod(product.shape[1:]))))
             q[:, stack.support] += _adjoint(F, program.q[:, stack.columns] + d * c)
-        if len(copies.rows):
-            copies.scaled.add_adjoint(np.ascontiguousarray(q[:, copies.runs[1]]), q)
         stacked = _side_by_side([part for part in parts if part.shape[1]] or parts[:1])
         small = ConeProgram(
             self.structure,
             program.batch,
             self.gather_P.apply(stacked),
-            np.ascontiguousarray(q[:, self.kept[0]]),
+            self.gathered(q),
             program.A.take(self.kept_A, axis=1),
             np.ascontiguousarray(program.b[:, self.kept[1]]),
         )
@@ -153,8 +164,8 @@ class Reduced:
         full, reduction = self.full, self.reduction
         P, A, fixed, copies = full.structure.P, full.structure.A, reduction.fixed, reduction.copies
         batch, n, m = full.batch, full.structure.n, full.structure.m
-        full_x, full_y, full_s = np.zeros((batch, n)), np.zeros((batch, m)), np.zeros((batch, m))
-        full_x += self.constants
+        full_x, full_y, full_s = np.empty((batch, n)), np.zeros((batch, m)), np.zeros((batch, m))
+        full_x[:] = self.constants
         variables, rows = reduction.kept
         full_x[:, variables] = x
         full_y[:, rows], full_s[:, rows] = y, s
@@ -167,7 +178,7 @@ class Reduced:
         if len(copies.rows) or len(fixed.rows):
             slope = P.matvec(full.P, full_x) + full.q
             rows, columns, pivots = copies.runs
-            full_y[:, rows] = -slope[:, columns] / full.A[:, pivots]
+            full_y[:, rows] = slope[:, columns] / -full.A[:, pivots]
             if len(fixed.rows):
                 slope += A.rmatvec(full.A, full_y)
                 full_y[:, fixed.rows] = -slope[:, fixed.columns] / full.A[:, fixed.pivots]
@@ -180,14 +191,10 @@ class Reduced:
     def fold(self, system: System, first: Vectors, second: Vectors) -> tuple[Vectors, Vectors]:
         """Returns the right-hand side of the reduced system from that of the full one."""
         first, second, _ = self._move(system, first, second)
-        folded = first.copy()
+        folded = first.copy() if self.reduction.stacks else first
         for stack, (F, _, d, a) in zip(self.reduction.stacks, self.affine, strict=True):
             folded[:, stack.support] += _adjoint(F, first[:, stack.columns] - d * second[:, stack.rows] / a)
-        copies = self.reduction.copies
-        if len(copies.rows):
-            copies.scaled.add_adjoint(np.ascontiguousarray(folded[:, copies.runs[1]]), folded)
-        variables, rows = self.reduction.kept
-        return np.ascontiguousarray(folded[:, variables]), np.ascontiguousarray(second[:, rows])
+        return self.reduction.gathered(folded), np.ascontiguousarray(second[:, self.reduction.kept[1]])
 
     def expand(
         self, system: System, u: tuple[Vectors, Vectors], rhs: tuple[Vectors, Vectors]
@@ -229,7 +236,7 @@ class Reduced:
         """Moves what is known of fixed variables and copies to the right-hand sides, and returns it too."""
         full, fixed, copies = self.full, self.reduction.fixed, self.reduction.copies
         x = np.zeros(first.shape)
-        if not second.any():
+        if not is_moving(second):
             return first, second, x
         if len(fixed.rows):
             x[:, fixed.columns] = second[:, fixed.rows] / full.A[:, fixed.pivots]

@@ -1,5 +1,6 @@
 """Solvers of cone programs, the table that chooses among them, and the driver that runs them over a batch."""
 
+from cvxlayers.solvers.bounded import Bounded as Bounded
 from cvxlayers.solvers.driver import Outcome as Outcome
 from cvxlayers.solvers.driver import solve_batch as solve_batch
 from cvxlayers.solvers.entropic import Optimum as Optimum

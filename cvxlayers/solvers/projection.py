@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import final
 
 import numpy as np
+from jaxtyping import Bool
 
 from cvxlayers.batches import Vectors
 from cvxlayers.idioms.isotropic import Isotropic, find_isotropic, require_isotropic
@@ -44,12 +45,11 @@ class Projection(Solver):
         rows, b = form.rows, program.b[:, form.rows]
         with np.errstate(all="ignore"):
             a, rho = form.coefficients(program)
-            wanted = b + program.q[:, form.columns] / (a * rho)
-            wanted = np.broadcast_to(wanted, (program.batch, rows.stop - rows.start))
-            usable = form.holds(rho) & np.isfinite(wanted).all(axis=1)
+            wanted = program.q[:, form.columns] / (a * rho) + b
+            if len(wanted) < program.batch:
+                wanted = np.broadcast_to(wanted, (program.batch, rows.stop - rows.start))
             project = _project_on_ball if form.is_ball else _project_on_cones
-            project(program, form, wanted, rho, solution, usable)
-            solution.y[:, rows] = rho * (solution.s[:, rows] - wanted)
+            usable = project(program, form, wanted, rho, solution)
             solution.x[:, form.columns] = (b - solution.s[:, rows]) / a
         solution.iterations[:] = 1
         solution.status[usable] = Status.SOLVED
@@ -57,25 +57,31 @@ class Projection(Solver):
 
 
 def _project_on_cones(
-    program: ConeProgram, form: Isotropic, wanted: Vectors, rho: Vectors, solution: Solution, usable: np.ndarray
-) -> None:
+    program: ConeProgram, form: Isotropic, wanted: Vectors, rho: Vectors, solution: Solution
+) -> Bool[np.ndarray, " batch"]:
+    usable = form.holds(rho) & np.isfinite(wanted).all(axis=1)
     solution.s[usable] = program.structure.cone.project(wanted[usable])
+    np.multiply(solution.s - wanted, rho, out=solution.y)
+    return usable
 
 
 def _project_on_ball(
-    program: ConeProgram, form: Isotropic, wanted: Vectors, rho: Vectors, solution: Solution, usable: np.ndarray
-) -> None:
+    program: ConeProgram, form: Isotropic, wanted: Vectors, rho: Vectors, solution: Solution
+) -> Bool[np.ndarray, " batch"]:
     """Shrinks s₀ to the radius, and sets the rows before it, and t, too."""
-    x, y, s, b, top, rho = solution.x, solution.y, solution.s, program.b, form.top, rho[:, 0]
+    x, y, s, b, top, sole = solution.x, solution.y, solution.s, program.b, form.top, rho[:, 0]
     slope, head = form.bounds(program)
-    length = np.sqrt(np.sum(wanted * wanted, axis=1))
+    length = np.sqrt(np.einsum("bn,bn->b", wanted, wanted))
     radius = b[:, top] - head * (b[:, 0] / slope)
     active = length >= radius
-    s[:, form.rows] = wanted * np.where(active, radius / length, 1.0)[:, None]
-    y[:, top], s[:, top] = np.where(active, rho * (length - radius), 0.0), radius
+    share = np.where(active, radius / length, 1.0)
+    np.multiply(wanted, share[:, None], out=s[:, form.rows])
+    np.multiply(wanted, (sole * (share - 1.0))[:, None], out=y[:, form.rows])
+    y[:, top], s[:, top] = np.where(active, sole * (length - radius), 0.0), radius
     if form.bound is not None:
         # Where the ball is not left, t is free, and in the middle it is next to no bound.
         s[:, top] = np.where(active, radius, 0.5 * (radius + length))
         x[:, form.bound.column] = np.where(active, b[:, 0] / slope, (b[:, top] - s[:, top]) / head)
         y[:, 0] = -y[:, top] * head / slope
         s[:, 0] = np.where(active, 0.0, b[:, 0] - slope * x[:, form.bound.column])
+    return form.holds(rho) & np.isfinite(length)
