@@ -116,16 +116,20 @@ def test_what_is_no_grid_is_told(index: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 4, 300])
-def test_matrices_side_by_side_have_the_bits_of_one_item(batch: int, rng: np.random.Generator) -> None:
-    """Columns of two parameters one below the other, and a constant: in large batches these are written apart."""
+@pytest.mark.parametrize("offset", [0.0, 0.25])
+def test_matrices_side_by_side_have_the_bits_of_one_item(batch: int, offset: float, rng: np.random.Generator) -> None:
+    """Columns of two parameters one below the other, and a constant: in large batches these are written apart.
+
+    Not so where a constant is added to them.
+    """
     top, bottom = np.arange(120).reshape(10, 12), 120 + np.arange(200).reshape(10, 20)
     order = np.hstack([top, bottom, np.full((10, 1), -1)]).ravel()
-    matrix, constant = np.zeros((330, 320)), np.where(order < 0, 2.0, 0.0)
+    matrix, constant = np.zeros((330, 320)), np.where(order < 0, 2.0, offset)
     matrix[order >= 0, order[order >= 0]] = -0.3
     affine = AffineMap(LinearMap(sparse(matrix)), constant, (slice(0, 120), slice(120, 320)))
     blocks = rng.normal(size=(batch, 120)), rng.normal(size=(batch, 200))
     found = affine.apply(Theta(blocks, (False, False), batch))
-    np.testing.assert_array_equal(found, np.where(order < 0, 2.0, -0.3 * np.hstack(blocks)[:, order]))
+    np.testing.assert_array_equal(found, np.where(order < 0, 2.0, -0.3 * np.hstack(blocks)[:, order] + offset))
     last = Theta((blocks[0][-1:], blocks[1][-1:]), (False, False), 1)
     np.testing.assert_array_equal(found[-1:], affine.apply(last))
 
