@@ -19,7 +19,7 @@ def shape_of(name: str, rng: np.random.Generator) -> np.ndarray:
         "block above a diagonal": tall,
         "block below a diagonal": tall[::-1],
         "block beside sparse columns": np.hstack([sparse[:20], np.ones((20, 20)), sparse[20:]]),
-        "block with little beside it": np.vstack([np.ones((40, 30)), np.eye(30)]),
+        "block with little beside it": np.vstack([np.ones((40, 30)), np.zeros((1, 30)), np.eye(30)]),
         "block amid zeros": np.pad(np.ones((20, 20)), ((3, 2), (1, 4))),
         "columns of different heights": np.tril(np.ones((25, 25))),
         "diagonal": np.eye(30),
