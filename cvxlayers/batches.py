@@ -23,9 +23,14 @@ def run(index: Int[np.ndarray, " _count"]) -> Run:
     return slice(int(index[0]), int(index[-1]) + 1, step)
 
 
+def is_large(entries: int) -> bool:
+    """Whether arrays of so many entries are worth an extra call of NumPy that spares a pass over them."""
+    return entries >= _LARGE
+
+
 def largest(values: Float[np.ndarray, "leading size"]) -> Float[np.ndarray, " leading"]:
     """Returns the largest absolute value per item."""
-    if values.size < _LARGE:
+    if not is_large(values.size):
         return np.maximum.reduce(np.abs(values), axis=1, initial=0.0)
     # Without an array of all absolute values, which memory would have to be found for.
     return np.maximum(np.max(values, axis=1, initial=0.0), -np.min(values, axis=1, initial=0.0))

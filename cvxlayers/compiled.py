@@ -16,7 +16,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float
 
-from cvxlayers.batches import Values, Vectors
+from cvxlayers.batches import Values, Vectors, is_large
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.parameter_map import Array, ParameterMap, Theta, user_shapes
 from cvxlayers.program import ConeProgram, Structure
@@ -52,11 +52,21 @@ class AffineMap:
             return self.constant[None]
         count = 1 if all(theta.shared[index] for index in self.parts) else theta.batch
         rows = [theta.blocks[index][:count] for index in self.parts]
+        if self._is_scattered and is_large(count * len(self.constant)):
+            values = np.empty((count, len(self.constant)))
+            values[:] = self.constant
+            for part, block in zip(self.parts.values(), rows, strict=True):
+                part.put(block, values)
+            return values
         values = self._used.apply(rows[0] if len(rows) == 1 else np.concatenate(rows, axis=1))
-        if self._has_constant:
-            return values + self.constant
-        # The caller's array may change before the backward pass.
-        return values.copy() if values is rows[0] else values
+        if values is rows[0]:
+            # The caller's array may change before the backward pass.
+            values = values.copy()
+        if self._offset is not None:
+            place, constants = self._offset
+            part = values[:, place]
+            np.add(part, constants, out=part)
+        return values
 
     def tangent(self, dtheta: Vectors) -> Values:
         """Returns M dtheta."""
@@ -78,8 +88,20 @@ class AffineMap:
         return LinearMap(sp.csr_array(sp.hstack(parts)))
 
     @cached_property
-    def _has_constant(self) -> bool:
-        return bool(np.any(self.constant))
+    def _is_scattered(self) -> bool:
+        """Whether each row is a constant, or a multiple of one entry of one parameter; the rows of each are a view."""
+        counts = np.diff(self.linear.matrix.indptr)
+        apart = len(self.parts) > 1 and bool(counts.max() == 1 and not np.any(self.constant[counts > 0]))
+        return apart and all(part.fills_view for part in self.parts.values())
+
+    @cached_property
+    def _offset(self) -> tuple[slice, Float[np.ndarray, " _count"]] | None:
+        """The rows from the first constant that is not zero to the last, and theirs; None where all are zero."""
+        filled = np.flatnonzero(self.constant)
+        if not len(filled):
+            return None
+        place = slice(int(filled[0]), int(filled[-1]) + 1)
+        return place, self.constant[place]
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ YYᵀ = r WWᵀ r + diag(1 − d): of all factors, one as small as the inequalit
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -56,6 +56,11 @@ class Active:
     place: Index
     regular: Bool[np.ndarray, " _kinds"]
 
+    @property
+    def all_differ(self) -> bool:
+        """Whether each item is of a kind of its own."""
+        return len(self.first) == len(self.place)
+
     def item(self, index: slice | Index, eliminated: Elimination) -> Active:
         """Returns what they leave of some items, if all differ."""
         d, root, lower, regular = (part[index] for part in (self.d, self.root, self.lower, self.regular))
@@ -89,14 +94,11 @@ class Elimination:
     rows: Matrices
     lower: Squares
     definite: Bool[np.ndarray, " _leading"]
-    _last: list[Active] = field(init=False, repr=False, default_factory=list)
 
     def item(self, index: slice | Index) -> Elimination:
         """Returns those of some items; what is shared stays shared."""
         columns = (self.inverse, self.rows, self.lower, self.definite)
-        part = Elimination(*(column if len(column) == 1 else column[index] for column in columns))
-        part._last.extend(known.item(index, part) for known in self._last if len(known.first) == len(known.place))
-        return part
+        return Elimination(*(column if len(column) == 1 else column[index] for column in columns))
 
     @cached_property
     def reciprocal(self) -> Float[np.ndarray, " _leading"]:
@@ -104,9 +106,7 @@ class Elimination:
         return np.max(np.einsum("bij,bij->bj", self.inverse, self.inverse), axis=1)
 
     def active(self, d: Rows, zero: int) -> Active:
-        """Returns what is left where rows, the first of them equalities, count by d; asked again, what was computed."""
-        if self._last and np.array_equal(self._last[0].d, d):
-            return self._last[0]
+        """Returns what is left where rows, the first of them equalities, count by d."""
         first, place = distinct_rows(d, len(self.lower) == 1)
         root, every = np.sqrt(d), len(first) == len(place)
         some, r, soft = (self, root, 1.0 - d) if every else (self.item(first), root[first], 1.0 - d[first])
@@ -117,8 +117,7 @@ class Elimination:
         gram = np.matmul(W, W.transpose(0, 2, 1))
         gram[:, diagonal, diagonal] += soft[:, zero:]
         lower[:, zero:, zero:], regular = cholesky(gram)
-        self._last[:] = [Active(self, d, root, lower, first, place, regular & some.definite)]
-        return self._last[0]
+        return Active(self, d, root, lower, first, place, regular & some.definite)
 
 
 def eliminate(P: Matrices, A: Matrices, threads: int = 1) -> Elimination:

@@ -10,6 +10,10 @@ import scipy.sparse as sp
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.batches import Run, Vectors, run
+from cvxlayers.grid import Grid, find_grid
+
+# Where columns lie: in a run or a grid, by a list of indices, or None for all of them.
+Place = slice | Grid | Int[np.ndarray, " _count"] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,41 +24,59 @@ class _Gather:
         filled: the rows that have entries; None where all have.
         columns: the column of one entry of each such row, and of the other where any row has two.
         coefficients: the entries' values, or one number where all are equal.
-        count: the number of rows.
+        shape: how many rows those are, or the shape of the matrix as which they and their columns are views.
     """
 
-    filled: Int[np.ndarray, " filled"] | slice | None
-    columns: tuple[Int[np.ndarray, " filled"] | slice, ...]
+    filled: Place
+    columns: tuple[Place, ...]
     coefficients: tuple[Float[np.ndarray, " filled"], ...] | float
-    count: int
+    shape: tuple[int, ...]
 
-    def product(self, v: Vectors, out: Vectors | None = None) -> Vectors:
-        """Returns the filled rows of M v for each item, in `out` where that is given."""
-        total, weights = _copied(v, self.columns[-1], out), self.coefficients
-        others = [v[:, part] if isinstance(part, slice) else v.take(part, axis=1) for part in self.columns[:-1]]
+    def write(self, v: Vectors, out: Vectors, add: bool = False) -> None:
+        """Writes the filled rows of M v to those of `out`, or adds them there."""
+        if isinstance(self.filled, np.ndarray):
+            product = np.empty((len(v), *self.shape))
+            self._fill(v, product)
+            out[:, self.filled] = out[:, self.filled] + product if add else product
+            return
+        target = self._seen(out, self.filled)
+        if add:
+            product = np.empty(target.shape)
+            self._fill(v, product)
+            target += product
+        else:
+            self._fill(v, target)
+
+    def _fill(self, v: Vectors, target: Float[np.ndarray, "batch *shape"]) -> None:
+        first, weights = self.columns[-1], self.coefficients
+        if isinstance(first, np.ndarray):
+            # The mode changes nothing, as all columns exist, but with "raise" NumPy would fill a copy of `out`.
+            v.take(first, axis=1, out=target, mode="clip")
+        else:
+            target[...] = self._seen(v, first)
+        others = [self._seen(v, part) for part in self.columns[:-1]]
         if isinstance(weights, tuple):
-            total *= weights[-1]
+            target *= weights[-1]
             for other, weight in zip(others, weights[:-1], strict=True):
-                total += other * weight
-            return total
+                target += other * weight
+            return
         for other in others:
-            total += other
-        return total if weights == 1.0 else np.multiply(total, weights, out=total)
+            target += other
+        if weights != 1.0:
+            target *= weights
+
+    def _seen(self, v: Vectors, place: Place) -> Float[np.ndarray, "#batch *shape"]:
+        """Returns columns in the shape of the rows: views of them but for lists of indices."""
+        if isinstance(place, np.ndarray):
+            return v.take(place, axis=1)
+        if isinstance(place, Grid):
+            return place.view(v)
+        columns = v if place is None else v[:, place]
+        return columns if len(self.shape) == 1 else columns.reshape((len(v), *self.shape))
 
 
-def _copied(v: Vectors, columns: Int[np.ndarray, " filled"] | slice, out: Vectors | None = None) -> Vectors:
-    """Returns a copy of some columns, in `out` where that is given."""
-    if not isinstance(columns, slice):
-        # The mode changes nothing, as all columns exist, but with "raise" NumPy would fill a copy of `out`.
-        return v.take(columns, axis=1, out=out, mode="clip")
-    if out is None:
-        return v[:, columns].copy()
-    out[:] = v[:, columns]
-    return out
-
-
-def _gather(matrix: sp.csr_array) -> _Gather | None:
-    """Returns the matrix as a gather, or None where a row has more than two entries, or none has any."""
+def _gather(matrix: sp.csr_array, width: int) -> _Gather | None:
+    """Returns a matrix of that width as a gather, or None where a row has more than two entries, or none has any."""
     counts = np.diff(matrix.indptr)
     filled = np.flatnonzero(counts)
     if not len(filled) or counts.max() > 2:
@@ -69,11 +91,17 @@ def _gather(matrix: sp.csr_array) -> _Gather | None:
     places = (first, second) if double.any() else (first,)
     values = [matrix.data[place] * halves for place in places]
     uniform = all(np.all(value == values[0][0]) for value in values)
+    indices = [(filled, len(counts)), *((matrix.indices[place], width) for place in places)]
+    plain = [run(index) for index, _ in indices]
+    seen = [find_grid(*pair) if isinstance(p, np.ndarray) else p for p, pair in zip(plain, indices, strict=True)]
+    shapes = {grid.shape for grid in seen if isinstance(grid, Grid)}
+    fits = uniform and len(shapes) == 1 and None not in seen
+    rows, *columns = seen if fits else plain
     return _Gather(
-        filled=None if len(filled) == len(counts) else run(filled),
-        columns=tuple(run(matrix.indices[position]) for position in places),
+        filled=None if len(filled) == len(counts) else rows,
+        columns=tuple(columns),
         coefficients=float(values[0][0]) if uniform else tuple(values),
-        count=len(counts),
+        shape=shapes.pop() if fits else (len(filled),),
     )
 
 
@@ -87,15 +115,14 @@ class LinearMap:
         """Returns M v for each item; v itself where M is the identity."""
         if self._is_identity:
             return v
-        gather = self._forward
-        if gather is not None and gather.filled is None:
-            return gather.product(v)
-        out = np.zeros((len(v), len(self.matrix.indptr) - 1))
-        if gather is not None:
-            out[:, gather.filled] = gather.product(v)
-        else:
-            _accumulate(out, self.matrix, gather, v)
+        gather, shape = self._forward, (len(v), len(self.matrix.indptr) - 1)
+        out = np.empty(shape) if gather is not None and gather.filled is None else np.zeros(shape)
+        _write(out, self.matrix, gather, v, blank=True)
         return out
+
+    def put(self, v: Vectors, out: Vectors) -> None:
+        """Writes the entries of M v, of rows that have any, to `out`, which is zero there."""
+        _write(out, self.matrix, self._forward, v, blank=True)
 
     def adjoint(self, w: Vectors) -> Vectors:
         """Returns Mᵀ w for each item."""
@@ -105,17 +132,16 @@ class LinearMap:
 
     def add_adjoint(self, w: Vectors, out: Vectors, blank: bool = False) -> None:
         """Adds Mᵀ w to `out`; it may be overwritten if it is `blank`: zero wherever Mᵀ has entries."""
-        gather = self._backward
-        if blank and gather is not None and gather.filled is None:
-            gather.product(w, out)
-        elif blank and gather is not None:
-            out[:, gather.filled] = gather.product(w)
-        else:
-            _accumulate(out, self._transposed, gather, w)
+        _write(out, self._transposed, self._backward, w, blank)
 
     def columns(self, block: Run) -> LinearMap:
         """Returns the map of some of the inputs, the others being zero."""
         return LinearMap(sp.csr_array(self.matrix[:, block]))
+
+    @property
+    def fills_view(self) -> bool:
+        """Whether the rows that have entries, each of two at most, are a view of all rows."""
+        return self._forward is not None and not isinstance(self._forward.filled, np.ndarray)
 
     @cached_property
     def inputs(self) -> Bool[np.ndarray, " columns"]:
@@ -137,15 +163,15 @@ class LinearMap:
 
     @cached_property
     def _forward(self) -> _Gather | None:
-        return _gather(self.matrix)
+        return _gather(self.matrix, len(self._transposed.indptr) - 1)
 
     @cached_property
     def _backward(self) -> _Gather | None:
-        return _gather(self._transposed)
+        return _gather(self._transposed, len(self.matrix.indptr) - 1)
 
 
-def _accumulate(out: Vectors, matrix: sp.csr_array, gather: _Gather | None, v: Vectors) -> None:
+def _write(out: Vectors, matrix: sp.csr_array, gather: _Gather | None, v: Vectors, blank: bool) -> None:
     if gather is not None:
-        out[:, slice(None) if gather.filled is None else gather.filled] += gather.product(v)
+        gather.write(v, out, add=not blank)
     elif matrix.nnz:
         out += (matrix @ v.T).T

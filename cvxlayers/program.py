@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 
 from cvxlayers.batches import Values, Vectors, is_everything, largest
 from cvxlayers.cones import Product
-from cvxlayers.elimination import Elimination, eliminate
+from cvxlayers.elimination import Active, Elimination, eliminate
 from cvxlayers.patterns import Pattern
 
 
@@ -93,6 +93,7 @@ class ConeProgram:
     A: Values
     b: Vectors
     _eliminated: list[Elimination] = field(init=False, repr=False, default_factory=list)
+    _active: list[Active] = field(init=False, repr=False, default_factory=list)
 
     def item(self, index: slice | Int[np.ndarray, " k"]) -> ConeProgram:
         """Returns the programs of some items; shared arrays stay shared."""
@@ -102,6 +103,7 @@ class ConeProgram:
         arrays = (array if len(array) == 1 else array[index] for array in (self.P, self.q, self.A, self.b))
         part = ConeProgram(self.structure, count, *arrays)
         part._eliminated.extend(known.item(index) for known in self._eliminated)
+        part._active.extend(known.item(index, part._eliminated[0]) for known in self._active if known.all_differ)
         if "sizes" in self.__dict__:
             part.__dict__["sizes"] = Sizes(*(size if len(size) == 1 else size[index] for size in self.sizes))
         return part
@@ -112,6 +114,12 @@ class ConeProgram:
             P, A = self.structure.P.dense(self.P), self.structure.A.dense(self.A)
             self._eliminated.append(eliminate(P, A, threads))
         return self._eliminated[0]
+
+    def active(self, d: Vectors) -> Active:
+        """Returns what is left of them where rows count by d: computed once for the same d, and kept with them."""
+        if not (self._active and np.array_equal(self._active[0].d, d)):
+            self._active[:] = [self.eliminated().active(d, self.structure.cone.zero)]
+        return self._active[0]
 
     @cached_property
     def sizes(self) -> Sizes:

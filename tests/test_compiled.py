@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from cvxlayers.canonical import compile_problem
 from cvxlayers.compiled import AffineMap, CompiledProblem, VariableMap
 from cvxlayers.errors import InputError, ShapeError
+from cvxlayers.grid import find_grid
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.parameter_map import ParameterMap, Theta
 
@@ -31,6 +32,11 @@ def sparse(dense: list[list[float]] | np.ndarray) -> sp.csr_array:
     return sp.csr_array(np.asarray(dense, dtype=float))
 
 
+def transposition(height: int, width: int) -> np.ndarray:
+    """Takes matrices whose columns lie one after another to those whose rows do."""
+    return np.eye(height * width)[np.arange(height * width).reshape(width, height).T.ravel()]
+
+
 MATRICES = {
     "selection": np.eye(5)[[3, 0, 4, 2, 1]],
     "repeated": np.eye(5)[[3, 3, 0]],
@@ -40,6 +46,12 @@ MATRICES = {
     "pairs": 0.5 * (np.eye(5) + np.eye(5)[::-1]),
     "pairs_beside_lone_entries": np.array([[1.0, 2, 0, 0, 0], [0, 0, 0, 3, 0], [0, 0, 0, 0, 0], [0, 0, -1, 0, 1]]),
     "longer_rows": np.arange(15.0).reshape(3, 5) - 7,
+    "transposed": transposition(9, 11),
+    "symmetrised": 0.5 * (np.eye(81) + transposition(9, 9)),
+    "antisymmetrised": np.eye(81) - transposition(9, 9),
+    "transposed_among_others": 3.0 * np.pad(transposition(11, 9), ((2, 5), (4, 1))),
+    "transposed_with_rows_apart": transposition(10, 12).reshape(12, 10, 120)[:, 2:].reshape(96, 120),
+    "transposed_with_gaps": np.kron(transposition(8, 9), [[0.0], [2.0]]),
     "nothing": np.zeros((4, 5)),
     "no_rows": np.zeros((0, 5)),
     "no_columns": np.zeros((3, 0)),
@@ -69,6 +81,57 @@ def test_a_row_of_a_batch_has_the_bits_it_has_alone(name: str, rng: np.random.Ge
     for item in range(7):
         np.testing.assert_array_equal(linear.apply(v)[item], linear.apply(v[[item]])[0])
         np.testing.assert_array_equal(linear.adjoint(w)[item], linear.adjoint(w[[item]])[0])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(("down", "across"), [(40, 3), (3, 40), (27, 2)])
+def test_grids_are_views_of_the_indices(turned: bool, down: int, across: int, rng: np.random.Generator) -> None:
+    index = 5 + down * np.arange(9)[:, None] + across * np.arange(13)
+    index = (index.T if turned else index).ravel()
+    size = int(index.max()) + 20
+    grid = find_grid(index, size)
+    v = rng.normal(size=(4, size + 7))
+    assert grid is not None
+    for vectors in (v[:, :size], v[:0, :size], v[:, 7:]):
+        view = grid.view(vectors)
+        assert view.base is not None
+        np.testing.assert_array_equal(view.reshape(len(vectors), len(index)), vectors[:, index])
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        np.arange(100),
+        np.zeros(0, dtype=int),
+        np.array([3]),
+        np.tile(np.arange(9), 9),
+        np.arange(81)[::-1],
+        np.append(np.arange(90).reshape(9, 10).T.ravel(), 3),
+        np.arange(90).reshape(30, 3).T.ravel()[:-1],
+        np.add.outer(np.arange(9), 5 * np.arange(9)).ravel(),
+    ],
+)
+def test_what_is_no_grid_is_told(index: np.ndarray) -> None:
+    assert find_grid(index, 200) is None
+
+
+@pytest.mark.parametrize("batch", [1, 4, 300])
+@pytest.mark.parametrize("offset", [0.0, 0.25])
+def test_matrices_side_by_side_have_the_bits_of_one_item(batch: int, offset: float, rng: np.random.Generator) -> None:
+    """Columns of two parameters one below the other, and a constant: in large batches these are written apart.
+
+    Not so where a constant is added to them.
+    """
+    top, bottom = np.arange(120).reshape(10, 12), 120 + np.arange(200).reshape(10, 20)
+    order = np.hstack([top, bottom, np.full((10, 1), -1)]).ravel()
+    matrix, constant = np.zeros((330, 320)), np.where(order < 0, 2.0, offset)
+    matrix[order >= 0, order[order >= 0]] = -0.3
+    affine = AffineMap(LinearMap(sparse(matrix)), constant, (slice(0, 120), slice(120, 320)))
+    blocks = rng.normal(size=(batch, 120)), rng.normal(size=(batch, 200))
+    found = affine.apply(Theta(blocks, (False, False), batch))
+    np.testing.assert_array_equal(found, np.where(order < 0, 2.0, -0.3 * np.hstack(blocks)[:, order] + offset))
+    last = Theta((blocks[0][-1:], blocks[1][-1:]), (False, False), 1)
+    np.testing.assert_array_equal(found[-1:], affine.apply(last))
 
 
 def test_affine_map_shares_what_no_batched_parameter_enters() -> None:

@@ -21,7 +21,7 @@ PACKAGE = ROOT / "cvxlayers"
 FLOORS = (
     {"errors"},
     {"arrays", "batches", "blas", "cones", "differentiation", "domain", "memory", "parallel"},
-    {"elimination", "patterns"},
+    {"elimination", "grid", "patterns"},
     {"program"},
     {"idioms", "kkt", "linear_map", "parameter_map", "report", "residual"},
     {"compiled", "directions"},

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import cvxpy as cp
 import numpy as np
@@ -59,6 +60,32 @@ def _stages() -> tuple[cp.Problem, cp.Parameter, cp.Variable]:
     x, z = cp.Variable((60, 2)), cp.Parameter(2)
     steps = [x[0] == z, x[1:, 0] - x[:-1, 1] == 0, x <= 1]
     return cp.Problem(cp.Minimize(cp.sum_squares(x[1:] - x[:-1]) + cp.sum_squares(x)), steps), z, x
+
+
+def _dense() -> tuple[cp.Problem, cp.Parameter, cp.Variable]:
+    x, z = cp.Variable(32), cp.Parameter((32, 32))
+    return cp.Problem(cp.Minimize(cp.sum_squares(z @ x) - cp.sum(x)), [x[:4] <= 0.01, cp.sum(x) == 1]), z, x
+
+
+@pytest.mark.parametrize("form", [_simplex, _softmax, _semidefinite, _stages, _dense])
+def test_a_call_leaves_nothing_to_the_garbage_collector(form: Callable[[], Any], rng: np.random.Generator) -> None:
+    """A cycle of references would hold megabytes of factors until it is found."""
+    problem, z, x = form()
+    layer = CvxpyLayer(problem, [z], [x])
+    value = 0.1 * rng.normal(size=(20, *z.shape))
+    values = [value + value.swapaxes(-1, -2) if z.attributes["symmetric"] else value]
+    layer.vjp(values, [np.ones((20, *x.shape))])
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        layer.vjp(values, [np.ones((20, *x.shape))])
+        gc.collect()
+        assert not [kept for kept in gc.garbage if type(kept).__module__.startswith("cvxlayers")]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 @pytest.mark.parametrize("form", [_simplex, _softmax, _semidefinite, _stages])

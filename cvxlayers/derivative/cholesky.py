@@ -28,7 +28,7 @@ def factorise_cholesky(system: System, factorise: Factorise) -> StructuredFactor
         factorise: how systems are factorised whose P is not positive, or whose active rows depend on one another.
     """
     program, d = system.program, system.derivative.eigenvalues
-    active = program.eliminated().active(d, program.structure.cone.zero)
+    active = program.active(d)
     condition, sound = _conditions(system, active)
     ranks = Rank.regular(condition, program.structure.n)
     return StructuredFactorisation.of(system, active.solve, ranks, sound & (condition <= _DOUBTFUL), factorise)

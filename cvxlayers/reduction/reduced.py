@@ -107,7 +107,7 @@ class Reduction:
         q = q.copy() if self.stacks else q
         for stack, (F, c, d, _) in zip(self.stacks, affine, strict=True):
             if stack.squared:
-                root = F * np.sqrt(d)[..., None]
+                root = F if (d == 1.0).all() else F * np.sqrt(d)[..., None]
                 # A matrix times its own transpose is computed as one, and symmetric to the bit.
                 product = _product(np.swapaxes(root, -1, -2), root)
                 parts.append(product.reshape((len(product), math.prod(product.shape[1:]))))

@@ -94,7 +94,7 @@ def _solve(program: ConeProgram, options: Options) -> Solution:
     q, b = (spread_rows(part, program.batch) for part in (program.q, program.b))
     found = nearest(*_least_distance(eliminated, q, b, zero), options)
     d = np.concatenate([np.ones((program.batch, zero)), found.active], axis=1)
-    active = eliminated.active(d, zero)
+    active = program.active(d)
     x, z = active.solve(-q, d * b)
     y = d * z
     y[:, zero:] = np.maximum(y[:, zero:], 0.0)
