@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.affine import Affine
+from cvxlayers.batches import every, some
 from cvxlayers.compiled import VariableMap
 from cvxlayers.derivative import DerivativeInfo, Known, Point, residuals
 from cvxlayers.program import ConeProgram, Residuals, Status
@@ -205,7 +206,7 @@ def doubt(
     point: Point,
 ) -> tuple[Int[np.ndarray, " batch"], Float[np.ndarray, " batch"]]:
     """Returns statuses and residuals where solved items that violate a condition in its own units are inaccurate."""
-    items = np.flatnonzero((status == Status.SOLVED) & (accuracy > _CLEAR))
+    items = ((status == Status.SOLVED) & (accuracy > _CLEAR)).nonzero()[0]
     if not len(items):
         return status, accuracy
     own = lopsided(program.item(items), point.item(items))
@@ -219,7 +220,7 @@ def final_status(
     status: Int[np.ndarray, " batch"], accuracy: Float[np.ndarray, " batch"], eps: float
 ) -> Int[np.ndarray, " batch"]:
     """Returns the solver's word on failures; for the rest, what the residual of the returned point says."""
-    if not status.any() and (accuracy <= _SOLVED).all():
+    if not some(status) and every(accuracy <= _SOLVED):
         return status
     judged = np.where(accuracy <= max(eps, _SOLVED), Status.SOLVED, Status.INACCURATE)
     judged = np.where(accuracy <= max(eps, _USABLE), judged, Status.NUMERICAL_ERROR)

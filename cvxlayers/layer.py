@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from cvxlayers import affine_call, envelope, report
 from cvxlayers.affine import Affine
-from cvxlayers.batches import Vectors, largest, spread_rows
+from cvxlayers.batches import Vectors, largest, some, spread_rows
 from cvxlayers.blas import one_thread_each
 from cvxlayers.compiled import CompiledProblem, VariableMap
 from cvxlayers.derivative import TRUSTED, Data, DerivativeInfo, Needs, jvp, vjp, worst_of
@@ -110,7 +110,7 @@ class Layer:
             answer = self._solve(theta, options, warm_start, chosen)
             if self.check and left_to_solver and not answer.outcome.is_first_choice:
                 self.compiled.parameters.check(values)
-        if answer.status.any():
+        if some(answer.status):
             self._report(values, answer, options)
         arrays = self._masked(answer.outputs(), answer.status, batch_shape, options)
         return Forward(values, batch_shape, answer.status, arrays, chosen, options, answer.find, affine)
@@ -142,7 +142,7 @@ class Layer:
     ) -> list[Array]:
         """Gives outputs the axes of the call's batch, and failed items what the call asked for."""
         failed = status > Status.INACCURATE
-        if failed.any():
+        if some(failed):
             outputs = [_replace_failed(output, failed, options.on_failure) for output in outputs]
         return [output.reshape(batch_shape + output.shape[1:]) for output in outputs]
 

@@ -116,7 +116,13 @@ class ConeProgram:
     @cached_property
     def sizes(self) -> Sizes:
         """The sizes of the data."""
-        return Sizes(*(largest(array) for array in (self.P, self.q, self.A, self.b)))
+        q, b = self.sides
+        return Sizes(largest(self.P), q, largest(self.A), b)
+
+    @cached_property
+    def sides(self) -> tuple[Float[np.ndarray, "#batch"], Float[np.ndarray, "#batch"]]:
+        """The sizes of q and b alone."""
+        return largest(self.q), largest(self.b)
 
     def objective(self, x: Vectors) -> Float[np.ndarray, " batch"]:
         """Returns ½ xᵀPx + qᵀx for each item."""

@@ -193,7 +193,8 @@ def _solve(
     outcome = solve_batch(reduced.program, options.plan, options.solver, options.threads)
     small = _polished(reduced.program, outcome, lambda _: kernel.plain(options.threads, keeper))
     x, y, s = reduced.recover(small.x, small.y, small.s)
-    return replace(outcome, solution=replace(outcome.solution, x=x, y=y, s=s), point=None)
+    solution = Solution(x, y, s, outcome.solution.status, outcome.solution.iterations)
+    return Outcome(solution, outcome.names, outcome.served)
 
 
 def _polish(
@@ -214,7 +215,7 @@ def _polished(
 ) -> Point:
     """Polishes the items that have a solution, given how those of an index are factorised; None means all."""
     solution = outcome.solution
-    promising = np.flatnonzero(solution.status <= Status.INACCURATE)
+    promising = (solution.status <= Status.INACCURATE).nonzero()[0]
     if len(promising) == program.batch and outcome.point is not None:
         return improve(program, outcome.point, factoriser(None))
     x, v = solution.x, start(program.structure.cone, solution.y, solution.s)

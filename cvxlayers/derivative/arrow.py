@@ -20,7 +20,7 @@ from typing import TypeGuard
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.batches import Vectors
+from cvxlayers.batches import Vectors, every
 from cvxlayers.cones import Basis, BlockBasis, ProductBasis
 from cvxlayers.derivative.structured import StructuredFactorisation
 from cvxlayers.derivative.system import Factorise, Rank, System
@@ -183,8 +183,7 @@ def _eliminate(system: System, parts: Separable) -> tuple[Arrow, Bool[np.ndarray
     sizes.append(pivots)
     every = np.concatenate(sizes, axis=1)
     largest, smallest = np.fmax.reduce(every, axis=1, initial=0.0), np.fmin.reduce(every, axis=1, initial=np.inf)
-    condition = np.where(smallest > 0, np.maximum(largest / smallest, 1.0), np.inf)
-    condition = np.where(np.isfinite(condition), condition, np.inf)
+    condition = np.fmin(np.where(smallest > 0, np.maximum(largest / smallest, 1.0), np.inf), np.inf)
     return Arrow(system, parts, p, h, bounds, entropies, border, inverse, condition), np.asarray(sound)
 
 
@@ -223,6 +222,8 @@ def _inverse(S: Matrices) -> tuple[Matrices, Float[np.ndarray, "batch _coupling"
     """Returns the inverses of positive semidefinite matrices, and their eigenvalues."""
     if S.shape[1] <= 1:
         return 1.0 / S, S[:, :, 0] if S.shape[1] else np.zeros((len(S), 0))
-    S = np.where(np.isfinite(S).all(axis=(1, 2), keepdims=True), S, 0.0)
+    finite = np.isfinite(S)
+    if not every(finite):
+        S = np.where(finite.all(axis=(1, 2), keepdims=True), S, 0.0)
     eigenvalues, vectors = np.linalg.eigh(S)
     return (vectors / eigenvalues[:, None, :]) @ vectors.transpose(0, 2, 1), eigenvalues

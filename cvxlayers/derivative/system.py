@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.batches import Vectors, is_everything, largest
+from cvxlayers.batches import Vectors, is_everything, largest, some
 from cvxlayers.cones import Derivative, IdentityBasis, ProductBasis, places, together
 from cvxlayers.elimination import distinct_rows
 from cvxlayers.program import ConeProgram
@@ -152,7 +152,7 @@ class Lifted(Factorisation):
     def rank(self) -> Rank:
         """How regular the smaller systems are."""
         rank = self.inner.rank
-        return replace(rank, free=self.carry(rank.free)) if rank.not_unique.any() else rank
+        return replace(rank, free=self.carry(rank.free)) if some(rank.not_unique) else rank
 
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for each item; the residual is that of the smaller system."""
@@ -184,7 +184,7 @@ def relative_residual(residual: Vectors, rhs: Vectors) -> Float[np.ndarray, " ba
     """Returns ‖residual‖∞ / ‖rhs‖∞ per item: 0 where the right-hand side is zero, infinite where it is not finite."""
     size, scale = largest(residual), largest(rhs)
     ratio = np.divide(size, scale, out=np.zeros(len(size)), where=scale > 0)
-    return np.where(np.isfinite(ratio), ratio, np.inf)
+    return np.fmin(ratio, np.inf)  # infinite for NaN
 
 
 def refine(
@@ -207,7 +207,7 @@ def refine(
     residual = relative_residual(gap, rhs)
     for _ in range(_REFINEMENTS):
         rough = (residual > _REFINE_ABOVE) & refinable
-        if not rough.any():
+        if not some(rough):
             break
         items = np.flatnonzero(rough)
         refined = solution[items] + approximate(gap[items], items)
@@ -215,7 +215,7 @@ def refine(
         refined_gap = rhs[items] - np.concatenate(product, axis=1)
         refined_residual = relative_residual(refined_gap, rhs[items])
         better = refined_residual < residual[items]
-        if not better.any():
+        if not some(better):
             break
         chosen = items[better]
         solution[chosen], gap[chosen] = refined[better], refined_gap[better]

@@ -42,7 +42,9 @@ class Products:
         """Returns Mᵀ y for each item; a batch of one broadcasts."""
         return self._multiply(_sparsetools.csr_matvec, values, y, self.shape[::-1])
 
-    def _multiply(self, add_product: Callable[..., None], values: Values, v: Vectors, shape: tuple[int, int]) -> Vectors:
+    def _multiply(
+        self, add_product: Callable[..., None], values: Values, v: Vectors, shape: tuple[int, int]
+    ) -> Vectors:
         """Applies SciPy's loop: its matrices are checked for longer than the product of a single item takes."""
         batch, (height, width) = len(v) if len(values) == 1 else len(values), shape
         most, starts, rows = self._repeated

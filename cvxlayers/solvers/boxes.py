@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.batches import Vectors
+from cvxlayers.batches import Vectors, every, some
 from cvxlayers.program import ConeProgram, Structure
 
 Index = Int[np.ndarray, " _count"]
@@ -86,16 +86,16 @@ def find_boxes(program: ConeProgram) -> list[Boxes]:
         return [_without_bounds(program, everything)]
     signs = np.sign(program.A[:, entries])
     groups = [(everything, signs[0] if len(signs) else np.zeros(len(entries)))]
-    if not (signs == signs[:1]).all():
+    if not every(signs == signs[:1]):
         patterns, which = np.unique(signs, axis=0, return_inverse=True)
         groups = [(np.flatnonzero(which.ravel() == k), pattern) for k, pattern in enumerate(patterns)]
     found = []
     for items, pattern in groups:
         boxes = _boxes(program, items, entries, pattern)
         lower, upper = boxes.bounds()
-        crossing = (lower > upper).any(axis=1)
-        if crossing.any():
-            crossing = np.broadcast_to(crossing, items.shape)
+        crossing = lower > upper
+        if some(crossing):
+            crossing = np.broadcast_to(crossing.any(axis=1), items.shape)
             found.append(_without_bounds(program, items[crossing]))
             boxes = _boxes(program, items[~crossing], entries, pattern)
         if len(boxes.items) or not len(program.b):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.batches import largest
+from cvxlayers.batches import every, largest, some
 from cvxlayers.program import ConeProgram, Solution
 
 Sizes = Float[np.ndarray, "#batch"]
@@ -58,7 +58,7 @@ def scale(program: ConeProgram) -> Scaling:
     # Where both are there P counts, which items often share, unless it is small.
     cost = -np.where(P > -np.inf, np.maximum(P, slope - _SMALL), slope)
     height, length, cost = _extraordinary(height), _extraordinary(length), _extraordinary(cost)
-    if not (height.any() or length.any() or cost.any()):
+    if not (some(height) or some(length) or some(cost)):
         return Scaling(program)
     scaled = replace(
         program,
@@ -99,14 +99,14 @@ def _extraordinary(power: Powers | Sizes) -> Powers:
     """Returns the powers that are worth scaling by; an infinite one stands for data that are zero."""
     size = np.abs(power)
     found = (size > _ORDINARY) & (size < np.inf)
-    if not found.any():
+    if not some(found):
         return np.zeros(len(power), dtype=np.int64)
     return np.where(found, np.minimum(np.maximum(power, -_LARGEST), _LARGEST), 0).astype(np.int64)
 
 
 def _scaled(array: Float[np.ndarray, "_leading size"], power: Powers) -> Float[np.ndarray, "_scaled size"]:
     """Returns array · 2^power; an array that all items share, and scale alike, stays shared."""
-    if len(array) == 1 and (power == power[:1]).all():
+    if len(array) == 1 and every(power == power[:1]):
         power = power[:1]
     with np.errstate(over="ignore"):
-        return array * np.ldexp(1.0, power)[:, None] if power.any() else array
+        return array * np.ldexp(1.0, power)[:, None] if some(power) else array
