@@ -15,7 +15,7 @@ from cvxlayers.affine import Affine
 from cvxlayers.batches import every, some
 from cvxlayers.compiled import VariableMap
 from cvxlayers.derivative import DerivativeInfo, Known, Point, residuals
-from cvxlayers.program import ConeProgram, Residuals, Status
+from cvxlayers.program import ConeProgram, Residuals, Status, is_usable
 from cvxlayers.reduction import Reduced
 from cvxlayers.residual import lopsided
 from cvxlayers.solve import CallOptions
@@ -116,7 +116,7 @@ class Forward:
     @property
     def ok(self) -> Bool[np.ndarray, " batch"]:
         """Which items have a solution: SOLVED, or INACCURATE, of which the call has warned."""
-        return self.status <= Status.INACCURATE
+        return is_usable(self.status)
 
     @cached_property
     def residuals(self) -> Residuals:
@@ -224,4 +224,4 @@ def final_status(
         return status
     judged = np.where(accuracy <= max(eps, _SOLVED), Status.SOLVED, Status.INACCURATE)
     judged = np.where(accuracy <= max(eps, _USABLE), judged, Status.NUMERICAL_ERROR)
-    return np.where(status <= Status.INACCURATE, judged, status)
+    return np.where(is_usable(status), judged, status)

@@ -27,7 +27,7 @@ from cvxlayers.forward import Answer, Array, Forward, Found, Items, doubt, final
 from cvxlayers.kernel import Kernel
 from cvxlayers.lpgd import Differences
 from cvxlayers.parameter_map import UNDERFLOW, Theta
-from cvxlayers.program import Status
+from cvxlayers.program import Status, is_usable
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
 from cvxlayers.solution_maps import Local, SolutionMaps, differentiated_point
 from cvxlayers.solve import CallOptions, solve_programs
@@ -141,7 +141,7 @@ class Layer:
         options: CallOptions,
     ) -> list[Array]:
         """Gives outputs the axes of the call's batch, and failed items what the call asked for."""
-        failed = status > Status.INACCURATE
+        failed = ~is_usable(status)
         if some(failed):
             outputs = [_replace_failed(output, failed, options.on_failure) for output in outputs]
         return [output.reshape(batch_shape + output.shape[1:]) for output in outputs]
@@ -314,7 +314,7 @@ class Layer:
 
     def _report(self, values: Sequence[Array], answer: Answer, options: CallOptions) -> None:
         status, accuracy, outcome = answer.status, answer.accuracy, answer.outcome
-        failed = np.flatnonzero(status > Status.INACCURATE)
+        failed = np.flatnonzero(~is_usable(status))
         if len(failed) and options.on_failure == "raise":
             names = self.compiled.parameters.names
             culprits = [name for name, value in zip(names, values, strict=True) if not np.isfinite(value).all()]

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from cvxlayers.batches import Values, Vectors, is_everything, largest
 from cvxlayers.cones import Product
@@ -36,6 +36,14 @@ class Status(IntEnum):
     TIME_LIMIT = 5
     NUMERICAL_ERROR = 6
     INVALID_INPUT = 7
+
+
+_INACCURATE = int(Status.INACCURATE)
+
+
+def is_usable(status: Int[np.ndarray, "*batch"]) -> Bool[np.ndarray, "*batch"]:
+    """Returns which items have a solution: SOLVED, or INACCURATE."""
+    return status <= _INACCURATE
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from typing import TypeGuard
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.batches import Vectors, every
+from cvxlayers.batches import Vectors, every, spread_rows
 from cvxlayers.cones import Basis, BlockBasis, ProductBasis
 from cvxlayers.derivative.structured import StructuredFactorisation
 from cvxlayers.derivative.system import Factorise, Rank, System
@@ -157,7 +157,7 @@ def _eliminate(system: System, parts: Separable) -> tuple[Arrow, Bool[np.ndarray
     """Eliminates all but the coupling rows; says for which items that is possible."""
     program, eigenvalues = system.program, system.derivative.eigenvalues
     batch, n = len(eigenvalues), program.structure.n
-    p = np.array(np.broadcast_to(parts.diagonal(program.P), (batch, n)))
+    p = np.array(spread_rows(parts.diagonal(program.P), batch))
     fixed, sizes = np.zeros((batch, n)), []
     bounds, entropies = [_bound(system, group) for group in parts.bounds], _entropies(system, parts)
     for part in bounds:

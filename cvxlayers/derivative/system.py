@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.batches import Vectors, is_everything, largest, some
-from cvxlayers.cones import Derivative, IdentityBasis, ProductBasis, places, together
+from cvxlayers.cones import Derivative, IdentityBasis, ProductBasis, together
 from cvxlayers.elimination import distinct_rows
 from cvxlayers.program import ConeProgram
 
@@ -168,16 +168,17 @@ class Lifted(Factorisation):
 Factorise = Callable[..., Factorisation]
 
 
-def without_rows(derivative: Derivative, dropped: Bool[np.ndarray, " m"]) -> Derivative:
-    """Returns a derivative without some rows on which its basis is the identity."""
-    eigenvalues, basis = derivative.eigenvalues[:, ~dropped], derivative.basis
+def of_rows(derivative: Derivative, kept: Int[np.ndarray, " k"]) -> Derivative:
+    """Returns a derivative of some rows alone; on the others its basis is the identity."""
+    eigenvalues, basis = derivative.eigenvalues.take(kept, axis=1), derivative.basis
     if not isinstance(basis, ProductBasis):
-        return Derivative(eigenvalues, IdentityBasis(eigenvalues.shape[1]))
-    position = np.cumsum(~dropped) - 1
-    every = [places(rows) for rows in basis.rows]
-    kept = [rows[~dropped[rows]] for rows in every]
-    parts = [IdentityBasis(len(k)) if len(k) < len(r) else p for k, r, p in zip(kept, every, basis.parts, strict=True)]
-    return Derivative(eigenvalues, ProductBasis([together(position[rows]) for rows in kept], parts))
+        return Derivative(eigenvalues, IdentityBasis(len(kept)))
+    position = np.full(derivative.eigenvalues.shape[1], -1)
+    position[kept] = np.arange(len(kept))
+    every = [position[rows] for rows in basis.rows]
+    mine = [rows[rows >= 0] for rows in every]
+    parts = [IdentityBasis(len(k)) if len(k) < len(r) else p for k, r, p in zip(mine, every, basis.parts, strict=True)]
+    return Derivative(eigenvalues, ProductBasis([together(rows) for rows in mine], parts))
 
 
 def relative_residual(residual: Vectors, rhs: Vectors) -> Float[np.ndarray, " batch"]:
