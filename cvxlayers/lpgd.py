@@ -23,7 +23,7 @@ from jaxtyping import Float
 from cvxlayers.batches import Vectors
 from cvxlayers.derivative import Data, DerivativeInfo, Point
 from cvxlayers.kernel import Kernel
-from cvxlayers.program import ConeProgram
+from cvxlayers.program import ConeProgram, is_usable
 from cvxlayers.solve import CallOptions, solve_programs
 
 Weights = Float[np.ndarray, "batch 1"]

@@ -40,7 +40,7 @@ class Products:
 
     def adjoint(self, values: Values, y: Vectors) -> Vectors:
         """Returns Mᵀ y for each item; a batch of one broadcasts."""
-        return self._multiply(_sparsetools.csr_matvec, values, y, self.shape[::-1])
+        return self._multiply(_sparsetools.csr_matvec, values, y, (self.shape[1], self.shape[0]))
 
     def _multiply(
         self, add_product: Callable[..., None], values: Values, v: Vectors, shape: tuple[int, int]
