@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from threading import Lock
@@ -25,16 +25,17 @@ class _Limit:
 _limit = _Limit()
 
 
-@contextmanager
-def one_thread_each(batch: int, small: bool = False) -> Iterator[None]:
+def one_thread_each(batch: int, small: bool = False) -> AbstractContextManager[None]:
     """Holds BLAS at one thread for as long as any call is inside; a single item may use all there are, if not small.
 
     Its own threads would compete with the pool's, and on matrices of a hundred rows cost more than they share. OpenBLAS
     heeds the thread that first set its number of threads, as a rule the main one: in others this may change nothing.
     """
-    if batch <= 1 and not small:
-        yield
-        return
+    return nullcontext() if batch <= 1 and not small else _one_thread()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
     with _limit.lock:
         if not _limit.calls:
             _limit.limiter = _libraries().limit(limits=1)

@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.affine import Affine
+from cvxlayers.batches import every, some
 from cvxlayers.compiled import VariableMap
 from cvxlayers.derivative import DerivativeInfo, Known, Point, residuals
-from cvxlayers.program import ConeProgram, Residuals, Status
+from cvxlayers.program import ConeProgram, Residuals, Status, is_usable
 from cvxlayers.reduction import Reduced
 from cvxlayers.residual import gap, lopsided
 from cvxlayers.solve import CallOptions
@@ -115,7 +116,7 @@ class Forward:
     @property
     def ok(self) -> Bool[np.ndarray, " batch"]:
         """Which items have a solution: SOLVED, or INACCURATE, of which the call has warned."""
-        return self.status <= Status.INACCURATE
+        return is_usable(self.status)
 
     @cached_property
     def residuals(self) -> Residuals:
@@ -209,11 +210,11 @@ def doubt(
     A condition may be violated in its own units; and multipliers may be so large that small residuals change the
     optimal value, as next to where a program has no interior.
     """
-    items = np.flatnonzero((status == Status.SOLVED) & (accuracy > _CLEAR))
+    items = ((status == Status.SOLVED) & (accuracy > _CLEAR)).nonzero()[0]
     if not len(items):
         return status, accuracy
-    some, found = program.item(items), point.item(items)
-    own = np.maximum(lopsided(some, found), gap(some, found))
+    programs, found = program.item(items), point.item(items)
+    own = np.maximum(lopsided(programs, found), gap(programs, found))
     rough = own > max(eps, _USABLE)
     status, accuracy = status.copy(), accuracy.copy()
     status[items[rough]], accuracy[items[rough]] = Status.INACCURATE, own[rough]
@@ -224,18 +225,18 @@ def final_status(
     status: Int[np.ndarray, " batch"], accuracy: Float[np.ndarray, " batch"], eps: float
 ) -> Int[np.ndarray, " batch"]:
     """Returns the solver's word on failures; for the rest, what the residual of the returned point says."""
-    if not status.any() and (accuracy <= _SOLVED).all():
+    if not some(status) and every(accuracy <= _SOLVED):
         return status
     judged = np.where(accuracy <= max(eps, _SOLVED), Status.SOLVED, Status.INACCURATE)
     judged = np.where(accuracy <= max(eps, _USABLE), judged, Status.NUMERICAL_ERROR)
-    return np.where(status <= Status.INACCURATE, judged, status)
+    return np.where(is_usable(status), judged, status)
 
 
 def without_overflow(answer: Answer, outputs: Sequence[Array]) -> Answer:
     """Returns the answer where items are failures of which an output, as an exponential, is no finite number."""
-    if all(np.isfinite(output).all() for output in outputs):
+    if all(every(np.isfinite(output)) for output in outputs):
         return answer
     finite = np.all([np.isfinite(output.reshape((len(output), -1))).all(axis=1) for output in outputs], axis=0)
-    lost = ~finite & (answer.status <= Status.INACCURATE)
+    lost = ~finite & is_usable(answer.status)
     status, accuracy = np.where(lost, Status.NUMERICAL_ERROR, answer.status), np.where(lost, np.inf, answer.accuracy)
     return answer._replace(status=status, accuracy=accuracy)

@@ -26,7 +26,7 @@ from cvxlayers.derivative import (
     System,
     central_point,
     factorise,
-    without_rows,
+    of_rows,
 )
 from cvxlayers.idioms.coordinates import require_coordinates
 from cvxlayers.kkt.band import band_of
@@ -136,15 +136,13 @@ class Kernel:
             plain = partial(known.factorise, factorise=plain)
         if reduction is None:
             return plain
-        dropped = np.ones(self.full.m, dtype=bool)
-        dropped[reduction.kept_rows] = False
 
         def lift(system: System, items: Int[np.ndarray, " k"] | None = None) -> Factorisation:
             if reduced is None:
                 lower = reduction.eliminate(system.program)
             else:
                 lower = reduced if items is None or len(items) == reduced.full.batch else reduced.item(items)
-            small = System(lower.program, without_rows(system.derivative, dropped))
+            small = System(lower.program, of_rows(system.derivative, reduction.kept_rows))
             fold, expand = partial(lower.fold, system), partial(lower.expand, system)
             return Lifted(plain(small), fold, expand, lower.carry)
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from cvxlayers import affine_call, envelope, report
 from cvxlayers.affine import Affine
-from cvxlayers.batches import Vectors, largest, spread_rows
+from cvxlayers.batches import Vectors, largest, some, spread_rows
 from cvxlayers.blas import one_thread_each
 from cvxlayers.compiled import CompiledProblem, VariableMap
 from cvxlayers.derivative import TRUSTED, Data, DerivativeInfo, Needs, jvp, vjp, worst_of
@@ -27,7 +27,7 @@ from cvxlayers.forward import Answer, Array, Forward, Found, Items, doubt, final
 from cvxlayers.kernel import Kernel
 from cvxlayers.lpgd import Differences
 from cvxlayers.parameter_map import UNDERFLOW, Theta
-from cvxlayers.program import Status
+from cvxlayers.program import Status, is_usable
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
 from cvxlayers.solution_maps import Local, SolutionMaps, differentiated_point
 from cvxlayers.solve import CallOptions, solve_programs
@@ -113,7 +113,7 @@ class Layer:
         found = answer.outputs()
         if any(chosen.exps):
             answer = without_overflow(answer, found)
-        if answer.status.any():
+        if some(answer.status):
             self._report(values, answer, options)
         arrays = self._masked(found, answer.status, batch_shape, options)
         return Forward(values, batch_shape, answer.status, arrays, chosen, options, answer.find, affine)
@@ -144,8 +144,8 @@ class Layer:
         options: CallOptions,
     ) -> list[Array]:
         """Gives outputs the axes of the call's batch, and failed items what the call asked for."""
-        failed = status > Status.INACCURATE
-        if failed.any():
+        failed = ~is_usable(status)
+        if some(failed):
             outputs = [_replace_failed(output, failed, options.on_failure) for output in outputs]
         return [output.reshape(batch_shape + output.shape[1:]) for output in outputs]
 
@@ -317,7 +317,7 @@ class Layer:
 
     def _report(self, values: Sequence[Array], answer: Answer, options: CallOptions) -> None:
         status, accuracy, outcome = answer.status, answer.accuracy, answer.outcome
-        failed = np.flatnonzero(status > Status.INACCURATE)
+        failed = np.flatnonzero(~is_usable(status))
         if len(failed) and options.on_failure == "raise":
             names = self.compiled.parameters.names
             culprits = [name for name, value in zip(names, values, strict=True) if not np.isfinite(value).all()]

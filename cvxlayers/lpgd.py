@@ -23,7 +23,7 @@ from jaxtyping import Float
 from cvxlayers.batches import Vectors
 from cvxlayers.derivative import Data, DerivativeInfo, Point
 from cvxlayers.kernel import Kernel
-from cvxlayers.program import ConeProgram, Status
+from cvxlayers.program import ConeProgram, is_usable
 from cvxlayers.solve import CallOptions, solve_programs
 
 Weights = Float[np.ndarray, "batch 1"]
@@ -74,7 +74,7 @@ class Differences:
         points, sides = [], np.zeros((self.program.batch, 1))
         for program in programs:
             outcome, point, _ = solve_programs(self.kernel, program, self.kernel.reduce(program), self.options, None)
-            ok = outcome.solution.status <= Status.INACCURATE
+            ok = is_usable(outcome.solution.status)
             missing = np.flatnonzero(~ok)
             known = self.point.item(missing).compact()
             points.append(point.compact().put(missing, known) if len(missing) else point)

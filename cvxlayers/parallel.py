@@ -37,6 +37,8 @@ def default_threads() -> int:
 def chunks(batch: int, count: int, smallest: int = 1) -> list[slice]:
     """Returns at most `count` contiguous slices of nearly equal length that cover range(batch)."""
     count = max(1, min(count, batch // max(1, smallest)))
+    if count == 1:
+        return [slice(0, batch)]
     edges = [batch * k // count for k in range(count + 1)]
     return [slice(low, high) for low, high in pairwise(edges)]
 

@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from cvxlayers.batches import Values, Vectors, is_everything, largest
 from cvxlayers.cones import Product
@@ -36,6 +36,14 @@ class Status(IntEnum):
     TIME_LIMIT = 5
     NUMERICAL_ERROR = 6
     INVALID_INPUT = 7
+
+
+_INACCURATE = int(Status.INACCURATE)
+
+
+def is_usable(status: Int[np.ndarray, "*batch"]) -> Bool[np.ndarray, "*batch"]:
+    """Returns which items have a solution: SOLVED, or INACCURATE."""
+    return status <= _INACCURATE
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +132,13 @@ class ConeProgram:
     @cached_property
     def sizes(self) -> Sizes:
         """The sizes of the data."""
-        return Sizes(*(largest(array) for array in (self.P, self.q, self.A, self.b)))
+        q, b = self.sides
+        return Sizes(largest(self.P), q, largest(self.A), b)
+
+    @cached_property
+    def sides(self) -> tuple[Float[np.ndarray, "#batch"], Float[np.ndarray, "#batch"]]:
+        """The sizes of q and b alone."""
+        return largest(self.q), largest(self.b)
 
     def objective(self, x: Vectors) -> Float[np.ndarray, " batch"]:
         """Returns ½ xᵀPx + qᵀx for each item."""

@@ -13,12 +13,12 @@ eliminated; Healey, Nobel, Boyd, "Differentiating through a quadratic cone progr
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, reduce
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.batches import Vectors, is_everything, largest
+from cvxlayers.batches import Vectors, every, is_everything, largest, some
 from cvxlayers.cones import Cone, Product
 from cvxlayers.program import ConeProgram, Residuals
 
@@ -52,7 +52,7 @@ class Point:
     @cached_property
     def is_exact(self) -> bool:
         """Whether the residuals of all items are below every doubt."""
-        return bool((self.merit <= EXACT).all())
+        return every(self.merit <= EXACT)
 
     @cached_property
     def sizes(self) -> tuple[Vectors, Vectors]:
@@ -67,7 +67,7 @@ class Point:
         merit = self.merit
         if self.is_exact:
             return merit
-        doubtful = np.flatnonzero(~(merit <= EXACT))
+        doubtful = (~(merit <= EXACT)).nonzero()[0]
         if len(doubtful) == len(merit):
             return self.measured(program)
         merit = merit.copy()
@@ -114,7 +114,7 @@ def start(cone: Product, y: Vectors, s: Vectors) -> Vectors:
     y, s = y[:, rows], s[:, rows]
     with np.errstate(over="ignore"):
         products = y * s
-        if not products.any():
+        if not some(products):
             return v
         sizes = [largest(part)[:, None] for part in (y, s, products)]
         known = sizes[0] * sizes[1] > _CLEAR * sizes[2]
@@ -149,39 +149,40 @@ def evaluate(
     # Where three terms cancel, the third is at most twice as large as the larger of two. And a sum may be small because
     # its own terms cancel, as in Ax = 0: then their size is the measure. It costs as much as the residual, and is asked
     # for only where the residual is not below every doubt.
-    dual_scale, primal_scale = _largest(Px, program.q), _largest(s, program.b)
+    q, b = program.sides
+    dual_scale, primal_scale = np.maximum(largest(Px), q), np.maximum(largest(s), b)
     merit = relative(dual, primal, dual_scale, primal_scale)
-    clear = merit <= EXACT
-    if not clear.all():
-        terms = _terms_of(np.flatnonzero(~clear), program, x, y)
-        dual_scale, primal_scale = np.maximum(dual_scale, terms[0]), np.maximum(primal_scale, terms[1])
+    rough = (~(merit <= EXACT)).nonzero()[0]
+    if len(rough):
+        terms = _terms(program.item(rough), x[rough], y[rough])
+        for scale, term in zip((dual_scale, primal_scale), terms, strict=True):
+            scale[rough] = np.maximum(scale[rough], term)
         merit = relative(dual, primal, dual_scale, primal_scale)
     return Point(x, v, y, s, dual, primal, dual_scale, primal_scale, merit)
 
 
-def _terms_of(items: Int[np.ndarray, " k"], program: ConeProgram, x: Vectors, y: Vectors) -> tuple[Sizes, Sizes]:
-    """Returns the largest sums of sizes, |P||x| + |A|ᵀ|y| and |A||x|, of some items; zero for the others."""
-    some = program.item(items)
-    structure, P, A, x, y = some.structure, np.abs(some.P), np.abs(some.A), np.abs(x[items]), np.abs(y[items])
-    found = np.zeros((2, program.batch))
-    found[0, items] = largest(structure.P.matvec(P, x) + structure.A.rmatvec(A, y))
-    found[1, items] = largest(structure.A.matvec(A, x))
-    return found[0], found[1]
+def _terms(program: ConeProgram, x: Vectors, y: Vectors) -> tuple[Sizes, Sizes]:
+    """Returns the largest sums of sizes, |P||x| + |A|ᵀ|y| and |A||x|."""
+    structure, P, A, x, y = program.structure, np.abs(program.P), np.abs(program.A), np.abs(x), np.abs(y)
+    dual = structure.P.matvec(P, x) + structure.A.rmatvec(A, y)
+    return largest(dual), largest(structure.A.matvec(A, x))
 
 
 def relative(dual: Vectors, primal: Vectors, dual_scale: Sizes, primal_scale: Sizes) -> Sizes:
     """Returns max(‖dual‖∞ / dual_scale, ‖primal‖∞ / primal_scale), with 0 / 0 = 0 and infinity where not finite."""
-    worst = np.maximum(_ratio(largest(dual), dual_scale), _ratio(largest(primal), primal_scale))
-    return worst if np.isfinite(worst).all() else np.where(np.isfinite(worst), worst, np.inf)
+    with np.errstate(invalid="ignore"):  # infinity over infinity, of invalid data
+        worst = np.maximum(_ratio(largest(dual), dual_scale), _ratio(largest(primal), primal_scale))
+    return np.fmin(worst, np.inf)  # infinite for NaN
 
 
 def residuals(program: ConeProgram, point: Point) -> Residuals:
     """Returns the relative residuals of a point, the duality gap among them."""
-    return Residuals(
-        primal=_ratio(largest(point.primal), point.primal_scale),
-        dual=_ratio(largest(point.dual), point.dual_scale),
-        gap=gap(program, point),
-    )
+    with np.errstate(invalid="ignore"):
+        return Residuals(
+            primal=_ratio(largest(point.primal), point.primal_scale),
+            dual=_ratio(largest(point.dual), point.dual_scale),
+            gap=gap(program, point),
+        )
 
 
 def gap(program: ConeProgram, point: Point) -> Sizes:
@@ -193,7 +194,8 @@ def gap(program: ConeProgram, point: Point) -> Sizes:
     linear, dual = np.sum(program.q * point.x, axis=1), np.sum(program.b * point.y, axis=1)
     _, q, A, b = program.sizes
     value = np.maximum(np.max(np.abs([quadratic, linear]), axis=0), q * natural(b, A))
-    return _ratio(np.abs(quadratic + linear + dual), value)
+    with np.errstate(invalid="ignore"):
+        return _ratio(np.abs(quadratic + linear + dual), value)
 
 
 def natural(size: Sizes, unit: Sizes) -> Sizes:
@@ -243,12 +245,7 @@ def _side_of_rounding(program: ConeProgram) -> Sizes:
     return np.where(b <= _ROUNDING * A * length, A * length, 0.0)
 
 
-def _largest(*terms: Vectors) -> Sizes:
-    return reduce(np.maximum, (largest(term) for term in terms))
-
-
 def _ratio(size: Sizes, scale: Sizes) -> Sizes:
-    with np.errstate(invalid="ignore"):  # infinity over infinity, of invalid data
-        if scale.all():
-            return size / scale
-        return np.divide(size, scale, out=np.where(size == 0, 0.0, np.inf), where=scale > 0)
+    if every(scale > 0):
+        return size / scale
+    return np.divide(size, scale, out=np.where(size == 0, 0.0, np.inf), where=scale > 0)

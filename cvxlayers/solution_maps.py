@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cvxlayers import report
+from cvxlayers.batches import every
 from cvxlayers.blas import one_thread_each
 from cvxlayers.cones import Smoothed
 from cvxlayers.derivative import TRUSTED, DerivativeInfo, Differential, Known, Point, linearise
@@ -62,7 +63,7 @@ class SolutionMaps:
             The arrays for the whole batch; items without a solution are zero, or NaN where the call asked for NaN.
         """
         forward = self.forward
-        solved = np.flatnonzero(forward.ok)
+        solved = forward.ok.nonzero()[0]
         if not len(solved):
             nothing = [np.zeros((0, width)) for width in widths]
             return spread(nothing, solved, forward), spread_info(_no_info(), solved, forward)
@@ -116,8 +117,8 @@ class SolutionMaps:
 
     def _check(self, info: DerivativeInfo, solved: Items) -> None:
         trusted = info.residual <= TRUSTED
-        if not trusted.all():
-            rough = np.flatnonzero(~trusted)
+        if not every(trusted):
+            rough = (~trusted).nonzero()[0]
             message = report.doubtful(solved[rough], len(solved), info.residual[rough], self.how.kind)
             if self.strict:
                 raise DerivativeError(message)

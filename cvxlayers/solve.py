@@ -26,7 +26,7 @@ from cvxlayers.derivative import (
 )
 from cvxlayers.errors import ShapeError
 from cvxlayers.kernel import Kernel
-from cvxlayers.program import ConeProgram, Solution, Status
+from cvxlayers.program import ConeProgram, Solution, Status, is_usable
 from cvxlayers.reduction import Reduced
 from cvxlayers.result import WarmStart
 from cvxlayers.solvers import Options, Outcome, Plan, solve_batch
@@ -68,7 +68,8 @@ def solve_programs(
 
     A program that only has equalities is solved by one step from anywhere.
     """
-    options = replace(options, plan=options.plan.of(program.batch))
+    plan = options.plan.of(program.batch)
+    options = options if plan is options.plan else replace(options, plan=plan)
     if warm_start is None and options.plan.primary.is_formula and program.batch:
         return Solved(*_by_formula(kernel, program, reduced, options), None)
     direct = options.plan.primary.name == "DIRECT" and kernel.factor_bytes <= _STEP
@@ -165,7 +166,7 @@ def _again(
     # What is precise is as tight as it can be.
     tightened = [pair for pair in enumerate(options.plan.solvers) if not pair[1].is_precise]
     for position, solver in tightened[:2]:
-        rough = (outcome.solution.status <= Status.INACCURATE) & ~(point.accuracy(program) <= enough)
+        rough = is_usable(outcome.solution.status) & ~(point.accuracy(program) <= enough)
         items = np.flatnonzero(rough)
         if not len(items):
             break
@@ -176,7 +177,7 @@ def _again(
         rest = program.item(items)
         solved = _judged_by_points(_solve(kernel, rest, lower, part, Keeper(-1)))
         polished = _polish(kernel, rest, lower, solved, options.threads, Keeper(-1))
-        usable = solved.solution.status <= Status.INACCURATE
+        usable = is_usable(solved.solution.status)
         better = np.flatnonzero(usable & (polished.accuracy(rest) < point.item(items).accuracy(rest)))
         served = np.full(len(items), position)
         outcome = _put(outcome, items[better], replace(solved.item(better), served=served[better]))
@@ -193,7 +194,8 @@ def _solve(
     outcome = solve_batch(reduced.program, options.plan, options.solver, options.threads)
     small = _polished(reduced.program, outcome, lambda _: kernel.plain(options.threads, keeper))
     x, y, s = reduced.recover(small.x, small.y, small.s)
-    return replace(outcome, solution=replace(outcome.solution, x=x, y=y, s=s), point=None)
+    solution = Solution(x, y, s, outcome.solution.status, outcome.solution.iterations)
+    return Outcome(solution, outcome.names, outcome.served)
 
 
 def _polish(
@@ -214,7 +216,7 @@ def _polished(
 ) -> Point:
     """Polishes the items that have a solution, given how those of an index are factorised; None means all."""
     solution = outcome.solution
-    promising = np.flatnonzero(solution.status <= Status.INACCURATE)
+    promising = is_usable(solution.status).nonzero()[0]
     if len(promising) == program.batch and outcome.point is not None:
         return improve(program, outcome.point, factoriser(None))
     x, v = solution.x, start(program.structure.cone, solution.y, solution.s)

@@ -221,7 +221,10 @@ def _run_standard(layer: Layer, values: Sequence[torch.Tensor], warm_start: Warm
 
 def _parts(layer: Layer, parameters: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Returns complex parameters as their real and imaginary parts, along a last axis; the others as they are."""
-    flags = [*layer.compiled.parameters.complexes, *(False,) * len(parameters)]
+    complexes = layer.compiled.parameters.complexes
+    if not any(complexes):
+        return list(parameters)
+    flags = [*complexes, *(False,) * len(parameters)]
     found = []
     for parameter, flag in zip(parameters, flags, strict=False):
         if not flag or not isinstance(parameter, torch.Tensor):
@@ -235,33 +238,37 @@ def _parts(layer: Layer, parameters: Sequence[torch.Tensor]) -> list[torch.Tenso
 
 def _unparted(tensors: Sequence[torch.Tensor], complexes: Sequence[bool]) -> tuple[torch.Tensor, ...]:
     """Returns those that are complex as complex tensors: the inverse of `_parts`."""
-    flags = complexes or (False,) * len(tensors)
+    if not any(complexes):
+        return tuple(tensors)
     return tuple(
         torch.view_as_complex(tensor.contiguous()) if flag else tensor
-        for tensor, flag in zip(tensors, flags, strict=True)
+        for tensor, flag in zip(tensors, complexes, strict=True)
     )
 
 
 def _check_tensors(names: Sequence[str], parameters: Sequence[object]) -> None:
     """Raises unless all are floating-point tensors on one device. Their number and shapes are the maps' to check."""
-    labels = [repr(name) for name in names] + [f"#{index}" for index in range(len(names), len(parameters))]
     first_device = None
-    for label, parameter in zip(labels, parameters, strict=False):
+    for index, parameter in enumerate(parameters):
         if not isinstance(parameter, torch.Tensor):
             raise DtypeError(
-                f"parameter {label} needs a torch.Tensor, got {type(parameter).__name__}; convert it by "
+                f"parameter {_label(names, index)} needs a torch.Tensor, got {type(parameter).__name__}; convert it by "
                 "torch.as_tensor(value, dtype=torch.float64)"
             )
         if not parameter.dtype.is_floating_point:
             raise DtypeError(
-                f"parameter {label} needs a real floating-point tensor, got {parameter.dtype}; convert it by "
-                f".{'real' if parameter.dtype.is_complex else 'to(torch.float64)'}"
+                f"parameter {_label(names, index)} needs a real floating-point tensor, got {parameter.dtype}; convert "
+                f"it by .{'real' if parameter.dtype.is_complex else 'to(torch.float64)'}"
             )
         if parameter.layout != torch.strided:
-            raise DtypeError(f"parameter {label} is a sparse tensor; convert it by .to_dense()")
-        first_device = first_device or (label, parameter.device)
-        if parameter.device != first_device[1]:
+            raise DtypeError(f"parameter {_label(names, index)} is a sparse tensor; convert it by .to_dense()")
+        first_device = first_device or parameter.device
+        if parameter.device != first_device:
             raise DeviceError(
-                f"all parameters must be on one device: {first_device[0]} is on {first_device[1]}, parameter {label} "
-                f"on {parameter.device}; move it by .to({str(first_device[1])!r})"
+                f"all parameters must be on one device: {_label(names, 0)} is on {first_device}, parameter "
+                f"{_label(names, index)} on {parameter.device}; move it by .to({str(first_device)!r})"
             )
+
+
+def _label(names: Sequence[str], index: int) -> str:
+    return repr(names[index]) if index < len(names) else f"#{index}"

@@ -25,6 +25,7 @@ from cvxlayers.derivative import (
 )
 from cvxlayers.patterns import Pattern
 from cvxlayers.program import ConeProgram, Structure
+from cvxlayers.residual import relative
 from tests.programs import CONES, known_solution, values_of
 
 METHODS = pytest.mark.parametrize(
@@ -284,3 +285,12 @@ def test_the_last_step_of_the_polish_takes_the_factors_of_the_one_before(cone, r
     assert point.merit.max() <= EXACT
     np.testing.assert_allclose(point.x, x, atol=1e-9)
     assert sum(calls) <= 8
+
+
+def test_what_is_not_finite_or_has_no_scale_is_infinitely_far_from_a_solution() -> None:
+    sizes = np.array([2.0, 0.0, 1.0, np.nan, np.inf])
+    scales = np.array([4.0, 0.0, 0.0, 1.0, np.inf])
+    zeros, ones = np.zeros((5, 1)), np.ones(5)
+    expected = [0.5, 0.0, np.inf, np.inf, np.inf]
+    np.testing.assert_array_equal(relative(sizes[:, None], zeros, scales, ones), expected)
+    np.testing.assert_array_equal(relative(zeros, sizes[:, None], ones, scales), expected)

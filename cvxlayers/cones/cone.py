@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -59,7 +59,7 @@ class Derivative:
 
     def complement(self) -> Derivative:
         """Returns I − D, in the same basis."""
-        return replace(self, eigenvalues=1.0 - self.eigenvalues)
+        return Derivative(1.0 - self.eigenvalues, self.basis)
 
     def item(self, index: slice | Int[np.ndarray, " k"]) -> Derivative:
         """Returns the derivatives at some items of the (one) batch axis."""

@@ -28,7 +28,7 @@ from cvxlayers.derivative.system import Factorisation as Factorisation
 from cvxlayers.derivative.system import Factorise as Factorise
 from cvxlayers.derivative.system import Lifted as Lifted
 from cvxlayers.derivative.system import System as System
-from cvxlayers.derivative.system import without_rows as without_rows
+from cvxlayers.derivative.system import of_rows as of_rows
 from cvxlayers.residual import EXACT as EXACT
 from cvxlayers.residual import Point as Point
 from cvxlayers.residual import evaluate as evaluate

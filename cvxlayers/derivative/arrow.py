@@ -20,7 +20,7 @@ from typing import TypeGuard
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.batches import Vectors
+from cvxlayers.batches import Vectors, every, spread_rows
 from cvxlayers.cones import Basis, BlockBasis, ProductBasis
 from cvxlayers.derivative.structured import StructuredFactorisation
 from cvxlayers.derivative.system import Factorise, Rank, System
@@ -96,7 +96,8 @@ class Arrow:
         f, x, g = first.copy(), np.zeros(first.shape), second
         z = np.zeros(second.shape)
         for part in self.bounds:
-            columns, rhs = part.bounds.columns, g[:, part.bounds.rows]
+            rows, columns, _ = part.bounds.runs
+            rhs = g[:, rows]
             f[:, columns] += part.c * part.r * part.soft * rhs
             x[:, columns] += np.where(part.hard, rhs / part.c, 0.0)
         for part in self.entropies:
@@ -104,8 +105,8 @@ class Arrow:
             pull = part.soft * (part.r * part.tau_soft * t_hard[..., None] - rhs)
             f[:, part.cones.columns] -= part.xi * (first[:, part.cones.bounded] / part.tau)
             f[:, part.cones.columns] -= np.sum(part.r * part.eta * pull, axis=2)
-        coupling = self.parts.coupling
-        if len(coupling):
+        coupling = self.parts.coupling_run
+        if len(self.parts.coupling):
             known = np.matmul(self.border, (x + self.h * f)[:, :, None])[:, :, 0] - g[:, coupling]
             z[:, coupling] = np.matmul(self.inverse, known[:, :, None])[:, :, 0]
             f = f - np.matmul(z[:, None, coupling], self.border)[:, 0, :]
@@ -116,7 +117,7 @@ class Arrow:
 
     def _bounds_back(self, f: Vectors, x: Vectors, g: Vectors, z: Vectors) -> None:
         for part in self.bounds:
-            columns, rows = part.bounds.columns, part.bounds.rows
+            rows, columns, _ = part.bounds.runs
             inside = x[:, columns]
             soft = part.soft * (part.r * part.c * inside - g[:, rows])
             z[:, rows] = np.where(part.hard, (f[:, columns] - self.p[:, columns] * inside) / part.c, soft)
@@ -157,11 +158,11 @@ def _eliminate(system: System, parts: Separable) -> tuple[Arrow, Bool[np.ndarray
     """Eliminates all but the coupling rows; says for which items that is possible."""
     program, eigenvalues = system.program, system.derivative.eigenvalues
     batch, n = len(eigenvalues), program.structure.n
-    p = np.array(np.broadcast_to(parts.diagonal(program.P), (batch, n)))
+    p = np.array(spread_rows(parts.diagonal(program.P), batch))
     fixed, sizes = np.zeros((batch, n)), []
     bounds, entropies = [_bound(system, group) for group in parts.bounds], _entropies(system, parts)
     for part in bounds:
-        columns = part.bounds.columns
+        _, columns, _ = part.bounds.runs
         p[:, columns] += part.weight
         fixed[:, columns] += part.hard
         sizes.append(np.where(part.hard, np.abs(part.c), np.nan))
@@ -171,28 +172,28 @@ def _eliminate(system: System, parts: Separable) -> tuple[Arrow, Bool[np.ndarray
         sizes.append(np.abs(part.tau))
         sound &= (np.sum(part.soft == 0, axis=2) == 1).all(axis=1)
     h = np.zeros((batch, n))
-    main = parts.main
+    main, coupling = parts.main_run, parts.coupling_run
     free = fixed[:, main] == 0
     h[:, main] = np.where(free, 1.0 / p[:, main], 0.0)
     sizes.append(np.where(free, p[:, main], np.nan))
-    border = system.root[:, parts.coupling, None] * parts.coupling_matrix(program.A)
+    border = system.root[:, coupling, None] * parts.coupling_matrix(program.A)
     S = np.matmul(border * h[:, None, :], border.transpose(0, 2, 1))
     diagonal = np.arange(len(parts.coupling))
-    S[:, diagonal, diagonal] += 1.0 - eigenvalues[:, parts.coupling]
-    inverse, pivots = _inverse(S)
-    sizes.append(pivots)
-    every = np.concatenate(sizes, axis=1)
-    largest, smallest = np.fmax.reduce(every, axis=1, initial=0.0), np.fmin.reduce(every, axis=1, initial=np.inf)
-    condition = np.where(smallest > 0, np.maximum(largest / smallest, 1.0), np.inf)
-    condition = np.where(np.isfinite(condition), condition, np.inf)
+    S[:, diagonal, diagonal] += 1.0 - eigenvalues[:, coupling]
+    inverse, eigenvalues_of_S = _inverse(S)
+    sizes.append(eigenvalues_of_S)
+    pivots = np.concatenate(sizes, axis=1)
+    largest, smallest = np.fmax.reduce(pivots, axis=1, initial=0.0), np.fmin.reduce(pivots, axis=1, initial=np.inf)
+    condition = np.fmin(np.where(smallest > 0, np.maximum(largest / smallest, 1.0), np.inf), np.inf)
     return Arrow(system, parts, p, h, bounds, entropies, border, inverse, condition), np.asarray(sound)
 
 
 def _bound(system: System, bounds: Bounds) -> _Bound:
-    c, d = system.program.A[:, bounds.entries], system.derivative.eigenvalues[:, bounds.rows]
+    rows, _, entries = bounds.runs
+    c, d = system.program.A[:, entries], system.derivative.eigenvalues[:, rows]
     hard = d == 1.0
     soft = np.where(hard, 0.0, 1.0 / (1.0 - d))
-    return _Bound(bounds, c, system.root[:, bounds.rows], hard, soft, c * c * d * soft)
+    return _Bound(bounds, c, system.root[:, rows], hard, soft, c * c * d * soft)
 
 
 def _entropies(system: System, parts: Separable) -> list[_Entropy]:
@@ -223,6 +224,8 @@ def _inverse(S: Matrices) -> tuple[Matrices, Float[np.ndarray, "batch _coupling"
     """Returns the inverses of positive semidefinite matrices, and their eigenvalues."""
     if S.shape[1] <= 1:
         return 1.0 / S, S[:, :, 0] if S.shape[1] else np.zeros((len(S), 0))
-    S = np.where(np.isfinite(S).all(axis=(1, 2), keepdims=True), S, 0.0)
+    finite = np.isfinite(S)
+    if not every(finite):
+        S = np.where(finite.all(axis=(1, 2), keepdims=True), S, 0.0)
     eigenvalues, vectors = np.linalg.eigh(S)
     return (vectors / eigenvalues[:, None, :]) @ vectors.transpose(0, 2, 1), eigenvalues

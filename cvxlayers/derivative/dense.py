@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.linalg import lapack
 
-from cvxlayers.batches import Vectors
+from cvxlayers.batches import Vectors, every, some
 from cvxlayers.cones import IdentityBasis
 from cvxlayers.derivative.kept import Kept
 from cvxlayers.derivative.system import Factorisation, Rank, Solve, System, refine, relative_residual
@@ -69,7 +69,7 @@ class DenseFactorisation(Factorisation):
         if self.pseudo_inverses:
             degenerate = np.isin(self.place, list(self.pseudo_inverses))
         solution, residual = refine(self.system, rhs, self._back_substitute, ~degenerate)
-        if (residual > _ESCALATE).any():
+        if some(residual > _ESCALATE):
             for item in np.flatnonzero((residual > _ESCALATE) & np.isfinite(residual) & ~degenerate).tolist():
                 solution[item], residual[item] = self._escalate(item, rhs[item], solution[item], residual[item])
         return Solve(solution[:, :n], solution[:, n:], residual)
@@ -167,7 +167,7 @@ def assemble(system: System, kept: Int[np.ndarray, "batch kept"]) -> Matrices:
     if not isinstance(system.derivative.basis, IdentityBasis):
         A = system.derivative.basis.rotate(np.broadcast_to(A, (batch, *A.shape[1:])))
     root, eigenvalues = system.root, system.derivative.eigenvalues
-    if size < root.shape[1] or (kept != np.arange(size)).any():
+    if size < root.shape[1] or some(kept != np.arange(size)):
         # Several times faster than `take_along_axis`.
         items = np.arange(batch)[:, None]
         A = A[0][kept] if len(A) == 1 else A[items, kept]
@@ -191,15 +191,15 @@ def _rank(
     if not matrices.shape[1]:
         return {}, Rank.regular(np.ones(batch), n)
     smallest, largest = _pivots(kept, matrices, factors)
-    if (largest < _ROUGH * smallest).all():
+    if every(largest < _ROUGH * smallest):
         return {}, Rank.regular(largest / smallest, n)
     rank = Rank.regular(np.divide(largest, smallest, out=np.full(batch, np.inf), where=smallest > 0), n)
-    for item in np.flatnonzero((rank.condition > _ROUGH) & (smallest > _SUSPECT * largest)).tolist():
+    for item in ((rank.condition > _ROUGH) & (smallest > _SUSPECT * largest)).nonzero()[0].tolist():
         reciprocal = float(lapack.dgecon(factors[item][0], 1.0)[0])
         rank.condition[item] = max(rank.condition[item], largest[item] / reciprocal if reciprocal > 0 else np.inf)
     rank.inverted[:] = rank.condition
     found: dict[int, Float[np.ndarray, "_k _k"]] = {}
-    for item in np.flatnonzero(~(rank.condition * _SUSPECT < 1.0)).tolist():
+    for item in (~(rank.condition * _SUSPECT < 1.0)).nonzero()[0].tolist():
         K = assemble(system.item(np.array([item])), _rows(system, kept, item)[None])[0]
         if not np.isfinite(K).all():
             continue

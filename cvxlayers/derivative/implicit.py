@@ -10,7 +10,7 @@ from typing import NamedTuple, final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.batches import Values, Vectors, is_moving, largest
+from cvxlayers.batches import Values, Vectors, every, is_moving, largest, some
 from cvxlayers.cones import Smoothed, derivative_dual
 from cvxlayers.derivative.kinks import INEXACT, near_kinks, projection_derivative, sizes_of, telling_rows
 from cvxlayers.derivative.system import Factorisation, Factorise, Rank, Solve, System
@@ -185,7 +185,7 @@ def linearise(
 
 def _seen(rank: Rank, outputs: Callable[[Vectors], Vectors] | None) -> Rank:
     """Returns the rank without what is not unique but reaches no output, such as a bound that CVXPY introduced."""
-    if outputs is None or not rank.not_unique.any():
+    if outputs is None or not some(rank.not_unique):
         return rank
     items = np.flatnonzero(rank.not_unique)
     free = rank.free[items]
@@ -206,9 +206,9 @@ def _blurred(program: ConeProgram, rank: Rank, point: Point) -> Float[np.ndarray
     blur = np.zeros(len(rank.inverted))
     with np.errstate(invalid="ignore"):
         clear = (rank.inverted * point.merit <= _BLURRED) & (point.merit <= INEXACT)
-        if clear.all():
+        if every(clear):
             return blur
-        items = np.flatnonzero(~clear)
+        items = (~clear).nonzero()[0]
         blur[items] = rank.inverted[items] * point.item(items).measured(program.item(items))
         blur = np.where(blur > _BLURRED, blur, 0.0)
         single = worst(program.item(items), point.item(items))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.batches import Vectors, largest
+from cvxlayers.batches import Vectors, every, some
 from cvxlayers.cones import Derivative, Exponential, Power, Product, SecondOrder, Semidefinite, derivative_dual
 from cvxlayers.derivative.terms import drowned
 from cvxlayers.program import ConeProgram
@@ -57,14 +57,14 @@ def projection_derivative(
     rows = _inequalities(cone)
     v, y, small = point.v[:, rows], point.y[:, rows], _WEAKLY_ACTIVE * point.sizes[0]
     weak = _weak(cone, point, sizes_of(program, point))
-    if not weak.any():
+    if not some(weak):
         return derivative, np.zeros(len(weak), dtype=bool)
     weak &= np.isfinite(v)
     # Where all multipliers are rounding, the largest of them says nothing.
     for item in np.flatnonzero(np.any(weak & (y > small), axis=1)).tolist():
         index = np.array([item])
         weak[item] &= (y[item] <= small[item]) | drowned(program.item(index), point.item(index))[rows]
-    if not weak.any():
+    if not some(weak):
         return derivative, np.zeros(len(weak), dtype=bool)
     eigenvalues = derivative.eigenvalues.copy()
     eigenvalues[:, rows] = np.where(weak, 0.5, eigenvalues[:, rows])
@@ -78,7 +78,7 @@ def _inequalities(cone: Product) -> slice:
 def sizes_of(program: ConeProgram, point: Point) -> Sizes:
     """Returns the sizes of y and of the costs that it balances, where rounding comes from, and of s and b."""
     y, s = point.sizes
-    return np.maximum(y, point.dual_scale[:, None]), np.maximum(s, largest(program.b)[:, None])
+    return np.maximum(y, point.dual_scale[:, None]), np.maximum(s, program.sides[1][:, None])
 
 
 def _weak(cone: Product, point: Point, sizes: Sizes) -> Bool[np.ndarray, "batch _rows"]:
@@ -170,7 +170,7 @@ def near_kinks(
     """
     found = np.zeros(len(point.v), dtype=bool)
     far = condition <= _WELL if cone.polyhedral else found
-    if far.all():
+    if every(far):
         return found
     items = np.flatnonzero(~far)
     mine = point if len(items) == len(found) else point.item(items)

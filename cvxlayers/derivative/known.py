@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from cvxlayers.batches import Vectors
+from cvxlayers.batches import Vectors, some
 from cvxlayers.derivative.system import Factorisation, Rank, Solve, System
 
 
@@ -25,9 +25,10 @@ class Known:
 
     def factorise(self, system: System, factorise: Callable[[System], Factorisation]) -> Factorisation:
         """Returns the factorised systems of the same programs at other points; what is not known is factorised."""
-        other = np.flatnonzero((self.eigenvalues != system.derivative.eigenvalues).any(axis=1))
-        if not len(other):
+        differ = self.eigenvalues != system.derivative.eigenvalues
+        if not some(differ):
             return self.factors
+        other = differ.any(axis=1).nonzero()[0]
         if 2 * len(other) > len(self.eigenvalues):
             return factorise(system)
         return _Patched(self.factors, other, factorise(system.item(other)))

@@ -60,15 +60,15 @@ def improve(
     if best.is_exact:
         return best
     cone = program.structure.cone if cone is None else cone
-    pending = np.flatnonzero((best.merit > EXACT) & np.isfinite(best.merit))
+    pending = ((best.merit > EXACT) & np.isfinite(best.merit)).nonzero()[0]
     for _ in range(max_steps):
-        if not len(pending):
+        if not len(pending) or best.is_exact:
             break
         items = program if len(pending) == program.batch else program.item(pending)
         start = best.item(pending)
         candidate, improved = _newton_step(items, cone, start, partial(factorise, items=pending))
         taken = pending[improved]
-        best = best.put(taken, candidate.item(np.flatnonzero(improved)))
+        best = best.put(taken, candidate.item(improved.nonzero()[0]))
         before, merit = start.merit[improved], candidate.merit[improved]
         pending = taken[(merit > EXACT) & ((merit < 0.5 * before) | (merit > _ENOUGH))]
     return best
@@ -83,14 +83,14 @@ def _newton_step(
     best, improved = start, np.zeros(program.batch, dtype=bool)
     if _is_flat(program, cone):
         best, improved = _full_step(system, cone, start, factors.once(*rhs))
-    left = np.flatnonzero(~improved)
+    left = (~improved).nonzero()[0]
     if len(left):
         solve = factors.solve(*rhs)
         step = solve.first[left], solve.second[left]
         found, improved[left] = _search(system.item(left), cone, start.item(left), step)
         best = best.put(left, found)
     best = _again(system, cone, factors, start, best, improved)
-    left = np.flatnonzero(~improved & (start.merit > _ENOUGH))
+    left = (~improved & (start.merit > _ENOUGH)).nonzero()[0]
     if not len(left) or program.structure.n + program.structure.m > LARGEST:
         return best, improved
     stuck = system.item(left)
@@ -114,8 +114,9 @@ def _full_step(
     with np.errstate(invalid="ignore", over="ignore"):  # of items that are singular
         found = evaluate(program, start.x + dx, start.v + dv, cone, start.s)
         merit = relative(found.dual, found.primal, start.dual_scale, start.primal_scale)
-    near = np.asarray(merit <= np.maximum(_GAIN * start.merit, EXACT))
-    return start.put(np.flatnonzero(near), found.item(np.flatnonzero(near))), near
+    near = merit <= np.maximum(_GAIN * start.merit, EXACT)
+    items = near.nonzero()[0]
+    return start.put(items, found.item(items)), near
 
 
 def _again(
@@ -130,7 +131,9 @@ def _again(
 
     It gains what the first one did: the Jacobian is off by as much as the residual was there.
     """
-    items = np.flatnonzero(improved & (best.merit > EXACT) & (best.merit**2 <= EXACT * start.merit))
+    if best.is_exact:
+        return best
+    items = (improved & (best.merit > EXACT) & (best.merit**2 <= EXACT * start.merit)).nonzero()[0]
     if not len(items):
         return best
     solve = factors.solve(-best.dual, -system.to_eigen(best.primal))

@@ -57,7 +57,7 @@ class StructuredFactorisation(Factorisation):
             served: which those are.
             factorise: how systems are factorised as a whole.
         """
-        rest = np.flatnonzero(~served)
+        rest = (~served).nonzero()[0]
         if not len(rest):
             return cls(system, inverse, ranks, rest, None, factorise)
         whole = factorise(system.item(rest))
@@ -78,7 +78,7 @@ class StructuredFactorisation(Factorisation):
             u, residual = refine(self.system, rhs, self._approximate, served)
         if self.whole is not None:
             self._replace(u, residual, self.rest, self.whole.solve(first[self.rest], second[self.rest]))
-        rough = np.flatnonzero(~(residual <= _ESCALATE) & served)
+        rough = (~(residual <= _ESCALATE) & served).nonzero()[0]
         if len(rough):
             found = self.factorise(self.system.item(rough)).solve(first[rough], second[rough])
             self._replace(u, residual, rough, found)

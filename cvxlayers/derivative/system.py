@@ -20,8 +20,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.batches import Vectors, is_everything, largest
-from cvxlayers.cones import Derivative, IdentityBasis, ProductBasis, places, together
+from cvxlayers.batches import Vectors, is_everything, largest, some
+from cvxlayers.cones import Derivative, IdentityBasis, ProductBasis, together
 from cvxlayers.elimination import distinct_rows
 from cvxlayers.program import ConeProgram
 
@@ -152,7 +152,7 @@ class Lifted(Factorisation):
     def rank(self) -> Rank:
         """How regular the smaller systems are."""
         rank = self.inner.rank
-        return replace(rank, free=self.carry(rank.free)) if rank.not_unique.any() else rank
+        return replace(rank, free=self.carry(rank.free)) if some(rank.not_unique) else rank
 
     def solve(self, first: Vectors, second: Vectors) -> Solve:
         """Solves K u = [first; second] for each item; the residual is that of the smaller system."""
@@ -168,23 +168,24 @@ class Lifted(Factorisation):
 Factorise = Callable[..., Factorisation]
 
 
-def without_rows(derivative: Derivative, dropped: Bool[np.ndarray, " m"]) -> Derivative:
-    """Returns a derivative without some rows on which its basis is the identity."""
-    eigenvalues, basis = derivative.eigenvalues[:, ~dropped], derivative.basis
+def of_rows(derivative: Derivative, kept: Int[np.ndarray, " k"]) -> Derivative:
+    """Returns a derivative of some rows alone; on the others its basis is the identity."""
+    eigenvalues, basis = derivative.eigenvalues.take(kept, axis=1), derivative.basis
     if not isinstance(basis, ProductBasis):
-        return Derivative(eigenvalues, IdentityBasis(eigenvalues.shape[1]))
-    position = np.cumsum(~dropped) - 1
-    every = [places(rows) for rows in basis.rows]
-    kept = [rows[~dropped[rows]] for rows in every]
-    parts = [IdentityBasis(len(k)) if len(k) < len(r) else p for k, r, p in zip(kept, every, basis.parts, strict=True)]
-    return Derivative(eigenvalues, ProductBasis([together(position[rows]) for rows in kept], parts))
+        return Derivative(eigenvalues, IdentityBasis(len(kept)))
+    position = np.full(derivative.eigenvalues.shape[1], -1)
+    position[kept] = np.arange(len(kept))
+    every = [position[rows] for rows in basis.rows]
+    mine = [rows[rows >= 0] for rows in every]
+    parts = [IdentityBasis(len(k)) if len(k) < len(r) else p for k, r, p in zip(mine, every, basis.parts, strict=True)]
+    return Derivative(eigenvalues, ProductBasis([together(rows) for rows in mine], parts))
 
 
 def relative_residual(residual: Vectors, rhs: Vectors) -> Float[np.ndarray, " batch"]:
     """Returns ‖residual‖∞ / ‖rhs‖∞ per item: 0 where the right-hand side is zero, infinite where it is not finite."""
     size, scale = largest(residual), largest(rhs)
     ratio = np.divide(size, scale, out=np.zeros(len(size)), where=scale > 0)
-    return np.where(np.isfinite(ratio), ratio, np.inf)
+    return np.fmin(ratio, np.inf)  # infinite for NaN
 
 
 def refine(
@@ -207,7 +208,7 @@ def refine(
     residual = relative_residual(gap, rhs)
     for _ in range(_REFINEMENTS):
         rough = (residual > _REFINE_ABOVE) & refinable
-        if not rough.any():
+        if not some(rough):
             break
         items = np.flatnonzero(rough)
         refined = solution[items] + approximate(gap[items], items)
@@ -215,7 +216,7 @@ def refine(
         refined_gap = rhs[items] - np.concatenate(product, axis=1)
         refined_residual = relative_residual(refined_gap, rhs[items])
         better = refined_residual < residual[items]
-        if not better.any():
+        if not some(better):
             break
         chosen = items[better]
         solution[chosen], gap[chosen] = refined[better], refined_gap[better]

@@ -35,6 +35,11 @@ class Bounds:
     columns: Index
     entries: Index
 
+    @cached_property
+    def runs(self) -> tuple[Run, Run, Run]:
+        """The rows, columns and entries, as slices where they are equally spaced."""
+        return run(self.rows), run(self.columns), run(self.entries)
+
 
 @dataclass(frozen=True, eq=False)
 class Entropies:
@@ -93,6 +98,11 @@ class Separable:
     def main_run(self) -> Run:
         """The main variables, as a slice where they are equally spaced."""
         return run(self.main)
+
+    @cached_property
+    def coupling_run(self) -> Run:
+        """The coupling rows, likewise."""
+        return run(self.coupling)
 
     @cached_property
     def places(self) -> list[Places]:

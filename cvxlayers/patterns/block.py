@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -29,7 +30,7 @@ class Block:
     entries: slice
     inside: slice
 
-    @property
+    @cached_property
     def size(self) -> int:
         """The number of entries."""
         return (self.columns.stop - self.columns.start) * (self.rows.stop - self.rows.start)

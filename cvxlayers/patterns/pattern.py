@@ -30,7 +30,7 @@ class Pattern:
     indices: Int[np.ndarray, " nnz"]
     indptr: Int[np.ndarray, " cols_plus_one"]
 
-    @property
+    @cached_property
     def nnz(self) -> int:
         """The number of stored entries."""
         return len(self.indices)

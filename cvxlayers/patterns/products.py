@@ -6,13 +6,13 @@ over the entries of an item in their order: no item's rounding depends on its ne
 
 from __future__ import annotations
 
-from copy import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import scipy.sparse as sp
 from jaxtyping import Float, Int
+from scipy.sparse import _sparsetools
 
 from cvxlayers.batches import Values, Vectors
 
@@ -36,36 +36,25 @@ class Products:
 
     def apply(self, values: Values, x: Vectors) -> Vectors:
         """Returns M x for each item; a batch of one broadcasts."""
-        return self._multiply(values, x, self.shape[0], transposed=False)
+        return self._multiply(_sparsetools.csc_matvec, values, x, self.shape)
 
     def adjoint(self, values: Values, y: Vectors) -> Vectors:
         """Returns Mᵀ y for each item; a batch of one broadcasts."""
-        return self._multiply(values, y, self.shape[1], transposed=True)
+        return self._multiply(_sparsetools.csr_matvec, values, y, (self.shape[1], self.shape[0]))
 
-    def _multiply(self, values: Values, v: Vectors, size: int, *, transposed: bool) -> Vectors:
-        batch = len(v) if len(values) == 1 else len(values)
-        most, out = self._repeated[0], np.empty((batch, size))
+    def _multiply(
+        self, add_product: Callable[..., None], values: Values, v: Vectors, shape: tuple[int, int]
+    ) -> Vectors:
+        """Applies SciPy's loop: its matrices are checked for longer than the product of a single item takes."""
+        batch, (height, width) = len(v) if len(values) == 1 else len(values), shape
+        most, starts, rows = self._repeated
+        out = np.zeros((batch, height))
         for start in range(0, batch, most):
             stop = min(start + most, batch)
-            # SciPy checks a new matrix for longer than the product takes: this is a copy of one with other entries.
-            matrix = copy(self._matrices(stop - start)[transposed])
-            matrix.data = _flat(values, start, stop)
-            out[start:stop] = (matrix @ _flat(v, start, stop)).reshape(stop - start, size)
+            sizes = (stop - start) * height, (stop - start) * width
+            entries, vectors = _flat(values, start, stop), _flat(v, start, stop)
+            add_product(*sizes, starts, rows, entries, vectors, out[start:stop].reshape(-1))
         return out
-
-    def _matrices(self, count: int) -> tuple[sp.csc_array, sp.csr_array]:
-        """Returns the matrix of the blocks of so many items, of no entries that mean anything, and its transpose."""
-        if count not in self._checked:
-            (height, width), (_, starts, rows) = self.shape, self._repeated
-            indices, indptr = rows[: count * len(self.rows)], starts[: count * width + 1]
-            columns, data = (count * height, count * width), np.empty(len(indices))
-            checked = sp.csc_array((data, indices, indptr), shape=columns)
-            self._checked[count] = checked, sp.csr_array((data, indices, indptr), shape=columns[::-1])
-        return self._checked[count]
-
-    @cached_property
-    def _checked(self) -> dict[int, tuple[sp.csc_array, sp.csr_array]]:
-        return {}
 
     @cached_property
     def _repeated(self) -> tuple[int, Int[np.ndarray, " edges"], Int[np.ndarray, " entries"]]:

@@ -34,7 +34,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from cvxlayers.batches import Run, Values, Vectors, is_moving, run, spread_rows
+from cvxlayers.batches import Run, Values, Vectors, is_moving, run, some, spread_rows
 from cvxlayers.derivative import System
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.program import ConeProgram, Structure
@@ -98,7 +98,7 @@ class Reduction:
             program = replace(program, b=program.b - structure.A.matvec(program.A, x))
         if len(copies.rows):
             x[:, copies.runs[1]] = copies.constants(program.b, program.A)
-        if x.any():
+        if some(x):
             program = replace(program, q=program.q + structure.P.matvec(program.P, x))
         affine = [_affine(stack, program) for stack in self.stacks]
         parts = [program.P.take(self.kept_P, axis=1)]
@@ -240,11 +240,11 @@ class Reduced:
             return first, second, x
         if len(fixed.rows):
             x[:, fixed.columns] = second[:, fixed.rows] / full.A[:, fixed.pivots]
-            if x.any():
+            if some(x):
                 second = second - system.to_eigen(full.structure.A.matvec(full.A, x))
         if len(copies.rows):
             x[:, copies.runs[1]] = copies.constants(second, full.A)
-        if x.any():
+        if some(x):
             first = first - full.structure.P.matvec(full.P, x)
         return first, second, x
 
@@ -252,7 +252,7 @@ class Reduced:
 def _affine(stack: Stack, program: ConeProgram) -> _Affine:
     a = program.A.take(stack.pivots, axis=1)
     F = stack.coefficients(program.A)
-    if (a != -1.0).any():
+    if some(a != -1.0):
         F = F / -a[..., None]
     squares = np.where(stack.squares >= 0, program.P[:, stack.squares], 0.0) if stack.squared else np.zeros(a[:1].shape)
     return _Affine(F, program.b[:, stack.rows] / a, squares, a)
@@ -277,7 +277,7 @@ def _items(array: Float[np.ndarray, "#batch ..."], index: slice | Index) -> Floa
 
 def _common_length(*arrays: Float[np.ndarray, "..."]) -> int:
     """Returns the length of the batch axis to which those of length one broadcast."""
-    return np.broadcast_shapes(*(array.shape[:1] for array in arrays))[0]
+    return next((len(array) for array in arrays if len(array) != 1), 1)
 
 
 def _apply(F: Float[np.ndarray, "#batch _g _k _p"], x: Stacked) -> Stacked:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cvxlayers.batches import Vectors, largest
+from cvxlayers.batches import Vectors, largest, some
 from cvxlayers.derivative import DerivativeInfo
 from cvxlayers.reduction.parts import Index
 
@@ -47,7 +47,7 @@ class Repeated:
             cotangent: theirs, if it is a cotangent that is pulled back.
         """
         asked = self.asked(listed)
-        if not asked.any():
+        if not some(asked):
             return info
         rows, others, factors = self.rows[asked], self.others[asked], self.factors[asked]
         active = self.equal[asked] | (y[:, others] > 0)

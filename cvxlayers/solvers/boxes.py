@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.batches import Vectors
+from cvxlayers.batches import Vectors, every, some
 from cvxlayers.program import ConeProgram, Structure
 
 Index = Int[np.ndarray, " _count"]
@@ -45,6 +45,7 @@ class Boxes:
         kept: the rows that are no bounds.
         upper: the upper bounds, and what rows they are.
         lower: likewise.
+        bounded: how many variables, from the first on, may have bounds.
     """
 
     items: Int[np.ndarray, " items"]
@@ -52,11 +53,7 @@ class Boxes:
     kept: Index
     upper: Side
     lower: Side
-
-    @property
-    def bounded(self) -> int:
-        """How many variables, from the first on, may have bounds."""
-        return int(max((side.columns.max() + 1 for side in (self.upper, self.lower) if len(side.columns)), default=0))
+    bounded: int
 
     def bounds(self) -> tuple[Float[np.ndarray, "#batch n"], Float[np.ndarray, "#batch n"]]:
         """Returns the lower and the upper bounds."""
@@ -67,7 +64,7 @@ class Boxes:
         n, b = self.program.structure.n, self.program.b
         found = []
         for side, sign in ((self.lower, -1.0), (self.upper, 1.0)):
-            values = sign * np.take(b, side.rows, axis=1) / side.sizes
+            values = sign * b.take(side.rows, axis=1) / side.sizes
             full = np.full((len(values), n), sign * np.inf)
             full[:, side.columns] = values
             found.append(full)
@@ -84,18 +81,18 @@ def find_boxes(program: ConeProgram) -> list[Boxes]:
     everything = np.arange(program.batch)
     if not len(entries):
         return [_without_bounds(program, everything)]
-    signs = np.sign(program.A[:, entries])
+    signs = np.sign(program.A.take(entries, axis=1))
     groups = [(everything, signs[0] if len(signs) else np.zeros(len(entries)))]
-    if not (signs == signs[:1]).all():
+    if not every(signs == signs[:1]):
         patterns, which = np.unique(signs, axis=0, return_inverse=True)
         groups = [(np.flatnonzero(which.ravel() == k), pattern) for k, pattern in enumerate(patterns)]
     found = []
     for items, pattern in groups:
         boxes = _boxes(program, items, entries, pattern)
         lower, upper = boxes.bounds()
-        crossing = (lower > upper).any(axis=1)
-        if crossing.any():
-            crossing = np.broadcast_to(crossing, items.shape)
+        crossing = lower > upper
+        if some(crossing):
+            crossing = np.broadcast_to(crossing.any(axis=1), items.shape)
             found.append(_without_bounds(program, items[crossing]))
             boxes = _boxes(program, items[~crossing], entries, pattern)
         if len(boxes.items) or not len(program.b):
@@ -105,22 +102,28 @@ def find_boxes(program: ConeProgram) -> list[Boxes]:
 
 def _without_bounds(program: ConeProgram, items: Index) -> Boxes:
     mine = program if len(items) == program.batch else program.item(items)
-    return Boxes(items, mine, np.arange(program.structure.m), _NO_SIDE, _NO_SIDE)
+    return Boxes(items, mine, np.arange(program.structure.m), _NO_SIDE, _NO_SIDE, 0)
 
 
 def _boxes(program: ConeProgram, items: Index, entries: Index, signs: Float[np.ndarray, " _count"]) -> Boxes:
     mine = program if len(items) == program.batch else program.item(items)
     places = _places(program.structure, entries, signs)
-    A = program.structure.A
-    upper, lower = (Side(A.rows[first], A.cols[first], np.abs(mine.A[:, first])) for first in places.sides)
-    return Boxes(items, mine, places.kept, upper, lower)
+    upper, lower = (Side(rows, columns, np.abs(mine.A.take(stored, axis=1))) for stored, rows, columns in places.sides)
+    return Boxes(items, mine, places.kept, upper, lower, places.bounded)
 
 
 class _Places(NamedTuple):
-    """The entries of upper and of lower bounds among A's stored entries, and the rows that are no bounds."""
+    """Where bounds stand.
 
-    sides: tuple[Index, Index]
+    Attributes:
+        sides: of upper and of lower bounds the entries among A's stored ones, with their rows and columns.
+        kept: the rows that are no bounds.
+        bounded: how many variables, from the first on, may have bounds.
+    """
+
+    sides: list[tuple[Index, Index, Index]]
     kept: Index
+    bounded: int
 
 
 _KNOWN: WeakKeyDictionary[Structure, dict[bytes, _Places]] = WeakKeyDictionary()
@@ -138,10 +141,13 @@ def _places(structure: Structure, entries: Index, signs: Float[np.ndarray, " _co
 
 
 def _find_places(structure: Structure, entries: Index, signs: Float[np.ndarray, " _count"]) -> _Places:
-    upper, lower = (_first(structure.A.cols, entries[signs == sign]) for sign in (1.0, -1.0))
-    kept = np.ones(structure.m, dtype=bool)
-    kept[structure.A.rows[upper]], kept[structure.A.rows[lower]] = False, False
-    return _Places((upper, lower), np.flatnonzero(kept))
+    A, kept = structure.A, np.ones(structure.m, dtype=bool)
+    found = [_first(A.cols, entries[signs == sign]) for sign in (1.0, -1.0)]
+    sides = [(stored, A.rows[stored], A.cols[stored]) for stored in found]
+    for _, rows, _ in sides:
+        kept[rows] = False
+    bounded = max(int(columns.max(initial=-1)) + 1 for _, _, columns in sides)
+    return _Places(sides, kept.nonzero()[0], bounded)
 
 
 def _first(columns: Index, entries: Index) -> Index:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.batches import Vectors, spread_rows
+from cvxlayers.batches import Vectors, every, some, spread_rows
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
 from cvxlayers.solvers.boxes import Boxes, find_boxes
 from cvxlayers.solvers.items import each, unsolved
@@ -107,7 +107,7 @@ def _data(boxes: Boxes) -> _Data:
     structure = program.structure
     equation = boxes.kept < structure.cone.zero
     cost = _unit(program.sizes.P)[:, None]
-    P, q = (program.P, program.q) if (cost == 1.0).all() else (program.P * cost, program.q * cost)
+    P, q = (program.P, program.q) if every(cost == 1.0) else (program.P * cost, program.q * cost)
     # P is symmetric: its transpose is stored row by row, as DAQP wants it.
     P = np.ascontiguousarray(structure.P.dense(P).transpose(0, 2, 1))
     A, upper = structure.A.dense(program.A), program.b
@@ -115,7 +115,7 @@ def _data(boxes: Boxes) -> _Data:
         A, upper = A[:, boxes.kept], upper[:, boxes.kept]
     A = np.ascontiguousarray(A)
     rows = _unit(np.matmul(np.abs(A), np.ones(structure.n)))
-    if (rows != 1.0).any():
+    if some(rows != 1.0):
         A, upper = A * rows[:, :, None], upper * rows
     lower, sense = np.where(equation, upper, _NO_BOUND), np.where(equation, _EQUALITY, 0).astype(np.int32)
     if count:
@@ -132,7 +132,7 @@ def _beside(bounds: Vectors, rows: Vectors) -> Vectors:
 
 def _unit(size: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """Returns the power of two that brings a small size to one, so that scaling rounds nothing; one for others."""
-    if not (size < _SMALL).any():
+    if not some(size < _SMALL):
         return np.ones(size.shape)
     return np.where((size > 0) & (size < _SMALL), np.ldexp(1.0, -np.maximum(np.frexp(size)[1], -500)), 1.0)
 

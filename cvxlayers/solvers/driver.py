@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Bool, Int
 
+from cvxlayers.batches import every, some
 from cvxlayers.errors import CvxlayersError, CvxlayersWarning
 from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
 from cvxlayers.program import ConeProgram, Solution, Status
@@ -66,7 +67,7 @@ class Outcome:
     @property
     def is_first_choice(self) -> bool:
         """Whether the first solver of the plan solved every item."""
-        return not self.served.any() and not self.solution.status.any()
+        return not some(self.served) and not some(self.solution.status)
 
     @property
     def fell_back(self) -> Bool[np.ndarray, "#batch"]:
@@ -102,7 +103,7 @@ def solve_batch(program: ConeProgram, plan: Plan, options: Options, threads: int
     """
     names = tuple(solver.name for solver in plan.solvers)
     finite = _finite(program)
-    if finite.all():
+    if every(finite):
         solution, served, point = _solve(program, plan, options, threads)
         return Outcome(solution, names, served, point)
     solution, served = unsolved(program.structure, program.batch), np.full(program.batch, -1)
@@ -138,7 +139,7 @@ def _solve(program: ConeProgram, plan: Plan, options: Options, threads: int) -> 
 def _solve_chunk(program: ConeProgram, plan: Plan, options: Options) -> _Served:
     solution, settled, point = _attempt(program, plan.primary, options)
     served = np.zeros(program.batch, dtype=np.int64)
-    if settled.all():
+    if every(settled):
         return _Served(solution, served, point)
     # The native options are the primary solver's: the others would not know them.
     common = replace(options, native={})
@@ -172,7 +173,7 @@ def _attempt(program: ConeProgram, solver: Solver, options: Options) -> _Attempt
         # The residual map says more than the violation of an optimality condition.
         limit = _SOLVED if solver.is_precise else max(options.eps, _NEAR)
         near = (status == Status.SOLVED) & (point.merit <= limit)
-        if near.all():
+        if every(near):
             return _Attempt(solution, near, point)
     residual, claimed = violation(program, solution), _SETTLED[status]
     close = residual <= np.where(status == Status.INACCURATE, max(options.eps, _SOLVED), 0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
@@ -48,8 +47,9 @@ class Submatrix:
 
         Building a scipy matrix costs more than solving a small program; the indices are the same for all items.
         """
-        matrix = copy(self._matrix)
-        for row in each(np.take(values, self.entries, axis=1), batch):
+        matrix = sp.csc_matrix.__new__(sp.csc_matrix)
+        matrix.__dict__.update(self._matrix.__dict__)
+        for row in each(values.take(self.entries, axis=1), batch):
             matrix.data = row
             yield matrix
 

@@ -6,6 +6,7 @@ References: Schwan, Jiang, Kuhn, Jones, "PIQP: A proximal interior-point quadrat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from itertools import accumulate, repeat
 from time import perf_counter
 from typing import Any, final
@@ -70,25 +71,28 @@ class PIQP(Solver):
         import piqp
 
         kind = piqp.DenseSolver if prefers_dense(program.structure) else piqp.SparseSolver
+        found = [(boxes, _solve(boxes, _Series(kind, options), options.time_limit)) for boxes in find_boxes(program)]
+        if len(found) == 1:
+            return found[0][1]
         solution = unsolved(program.structure, program.batch)
-        for boxes in find_boxes(program):
-            _solve(boxes, _Series(kind, options), options.time_limit, solution)
+        for boxes, part in found:
+            for field in fields(Solution):
+                getattr(solution, field.name)[boxes.items] = getattr(part, field.name)
         return solution
 
 
-def _solve(boxes: Boxes, series: _Series, time_limit: float | None, solution: Solution) -> None:
+def _solve(boxes: Boxes, series: _Series, time_limit: float | None) -> Solution:
     """Solves some items in turn."""
-    rows, ends = np.empty((len(boxes.items), sum(_sizes(boxes)))), []
-    for row, data in zip(rows, _data(boxes), strict=True):
+    rows = np.empty((len(boxes.items), sum(_sizes(boxes))))
+    statuses, iterations = np.zeros((2, len(rows)), dtype=np.int64)
+    for item, data in enumerate(_data(boxes)):
         started = perf_counter()
-        found = series.solve(data)
-        np.concatenate([getattr(found, part) for part in _PARTS], out=row)
-        status = _STATUS.get(found.info.status.name, Status.NUMERICAL_ERROR)
+        found, status = series.solve(data)
+        np.concatenate([getattr(found, part) for part in _PARTS], out=rows[item])
         late = time_limit is not None and perf_counter() - started > time_limit
-        ends.append((Status.TIME_LIMIT if late and status != Status.SOLVED else status, found.info.iter))
-    if ends:
-        solution.status[boxes.items], solution.iterations[boxes.items] = zip(*ends, strict=True)
-        _collect(solution, boxes, rows)
+        statuses[item] = Status.TIME_LIMIT if late and status != Status.SOLVED else status
+        iterations[item] = found.info.iter
+    return Solution(*_points(boxes, rows), statuses, iterations)
 
 
 def _data(boxes: Boxes) -> Iterator[tuple[Any, ...]]:
@@ -116,8 +120,8 @@ class _Series:
         self.kind, self.options, self.shares = kind, options, not options.native
         self.shared, self.is_new = self._plain(), True
 
-    def solve(self, data: tuple[Any, ...]) -> Any:
-        """Solves one program."""
+    def solve(self, data: tuple[Any, ...]) -> tuple[Any, Status]:
+        """Solves one program; returns what PIQP says of it, and its status."""
         P, q, A, b, G, h, lower, upper = data
         # An update without lower bounds of the rows would keep those that PIQP gave rows without an upper one.
         rows = P, q, A, b, G, np.full(h.shape, -np.inf), h, lower, upper
@@ -125,13 +129,13 @@ class _Series:
             (self.shared.setup if self.is_new else self.shared.update)(*rows)
             self.shared.solve()
             self.is_new = False
-            if self.shared.result.info.status.name == "PIQP_SOLVED":
-                return self.shared.result
+            if (status := _status(self.shared)) == Status.SOLVED:
+                return self.shared.result, status
             self.shared, self.is_new = self._plain(), True
         own = self._new()
         own.setup(*rows)
         own.solve()
-        return own.result
+        return own.result, _status(own)
 
     def _plain(self) -> Any:
         solver = self._new()
@@ -152,7 +156,11 @@ def _sizes(boxes: Boxes) -> tuple[int, ...]:
     return n, equalities, inequalities, inequalities, n, n, n, n
 
 
-def _collect(solution: Solution, boxes: Boxes, rows: Vectors) -> None:
+def _status(solver: Any) -> Status:
+    return _STATUS.get(solver.result.info.status.name, Status.NUMERICAL_ERROR)
+
+
+def _points(boxes: Boxes, rows: Vectors) -> tuple[Vectors, Vectors, Vectors]:
     """Takes the items' x, y and s from what PIQP says of them, side by side."""
     sizes, equalities, m = _sizes(boxes), boxes.program.structure.cone.zero, boxes.program.structure.m
     parts = (rows[:, stop - size : stop] for stop, size in zip(accumulate(sizes), sizes, strict=True))
@@ -164,7 +172,7 @@ def _collect(solution: Solution, boxes: Boxes, rows: Vectors) -> None:
         if len(side.rows):
             y[:, side.rows] = side.multipliers(multipliers)
             s[:, side.rows] = slacks[:, side.columns] * side.sizes
-    solution.x[boxes.items], solution.y[boxes.items], solution.s[boxes.items] = x, y, s
+    return x.copy(), y, s
 
 
 def _configure(settings: Any, options: Options) -> None:

@@ -6,12 +6,12 @@ program of x is the program of x′ with P′ = αP, q′ = (α/σ)q, A′ = ρA
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from cvxlayers.batches import largest
+from cvxlayers.batches import every, largest, some
 from cvxlayers.program import ConeProgram, Solution
 
 Sizes = Float[np.ndarray, "#batch"]
@@ -44,7 +44,7 @@ class Scaling:
             return solution
         x, y, s = self.factors
         with np.errstate(over="ignore"):
-            return replace(solution, x=solution.x * x, y=solution.y * y, s=solution.s * s)
+            return Solution(solution.x * x, solution.y * y, solution.s * s, solution.status, solution.iterations)
 
 
 def scale(program: ConeProgram) -> Scaling:
@@ -58,15 +58,12 @@ def scale(program: ConeProgram) -> Scaling:
     # Where both are there P counts, which items often share, unless it is small.
     cost = -np.where(P > -np.inf, np.maximum(P, slope - _SMALL), slope)
     height, length, cost = _extraordinary(height), _extraordinary(length), _extraordinary(cost)
-    if not (height.any() or length.any() or cost.any()):
+    if not (some(height) or some(length) or some(cost)):
         return Scaling(program)
-    scaled = replace(
-        program,
-        P=_scaled(program.P, cost),
-        q=_scaled(program.q, cost - length),
-        A=_scaled(program.A, height),
-        b=_scaled(program.b, height - length),
-    )
+    with np.errstate(over="ignore"):
+        P, q = _scaled(program.P, cost), _scaled(program.q, cost - length)
+        A, b = _scaled(program.A, height), _scaled(program.b, height - length)
+    scaled = ConeProgram(program.structure, program.batch, P, q, A, b)
     x, y, s = (np.ldexp(1.0, k)[:, None] for k in (length, height + length - cost, length - height))
     return Scaling(scaled, (x, y, s))
 
@@ -99,14 +96,15 @@ def _extraordinary(power: Powers | Sizes) -> Powers:
     """Returns the powers that are worth scaling by; an infinite one stands for data that are zero."""
     size = np.abs(power)
     found = (size > _ORDINARY) & (size < np.inf)
-    if not found.any():
+    if not some(found):
         return np.zeros(len(power), dtype=np.int64)
     return np.where(found, np.minimum(np.maximum(power, -_LARGEST), _LARGEST), 0).astype(np.int64)
 
 
 def _scaled(array: Float[np.ndarray, "_leading size"], power: Powers) -> Float[np.ndarray, "_scaled size"]:
     """Returns array · 2^power; an array that all items share, and scale alike, stays shared."""
-    if len(array) == 1 and (power == power[:1]).all():
+    if not some(power):
+        return array
+    if len(array) == 1 and every(power == power[:1]):
         power = power[:1]
-    with np.errstate(over="ignore"):
-        return array * np.ldexp(1.0, power)[:, None] if power.any() else array
+    return array * np.ldexp(1.0, power)[:, None]
