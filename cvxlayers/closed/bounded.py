@@ -135,16 +135,16 @@ def linearise_bounds(parts: Separable, program: ConeProgram, y: Vectors) -> _OnB
         least = np.minimum(least, size.min(axis=1, initial=np.inf, where=active if len(c) > 1 else True))
         most = np.maximum(most, size.max(axis=1, initial=0.0))
     h = np.where(count == 0, 1.0 / p, 0.0)
-    row, position, served = np.zeros((1, parts.n)), None, (count <= 1).all(axis=1) & (least > 0)
+    row, position, schur = np.zeros((1, parts.n)), None, np.zeros(len(h))
+    served = (count <= 1).all(axis=1) & (least > 0)
     if len(parts.coupling):
         position = int(parts.coupling[0])
         row = parts.coupling_matrix(program.A)[:, 0]
         active = np.full(len(y), True) if position < program.structure.cone.zero else y[:, position] > 0.0
         row = row * active[:, None] if not active.all() else row
-    schur = np.einsum("bn,bn->b", np.broadcast_to(row**2, h.shape), h)
-    if position is not None:
+        schur = np.einsum("bn,bn->b", np.broadcast_to(row**2, h.shape), h)
         served &= (schur > 0) | ~active
         pivot = np.where(schur > 0, schur, np.nan)
         least, most = np.fmin(least, pivot), np.fmax(most, pivot)
-    condition = np.broadcast_to(most / least, schur.shape)
+    condition = np.broadcast_to(most / least, len(h))
     return _OnBounds(y.shape[1], p, h, held, row, position, schur, condition, served)

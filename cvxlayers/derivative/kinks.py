@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.batches import Vectors, every, some
+from cvxlayers.batches import Vectors, every, largest, some
 from cvxlayers.cones import Derivative, Exponential, Power, Product, SecondOrder, Semidefinite, derivative_dual
 from cvxlayers.derivative.terms import drowned
 from cvxlayers.program import ConeProgram
@@ -107,7 +107,8 @@ def is_smooth(
     telling = telling_rows(program, redundant)
     with np.errstate(invalid="ignore"):
         clear = (condition <= _DOUBTFUL) & (point.merit <= INEXACT) & (condition * point.merit <= _CLEAR)
-    cone, sizes = program.structure.cone, (largest(point.y)[:, None], point.primal_scale[:, None])
+    cone, y = program.structure.cone, np.maximum(largest(point.y), point.dual_scale)
+    sizes = y[:, None], point.primal_scale[:, None]
     weak = _weak(cone, point, sizes) & telling[_inequalities(cone)]
     return clear & ~weak.any(axis=1) & ~near_kinks(cone, point, sizes, telling, condition, smallest)
 
