@@ -240,3 +240,17 @@ def without_overflow(answer: Answer, outputs: Sequence[Array]) -> Answer:
     lost = ~finite & is_usable(answer.status)
     status, accuracy = np.where(lost, Status.NUMERICAL_ERROR, answer.status), np.where(lost, np.inf, answer.accuracy)
     return answer._replace(status=status, accuracy=accuracy)
+
+
+def masked(outputs: Sequence[Array], status: Int[np.ndarray, " batch"], options: CallOptions) -> Sequence[Array]:
+    """Gives failed items what the call asked for: NaN, or their last iterate where it is finite, else zeros."""
+    failed = ~is_usable(status)
+    return [_replaced(output, failed, options.on_failure) for output in outputs] if some(failed) else outputs
+
+
+def _replaced(output: Array, failed: Bool[np.ndarray, " batch"], on_failure: str) -> Array:
+    rows = failed.reshape((-1,) + (1,) * (output.ndim - 1))
+    if on_failure == "nan":
+        return np.where(rows, np.nan, output)
+    finite = np.isfinite(output).all(axis=tuple(range(1, output.ndim)), keepdims=True)
+    return np.where(rows & ~finite, 0.0, output)

@@ -9,27 +9,26 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
-from cvxlayers import affine_call, envelope, report
+from cvxlayers import affine_call, conic_call, envelope, report
 from cvxlayers.affine import Affine
-from cvxlayers.batches import Vectors, largest, some, spread_rows
+from cvxlayers.batches import Vectors, some
 from cvxlayers.blas import one_thread_each
 from cvxlayers.compiled import CompiledProblem, VariableMap
-from cvxlayers.derivative import TRUSTED, Data, DerivativeInfo, Needs, jvp, vjp, worst_of
+from cvxlayers.derivative import DerivativeInfo
 from cvxlayers.differentiation import Differentiation
 from cvxlayers.errors import CvxlayersWarning, DerivativeWarning, SolverError
-from cvxlayers.forward import Answer, Array, Forward, Found, Items, doubt, final_status, join, split, without_overflow
+from cvxlayers.forward import Answer, Array, Forward, Found, doubt, final_status, join, masked, split, without_overflow
 from cvxlayers.kernel import Kernel
-from cvxlayers.lpgd import Differences
-from cvxlayers.parameter_map import UNDERFLOW, Theta
+from cvxlayers.parameter_map import Theta
 from cvxlayers.program import Status, is_usable
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
-from cvxlayers.solution_maps import Local, SolutionMaps, differentiated_point
+from cvxlayers.solution_maps import SolutionMaps, differentiated_point
 from cvxlayers.solve import CallOptions, solve_programs
 
 # The linear programs of which it has been said that their solutions do not move with their costs.
@@ -115,8 +114,8 @@ class Layer:
             answer = without_overflow(answer, found)
         if some(answer.status):
             self._report(values, answer, options)
-        arrays = self._masked(found, answer.status, batch_shape, options)
-        return Forward(values, batch_shape, answer.status, arrays, chosen, options, answer.find, affine)
+        found = [array.reshape(batch_shape + array.shape[1:]) for array in masked(found, answer.status, options)]
+        return Forward(values, batch_shape, answer.status, found, chosen, options, answer.find, affine)
 
     def _solve(self, theta: Theta, options: CallOptions, warm_start: WarmStart | None, outputs: VariableMap) -> Answer:
         """Solves the cone program of every item."""
@@ -136,19 +135,6 @@ class Layer:
         serves = serves and not self.kernel.shares(outputs)
         return affine if serves else None
 
-    def _masked(
-        self,
-        outputs: Sequence[Array],
-        status: Int[np.ndarray, " batch"],
-        batch_shape: tuple[int, ...],
-        options: CallOptions,
-    ) -> list[Array]:
-        """Gives outputs the axes of the call's batch, and failed items what the call asked for."""
-        failed = ~is_usable(status)
-        if some(failed):
-            outputs = [_replace_failed(output, failed, options.on_failure) for output in outputs]
-        return [output.reshape(batch_shape + output.shape[1:]) for output in outputs]
-
     def vjp(
         self, forward: Forward, cotangents: Sequence[Array | None], objective: Array | None = None, directions: int = 0
     ) -> tuple[list[Array], DerivativeInfo]:
@@ -165,46 +151,19 @@ class Layer:
         """
         lead, rows = split([*cotangents, objective], directions, forward.fold)
         self._warn_of_zeros(cotangents)
-        call, parameters = forward, self.compiled.parameters
+        parameters = self.compiled.parameters
         if forward.affine is None:
-            found, info = self._pulled(self.solution_maps(forward), [row[:-1] for row in rows])
+            found, info = conic_call.pull(self.solution_maps(forward), self.compiled, [row[:-1] for row in rows])
         else:
             found, info = affine_call.pull(forward.affine, self.compiled, forward, [row[:-1] for row in rows])
         gradients, count = [], len(parameters.names)
         for k, row in enumerate(rows):
             total = found[k * count : (k + 1) * count]
             if row[-1] is not None:
-                direct = parameters.split(envelope.adjoint(self.compiled, call, row[-1]))
+                direct = parameters.split(envelope.adjoint(self.compiled, forward, row[-1]))
                 total = [one + other for one, other in zip(total, direct, strict=True)]
             gradients.append(parameters.adjoint(forward.values, total, forward.batch_shape))
         return join(gradients, lead), info
-
-    def _pulled(self, maps: SolutionMaps, rows: Sequence[Sequence[Array | None]]) -> tuple[list[Array], DerivativeInfo]:
-        """Returns the cotangents of theta's blocks for each row of cotangents of the variables, one after another."""
-        forward = maps.forward
-        batch, point, parameters = forward.program.batch, forward.point, self.compiled.parameters
-        count, widths = len(parameters.names), [block.stop - block.start for block in parameters.blocks]
-        pulled = [forward.map.adjoint(point.x, point.y, row) for row in rows]
-        pulled = [(spread_rows(x, batch), spread_rows(y, batch)) for x, y in pulled]
-        needs, listed = Needs(*self.compiled.depends), forward.map.y.inputs
-        faint = parameters.faint(forward.values, forward.batch_shape)
-
-        def pull(lin: Local, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
-            infos = []
-            for k, (x, y) in enumerate(pulled):
-                if isinstance(lin, Differences):
-                    data, info = lin.vjp(x[items], y[items])
-                else:
-                    data, info = vjp(lin, x[items], y[items], needs=needs)
-                blocks = out[k * count : (k + 1) * count]
-                self.compiled.pull(*data, out=blocks)
-                if faint is not None:
-                    lost = faint[items] & (TRUSTED * np.abs(np.concatenate(blocks, axis=1)) <= UNDERFLOW)
-                    info = _doubted(info, np.logical_and(lost.any(axis=1), x[items].any(axis=1) | y[items].any(axis=1)))
-                infos.append(self.kernel.tell(info, listed, point.y[items], y[items]))
-            return worst_of(infos)
-
-        return maps.differentiate(pull, widths * len(pulled))
 
     def jvp(
         self, forward: Forward, tangents: Sequence[Array | None], directions: int = 0
@@ -221,32 +180,11 @@ class Layer:
         """
         lead, dthetas = self.theta_tangents(forward, tangents, directions)
         self._warn_of_zeros(tangents)
-        if forward.affine is not None:
+        if forward.affine is None:
+            pushed, info = conic_call.push(self.solution_maps(forward), self.compiled, dthetas)
+        else:
             pushed, info = affine_call.push(forward.affine, forward, dthetas)
-            return join([forward.unfold(outputs) for outputs in pushed], lead), info
-        maps = self.solution_maps(forward)
-        point, listed = maps.forward.point, forward.map.y.inputs
-        faint = self.compiled.parameters.faint(forward.values, forward.batch_shape)
-
-        def push(lin: Local, items: Items | slice, out: Sequence[Array]) -> DerivativeInfo:
-            infos = []
-            for dtheta, dx, dy in zip(dthetas, out[::2], out[1::2], strict=True):
-                tangent = Data(*self.compiled.tangent(dtheta[items]))
-                if isinstance(lin, Differences):
-                    dx[:], dy[:], info = lin.jvp(tangent)
-                else:
-                    dx[:], dy[:], _, info = jvp(lin, tangent)
-                if faint is not None:
-                    moved, lost = np.maximum(largest(dx), largest(dy)), largest(faint * dtheta)[items] * UNDERFLOW
-                    info = _doubted(info, ~(lost <= TRUSTED * moved))
-                infos.append(self.kernel.tell(info, listed, point.y[items]))
-            return worst_of(infos)
-
-        structure = forward.program.structure
-        moved, info = maps.differentiate(push, [structure.n, structure.m] * len(dthetas))
-        pairs = zip(moved[::2], moved[1::2], strict=True)
-        outputs = [forward.unfold(forward.map.tangent(point.x, point.y, dx, dy)) for dx, dy in pairs]
-        return join(outputs, lead), info
+        return join([forward.unfold(outputs) for outputs in pushed], lead), info
 
     def theta_tangents(
         self, forward: Forward, tangents: Sequence[Array | None], directions: int
@@ -329,17 +267,3 @@ class Layer:
             if self.strict:
                 raise SolverError(message, rough.tolist(), status[rough].tolist())
             warnings.warn(message, CvxlayersWarning, stacklevel=4)
-
-
-def _doubted(info: DerivativeInfo, lost: Bool[np.ndarray, " batch"]) -> DerivativeInfo:
-    """Returns how far to trust derivatives of which some items have lost their digits to underflow."""
-    return replace(info, residual=np.where(lost, np.maximum(info.residual, 1.0), info.residual))
-
-
-def _replace_failed(output: Array, failed: Bool[np.ndarray, " batch"], on_failure: str) -> Array:
-    """NaN in the failed items; under "mask" their last iterate where it is finite, else zeros."""
-    rows = failed.reshape((-1,) + (1,) * (output.ndim - 1))
-    if on_failure == "nan":
-        return np.where(rows, np.nan, output)
-    finite = np.isfinite(output).all(axis=tuple(range(1, output.ndim)), keepdims=True)
-    return np.where(rows & ~finite, 0.0, output)

@@ -35,6 +35,7 @@ FLOORS = (
     {"forward", "lpgd"},
     {"affine_call", "envelope"},
     {"solution_maps"},
+    {"conic_call"},
     {"layer"},
     {"build", "describe", "gradcheck", "second"},
     {"rules", "spy", "standard"},

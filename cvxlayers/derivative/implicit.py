@@ -100,6 +100,10 @@ class DerivativeInfo:
         sound = (self.residual <= TRUSTED) & (self.condition <= CONDITIONED)
         return np.asarray(sound & ~self.degenerate & ~self.weakly_active)
 
+    def doubted(self, lost: Bool[np.ndarray, " batch"]) -> DerivativeInfo:
+        """Returns how far to trust derivatives of which some items have lost their digits to underflow."""
+        return replace(self, residual=np.where(lost, np.maximum(self.residual, 1.0), self.residual))
+
 
 class Differential(ABC):
     """The solution map of a batch of programs, linearised at their solutions."""
