@@ -98,6 +98,16 @@ def test_no_bit_of_a_product_depends_on_the_other_items(name, at_once, rng, monk
         assert product(values[:0], v[:0]).shape == (0, found.shape[1])
 
 
+@pytest.mark.parametrize("name", ["sparse", "an empty row and column", "columns of different heights"])
+def test_arrays_of_another_width_are_refused(name, rng):
+    """The compiled loop would read beyond their end."""
+    pattern = pattern_of(shape_of(name, rng))
+    for product, size in ((pattern.matvec, pattern.shape[1]), (pattern.rmatvec, pattern.shape[0])):
+        for nnz, width in ((pattern.nnz, size - 1), (pattern.nnz, size + 1), (pattern.nnz - 1, size)):
+            with pytest.raises(ValueError, match="cannot reshape"):
+                product(np.ones((2, nnz)), np.ones((2, width)))
+
+
 @pytest.mark.parametrize(
     ("name", "lines"),
     [

@@ -52,7 +52,7 @@ class Products:
         for start in range(0, batch, most):
             stop = min(start + most, batch)
             sizes = (stop - start) * height, (stop - start) * width
-            entries, vectors = _flat(values, start, stop), _flat(v, start, stop)
+            entries, vectors = _flat(values, start, stop, len(self.rows)), _flat(v, start, stop, width)
             add_product(*sizes, starts, rows, entries, vectors, out[start:stop].reshape(-1))
         return out
 
@@ -66,10 +66,13 @@ class Products:
         return count, starts.astype(np.int32), (items * height + self.rows).ravel().astype(np.int32)
 
 
-def _flat(array: Float[np.ndarray, "#batch _size"], start: int, stop: int) -> Float[np.ndarray, " _entries"]:
-    """Returns the entries of some items one after another, those that all items share for each of them."""
+def _flat(array: Vectors, start: int, stop: int, width: int) -> Float[np.ndarray, " _entries"]:
+    """Returns the entries of some items one after another, those that all items share for each of them.
+
+    Of another width than this they would be read beyond their end: the loop does not look.
+    """
     if len(array) > 1:
         array = array[start:stop]
     elif stop - start > 1:
         array = np.broadcast_to(array, (stop - start, array.shape[1]))
-    return array.ravel()
+    return array.reshape((stop - start) * width)
