@@ -125,9 +125,12 @@ class ConeProgram:
 
     def active(self, d: Vectors) -> Active:
         """Returns what is left of them where rows count by d: computed once for the same d, and kept with them."""
-        if not (self._active and np.array_equal(self._active[0].d, d)):
-            self._active[:] = [self.eliminated().active(d, self.structure.cone.zero)]
-        return self._active[0]
+        for known in self._active:
+            if np.array_equal(known.d, d):
+                return known
+        found = self.eliminated().active(d, self.structure.cone.zero)
+        self._active[:] = [found]
+        return found
 
     @cached_property
     def sizes(self) -> Sizes:
