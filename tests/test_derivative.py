@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cvxlayers.cones import Product
+from cvxlayers.cones import Derivative, IdentityBasis, Product
 from cvxlayers.derivative import (
     EXACT,
     Data,
@@ -20,6 +20,7 @@ from cvxlayers.derivative import (
     factorise,
     jvp,
     linearise,
+    of_rows,
     polish,
     vjp,
 )
@@ -294,3 +295,51 @@ def test_what_is_not_finite_or_has_no_scale_is_infinitely_far_from_a_solution() 
     expected = [0.5, 0.0, np.inf, np.inf, np.inf]
     np.testing.assert_array_equal(relative(sizes[:, None], zeros, scales, ones), expected)
     np.testing.assert_array_equal(relative(zeros, sizes[:, None], ones, scales), expected)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@CONE
+def test_residuals_are_relative_to_the_terms_that_cancel(cone, shared, rng):
+    """To the largest of two where they are beyond doubt, and else to those of all sums; nothing given is written to."""
+    program, x, v = known_solution(cone, n=6, rng=rng, batch=4)
+    if shared:
+        program = replace(program, P=program.P[:1], A=program.A[:1])
+    given = [*(getattr(program, name) for name in "PqAb"), x, v]
+    for array in given:
+        array.setflags(write=False)
+    if not shared:
+        x = x + np.array([0.0, 1e-9, 1.0, 0.0])[:, None]
+    point = evaluate(program, x, v)
+    P, A = program.structure.P.dense(program.P), program.structure.A.dense(program.A)
+    y = v + point.s
+    Px, Aty, Ax = (
+        np.einsum("bij,bj->bi", np.broadcast_to(matrix, (4, *matrix.shape[1:])), w)
+        for matrix, w in ((P, x), (A.transpose(0, 2, 1), y), (A, x))
+    )
+    sums = [np.abs(P) @ np.abs(x)[..., None] + np.abs(A).transpose(0, 2, 1) @ np.abs(y)[..., None]]
+    sums.append(np.abs(A) @ np.abs(x)[..., None])
+    terms = [(Px, program.q, sums[0][..., 0]), (point.s, program.b, sums[1][..., 0])]
+    sizes = [[np.abs(part).max(axis=1, initial=0.0) for part in parts] for parts in terms]
+    exact = point.merit <= EXACT
+    assert exact.tolist() == [True, False, False, not shared]
+    for scale, (one, two, total) in zip((point.dual_scale, point.primal_scale), sizes, strict=True):
+        two_terms = np.maximum(one, two)
+        np.testing.assert_allclose(scale, np.where(exact, two_terms, np.maximum(two_terms, total)), rtol=1e-12)
+    np.testing.assert_allclose(point.dual, Px + Aty + program.q, atol=1e-12)
+    np.testing.assert_allclose(point.primal, Ax + point.s - program.b, atol=1e-12)
+
+
+def test_a_derivative_of_some_rows_is_that_part_of_it(rng):
+    """Rows of inequalities may be left out between those of cones with a basis of their own."""
+    cone = CONES["mixed"]
+    derivative = cone.derivative(rng.normal(size=(3, cone.dim)))
+    kept = np.delete(np.arange(cone.dim), [0, 2])
+    part = of_rows(derivative, kept)
+    unit = np.broadcast_to(np.eye(cone.dim), (3, cone.dim, cone.dim))
+    whole = np.stack([derivative.apply(unit[:, row]) for row in range(cone.dim)], axis=1)
+    unit = unit[:, : len(kept), : len(kept)]
+    found = np.stack([part.apply(unit[:, row]) for row in range(len(kept))], axis=1)
+    np.testing.assert_allclose(found, whole[:, kept][:, :, kept], atol=1e-12)
+    plain = of_rows(Derivative(rng.random((3, 5)), IdentityBasis(5)), np.array([1, 4]))
+    assert plain.eigenvalues.shape == (3, 2)
+    assert plain.basis.dim == 2

@@ -17,6 +17,7 @@ import cvxlayers
 from cvxlayers import CvxpyLayer
 from cvxlayers.closed.bounded import linearise_bounds
 from cvxlayers.closed.entropic import certified
+from cvxlayers.closed.projection_derivative import linearise_ball
 from cvxlayers.derivative import Data, Method, evaluate, factorise, jvp, linearise, vjp
 from cvxlayers.idioms.separable import require
 from cvxlayers.solvers import find_optimum
@@ -275,6 +276,28 @@ def test_sphere_is_a_kink_with_the_derivative_of_one_side(rng):
     assert 0.0 <= z_bar[1] / cotangent[1] <= 1.0
 
 
+@pytest.mark.parametrize("form", BALLS)
+def test_kinks_of_a_ball_are_as_far_as_its_boundary(form, rng):
+    """v = y − s, and the kinks of the projection on the cone are where ‖z‖ = |t|."""
+    problem, parameters, variables = form()
+    layer = CvxpyLayer(problem, parameters, variables).layer
+    values = draw(parameters, rng, 40)
+    values = [
+        values[0] * np.geomspace(1e-2, 1e2, 40)[:, None],
+        *values[1:-1],
+        *(3.0 * value for value in values[1:][-1:]),
+    ]
+    program, point, reduced = layer.forward(values, layer.options).everything
+    closed, small = layer.kernel.closed, program if reduced is None else reduced.program
+    y, s = (part if reduced is None else part[:, closed.reduction.kept[1]] for part in (point.y, point.s))
+    found = linearise_ball(closed.form, small, y, s)
+    cone = slice(closed.form.top, None)
+    v = (y - s)[:, cone]
+    wanted = np.abs(np.linalg.norm(v[:, 1:], axis=1) - np.abs(v[:, 0]))
+    assert 5 < found.outside.sum() < 35
+    np.testing.assert_allclose(found.smallest, wanted, rtol=1e-9, atol=1e-12)
+
+
 def test_ball_may_be_a_point():
     x, z = _x()
     layer = CvxpyLayer(_minimise(cp.sum_squares(x - z), [cp.norm(x) <= 0.0]), [z], [x])
@@ -320,7 +343,11 @@ def test_multipliers_of_bounds_and_rows_have_derivatives_by_a_formula(form, rng)
     problem, parameters, variables = form()
     outputs = [*variables, *(constraint.dual_variables[0] for constraint in problem.constraints)]
     mine, plain = (CvxpyLayer(problem, parameters, outputs, recognise=flag) for flag in (True, False))
-    values = draw(parameters, rng, 12)
+    values = draw(parameters, rng, 40)
+    # At a vertex, where bounds and rows depend on one another, multipliers have no derivative.
+    regular = plain.vjp(values, [np.ones(value.shape) for value in plain(*values)])[1].reliable
+    assert regular.sum() > 20
+    values = [value[regular] for value in values]
     call = mine.layer.forward(values, mine.layer.options)
     mine.layer.kernel.closed.linearise(*call.everything, call.map.x.apply, whole=pytest.fail)
     cotangents, tangents = ([rng.normal(size=value.shape) for value in part] for part in (call.outputs, values))
