@@ -19,12 +19,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.batches import Vectors
-from cvxlayers.compiled import CompiledProblem, VariableMap
+from cvxlayers.compiled import CompiledProblem
 from cvxlayers.derivative import TRUSTED, DerivativeInfo, Point, evaluate, linearise
 from cvxlayers.kernel import Kernel
 from cvxlayers.program import ConeProgram, Solution, Status
 from cvxlayers.solve import CallOptions, solve_programs
 from cvxlayers.solvers import Outcome, Plan
+from cvxlayers.variable_map import VariableMap
 
 Array = Float[np.ndarray, "..."]
 Matrix = Float[np.ndarray, "_rows _columns"]

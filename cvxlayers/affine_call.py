@@ -13,13 +13,14 @@ from jaxtyping import Float
 
 from cvxlayers.affine import Affine
 from cvxlayers.batches import Vectors
-from cvxlayers.compiled import CompiledProblem, VariableMap
+from cvxlayers.compiled import CompiledProblem
 from cvxlayers.derivative import DerivativeInfo
 from cvxlayers.forward import Answer, Array, Forward, Found, final_status, spread, spread_info
 from cvxlayers.kernel import Kernel
 from cvxlayers.parameter_map import Theta
 from cvxlayers.program import ConeProgram
 from cvxlayers.solve import CallOptions, solve_programs
+from cvxlayers.variable_map import VariableMap
 
 
 def solve(

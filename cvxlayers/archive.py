@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from cvxlayers.compiled import AffineMap, CompiledProblem, Leaves, Owner, VariableMap
+from cvxlayers.affine_map import AffineMap
+from cvxlayers.compiled import CompiledProblem
 from cvxlayers.cones import Product
 from cvxlayers.domain import Domain
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.parameter_map import ParameterMap
 from cvxlayers.patterns import Pattern
 from cvxlayers.program import Structure
+from cvxlayers.variable_map import Leaves, Owner, VariableMap
 
 _HEADER = "header.json"
 _PROGRAM = ("P", "q", "A", "b", "offset")

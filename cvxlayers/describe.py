@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from cvxlayers.compiled import AffineMap, CompiledProblem, VariableMap
+from cvxlayers.affine_map import AffineMap
+from cvxlayers.compiled import CompiledProblem
 from cvxlayers.cones import Product
 from cvxlayers.derivative import Method
 from cvxlayers.layer import Layer
@@ -12,6 +13,7 @@ from cvxlayers.memory import amount
 from cvxlayers.parameter_map import ParameterMap
 from cvxlayers.program import Structure
 from cvxlayers.solvers import better_on_many_processors
+from cvxlayers.variable_map import VariableMap
 
 _DOUBLE = 8
 _METHODS = {

@@ -13,13 +13,13 @@ from jaxtyping import Bool, Float, Int
 
 from cvxlayers.affine import Affine
 from cvxlayers.batches import every, some
-from cvxlayers.compiled import VariableMap
 from cvxlayers.derivative import DerivativeInfo, Known, Point, residuals
 from cvxlayers.program import ConeProgram, Residuals, Status, is_usable
 from cvxlayers.reduction import Reduced
 from cvxlayers.residual import gap, lopsided
 from cvxlayers.solve import CallOptions
 from cvxlayers.solvers import Outcome
+from cvxlayers.variable_map import VariableMap
 
 Array = Float[np.ndarray, "..."]
 Items = Int[np.ndarray, " items"]

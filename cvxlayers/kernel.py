@@ -13,7 +13,6 @@ from jaxtyping import Bool, Int
 
 from cvxlayers.batches import Vectors
 from cvxlayers.closed import ClosedForm
-from cvxlayers.compiled import VariableMap
 from cvxlayers.derivative import (
     DerivativeInfo,
     Factorisation,
@@ -33,6 +32,7 @@ from cvxlayers.kkt.band import band_of
 from cvxlayers.kkt.effort import dense_microseconds, stored
 from cvxlayers.program import ConeProgram, Structure
 from cvxlayers.reduction import Reduced, Reduction
+from cvxlayers.variable_map import VariableMap
 
 _DOUBLE, _INDEX = 8, 4
 # How many numbers a structured factorisation keeps for each unknown.

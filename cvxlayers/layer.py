@@ -19,7 +19,7 @@ from cvxlayers import affine_call, conic_call, envelope, report
 from cvxlayers.affine import Affine
 from cvxlayers.batches import Vectors, some
 from cvxlayers.blas import one_thread_each
-from cvxlayers.compiled import CompiledProblem, VariableMap
+from cvxlayers.compiled import CompiledProblem
 from cvxlayers.derivative import DerivativeInfo
 from cvxlayers.differentiation import Differentiation
 from cvxlayers.errors import CvxlayersWarning, DerivativeWarning, SolverError
@@ -30,6 +30,7 @@ from cvxlayers.program import Status, is_usable
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
 from cvxlayers.solution_maps import SolutionMaps, differentiated_point
 from cvxlayers.solve import CallOptions, solve_programs
+from cvxlayers.variable_map import VariableMap
 
 # The linear programs of which it has been said that their solutions do not move with their costs.
 _WARNED: weakref.WeakSet[CompiledProblem] = weakref.WeakSet()

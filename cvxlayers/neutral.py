@@ -13,11 +13,11 @@ from cvxlayers import artifact
 from cvxlayers.arrays import common_dtype, read, written
 from cvxlayers.base import BaseLayer
 from cvxlayers.build import call_options
-from cvxlayers.compiled import VariableMap
 from cvxlayers.derivative import DerivativeInfo
 from cvxlayers.errors import ShapeError
 from cvxlayers.forward import Array, Forward
 from cvxlayers.result import LayerResult, start_of
+from cvxlayers.variable_map import VariableMap
 
 
 class CvxpyLayer(BaseLayer):

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.batches import Vectors
-from cvxlayers.compiled import Owner
 from cvxlayers.errors import OptionError
+from cvxlayers.variable_map import Owner
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import scipy.sparse as sp
 
-from cvxlayers.compiled import AffineMap, CompiledProblem
+from cvxlayers.affine_map import AffineMap
+from cvxlayers.compiled import CompiledProblem
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.patterns import Pattern
 

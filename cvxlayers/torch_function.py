@@ -14,12 +14,12 @@ import torch
 from torch.autograd import Function, forward_ad
 
 from cvxlayers import envelope, rules
-from cvxlayers.compiled import VariableMap
 from cvxlayers.errors import DerivativeError
 from cvxlayers.forward import Forward
 from cvxlayers.layer import Layer
 from cvxlayers.result import WarmStart
 from cvxlayers.solve import CallOptions
+from cvxlayers.variable_map import VariableMap
 
 Group = list[Any]
 

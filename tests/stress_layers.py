@@ -14,15 +14,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.sparse as sp
 
+from cvxlayers.affine_map import AffineMap
 from cvxlayers.build import assemble
-from cvxlayers.compiled import AffineMap, CompiledProblem, Leaves, LinearMap, Owner, ParameterMap
+from cvxlayers.compiled import CompiledProblem
 from cvxlayers.cones import Product, project_dual
 from cvxlayers.derivative import Method
 from cvxlayers.errors import CvxlayersWarning
 from cvxlayers.layer import Layer
+from cvxlayers.linear_map import LinearMap
+from cvxlayers.parameter_map import ParameterMap
 from cvxlayers.program import ConeProgram, Status, Structure
 from cvxlayers.solvers import SOLVERS
 from cvxlayers.standard.form import Outputs
+from cvxlayers.variable_map import Leaves, Owner
 from tests.programs import pattern_of, values_of
 from tests.stress import Array, Found, Trial, reference
 

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from cvxlayers.affine_map import AffineMap
 from cvxlayers.canonical import compile_problem
-from cvxlayers.compiled import AffineMap, CompiledProblem, VariableMap
+from cvxlayers.compiled import CompiledProblem
 from cvxlayers.errors import InputError, ShapeError
 from cvxlayers.grid import find_grid
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.parameter_map import ParameterMap, Theta
+from cvxlayers.variable_map import VariableMap
 
 # CVXPY's annotations do not know the operators of its expressions.
 cp: Any = cvxpy

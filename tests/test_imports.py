@@ -24,6 +24,7 @@ FLOORS = (
     {"elimination", "grid", "patterns"},
     {"program"},
     {"idioms", "kkt", "linear_map", "parameter_map", "report", "residual"},
+    {"affine_map", "variable_map"},
     {"compiled", "directions"},
     {"archive"},
     {"canonical", "derivative", "result", "ridge", "solvers"},

@@ -18,8 +18,9 @@ from cvxlayers.archive import pack, rebuild, require, unpack
 from cvxlayers.canonical.fingerprint import fingerprint
 from cvxlayers.canonical.leaves import Output, real_shape
 from cvxlayers.canonical.signature import Signature
-from cvxlayers.compiled import CompiledProblem, Leaves, VariableMap
+from cvxlayers.compiled import CompiledProblem
 from cvxlayers.errors import CvxlayersWarning, OptionError
+from cvxlayers.variable_map import Leaves, VariableMap
 
 _FORMAT, _SUFFIX, _VARIABLE = "cvxlayers compiled problem", ".cvxc", "CVXLAYERS_CACHE"
 

@@ -13,8 +13,11 @@ from cvxlayers.canonical.data import read_data
 from cvxlayers.canonical.domains import domain_of
 from cvxlayers.canonical.leaves import Output, dual_ids, parameter_matrix, real_shape, variable_matrices
 from cvxlayers.canonical.signature import Signature, check_problem, check_signature
-from cvxlayers.compiled import CompiledProblem, Leaves, LinearMap, ParameterMap, VariableMap
+from cvxlayers.compiled import CompiledProblem
 from cvxlayers.errors import ProblemError
+from cvxlayers.linear_map import LinearMap
+from cvxlayers.parameter_map import ParameterMap
+from cvxlayers.variable_map import Leaves, VariableMap
 
 
 def compile_problem(

@@ -9,9 +9,9 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Bool, Int
 
+from cvxlayers.affine_map import AffineMap
 from cvxlayers.canonical.conic import Conic
 from cvxlayers.canonical.expressions import infinite_parts
-from cvxlayers.compiled import AffineMap
 from cvxlayers.cones import Product
 from cvxlayers.errors import ProblemError
 from cvxlayers.linear_map import LinearMap

@@ -15,7 +15,8 @@ from cvxpy.reductions.dgp2dcp.dgp2dcp import Dgp2Dcp
 from cvxlayers.canonical.conic import Conic
 from cvxlayers.canonical.dilation import mean_dual
 from cvxlayers.canonical.probe import matrix_of
-from cvxlayers.compiled import Owner, ParameterMap
+from cvxlayers.parameter_map import ParameterMap
+from cvxlayers.variable_map import Owner
 
 _NOTHING = (np.zeros(0, dtype=int), np.zeros(0, dtype=int), np.zeros(0))
 # The attributes that make a matrix symmetric, or Hermitian.

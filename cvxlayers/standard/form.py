@@ -11,15 +11,18 @@ import scipy.sparse as sp
 from jaxtyping import Int
 
 from cvxlayers.build import with_keywords
-from cvxlayers.compiled import CompiledProblem, Leaves, LinearMap, Owner, ParameterMap, VariableMap
+from cvxlayers.compiled import CompiledProblem
 from cvxlayers.cones import Product
 from cvxlayers.domain import Domain
 from cvxlayers.errors import DerivativeError, DomainError, ShapeError
 from cvxlayers.layer import Layer
+from cvxlayers.linear_map import LinearMap
+from cvxlayers.parameter_map import ParameterMap
 from cvxlayers.program import Structure
 from cvxlayers.result import LayerResult, WarmStart
 from cvxlayers.standard.block import Block, read_block
 from cvxlayers.standard.terms import Terms, matrix_map, stack, vector_map
+from cvxlayers.variable_map import Leaves, Owner, VariableMap
 
 Array = Any
 # Pulls cotangents of the outputs, and of the optimal value, back to the blocks.

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 
-from cvxlayers.compiled import AffineMap
+from cvxlayers.affine_map import AffineMap
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.parameter_map import ParameterMap
 from cvxlayers.patterns import Pattern
