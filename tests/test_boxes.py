@@ -41,6 +41,7 @@ def programs(rng: np.random.Generator, batch: int, signs: np.ndarray) -> ConePro
 
 SIGNS = {
     "alike": np.array([1, 1, -1, 1, -1, -1]),
+    "of two kinds": np.array([[1, 1, -1, 1, -1, -1], [1, -1, -1, 1, -1, 1]])[np.arange(24) ** 2 % 5 % 2],
     "mixed": np.random.default_rng(3).choice([-1, 0, 1], size=(24, len(BOUNDED))),
 }
 
