@@ -53,9 +53,14 @@ def is_everything(index: slice | Int[np.ndarray, " k"], batch: int) -> bool:
     return len(index) == batch and (batch == 1 or bool((index == np.arange(batch)).all()))
 
 
+def is_shared(rows: Vectors) -> bool:
+    """Whether all items share one row, as `spread_rows` leaves it."""
+    return not rows.strides[0]
+
+
 def is_moving(rows: Vectors) -> bool:
     """Whether any entry is not zero; of what all items share, one row is looked at."""
-    return some(rows if rows.strides[0] else rows[:1])
+    return some(rows[:1] if is_shared(rows) else rows)
 
 
 def spread_rows(array: Vectors, batch: int) -> Vectors:

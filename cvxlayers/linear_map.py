@@ -40,7 +40,9 @@ class _Gather:
             out[:, self.filled] = out[:, self.filled] + product if add else product
             return
         target = self._seen(out, self.filled)
-        if add:
+        if add and len(self.columns) == 1 and self.coefficients == 1.0:
+            target += self._seen(v, self.columns[0])
+        elif add:
             product = np.empty(target.shape)
             self._fill(v, product)
             target += product

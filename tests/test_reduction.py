@@ -52,7 +52,7 @@ def fixed_variables():
     x, F, start = cp.Variable(5), cp.Parameter((4, 5)), cp.Parameter()
     P = np.eye(5) + np.ones((5, 5))
     rows = [2 * x[1] == start, x[3] == 0.4, cp.sum(x) == 0.5, x >= -2]
-    problem = cp.Problem(cp.Minimize(cp.sum_squares(F @ x) + cp.quad_form(x, P) + cp.norm(x)), rows)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(F @ x) + cp.quad_form(x, P) + cp.norm(x) + x[1] - x[4]), rows)
     duals = [rows[0].dual_variables[0], rows[1].dual_variables[0], rows[2].dual_variables[0]]
     return problem, [F, start], [x, *duals], [(4, 5), ()]
 
@@ -80,7 +80,7 @@ def renamed():
     """A user's own copies: of each other, in an inequality too, and with an offset that is a parameter."""
     x, t, w, Q, c = cp.Variable(3), cp.Variable(3), cp.Variable(3), cp.Parameter((3, 3), PSD=True), cp.Parameter(3)
     rows = [t == 2 * x + c, w == -x, cp.sum(x) == 1, w <= 0.5]
-    problem = cp.Problem(cp.Minimize(cp.quad_form(t, Q) + c @ w + cp.sum_squares(x)), rows)
+    problem = cp.Problem(cp.Minimize(cp.quad_form(t, Q) + c @ (w + t) + cp.sum_squares(x)), rows)
     duals = [row.dual_variables[0] for row in rows]
     return problem, [Q, c], [x, t, w, *duals], [(3, 3), (3,)]
 
@@ -139,6 +139,16 @@ def test_derivatives_are_those_of_the_full_program(build, rng):
     ):
         for got, want in zip(small, large, strict=True):
             np.testing.assert_allclose(got, want, atol=1e-9 * np.abs(want).max())
+
+
+@BUILDS
+def test_solutions_are_recovered_from_the_reduced_ones(build, rng):
+    layer, _ = both(build)
+    call = layer.forward(values_for(build, rng), layer.options)
+    point, (variables, rows) = call.point, layer.kernel.reduction.kept
+    recovered = call.found.reduced.recover(point.x[:, variables], point.y[:, rows], point.s[:, rows])
+    for found, whole in zip(recovered, (point.x, point.y, point.s), strict=True):
+        np.testing.assert_allclose(found, whole, rtol=1e-8, atol=1e-8)
 
 
 def test_copies_are_eliminated():

@@ -168,8 +168,9 @@ def linearise_ball(form: Isotropic, program: ConeProgram, y: Vectors, s: Vectors
     served, condition = served & (outside | inside), np.broadcast_to(condition, outside.shape)
     unique = outside if form.bound is not None else np.ones(len(outside), dtype=bool)
     # Of v = y − s on the cone, ‖v‖ − |v₀|: outside both y and s are on its boundary, inside y is zero.
-    smallest, middle = 2.0 * np.minimum(y[:, top], radius), np.flatnonzero(~outside)
-    smallest[middle] = radius[middle] - np.sqrt(np.sum(s[middle, form.rows] ** 2, axis=1))
+    smallest, middle = 2.0 * np.minimum(y[:, top], radius), (~outside).nonzero()[0]
+    if len(middle):
+        smallest[middle] = radius[middle] - np.sqrt(np.sum(s[middle, form.rows] ** 2, axis=1))
     bounds = slope, head
     return _OnBall(form, a, rho, bounds, s[:, form.rows], radius, share, outside, condition, served, unique, smallest)
 

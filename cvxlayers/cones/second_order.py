@@ -38,8 +38,10 @@ class SecondOrder(Cone):
         # ½(1 + t/‖z‖) where the point is outside both cones; 1 or 0 where it is not.
         share = np.divide(t, norm, out=np.sign(t), where=outside)
         scale = 0.5 * (1.0 + share)
-        head = np.where(outside, scale * norm, np.maximum(t, 0.0))
-        return np.concatenate([head[..., None], scale[..., None] * z], axis=-1).reshape(v.shape)
+        projected = np.empty((*t.shape, self.size))
+        projected[..., 0] = np.where(outside, scale * norm, np.maximum(t, 0.0))
+        np.multiply(scale[..., None], z, out=projected[..., 1:])
+        return projected.reshape(v.shape)
 
     def derivative(self, v: Vector) -> Derivative:
         """Outside both cones: eigenvalue 1 on (1, ẑ), 0 on (1, −ẑ), ½(1 + t/‖z‖) across; at the origin ½."""
@@ -84,8 +86,7 @@ class SecondOrder(Cone):
         """Returns t, z and ‖z‖ of each cone; the norm neither overflows nor underflows."""
         stacked = v.reshape((*v.shape[:-1], self.count, self.size))
         t, z = stacked[..., 0], stacked[..., 1:]
-        with np.errstate(over="ignore"):
-            squared = np.add.reduce(z * z, axis=-1)
+        squared = np.einsum("...n,...n->...", z, z)
         norm = np.sqrt(squared)
         if not (squared.min(initial=1.0) > TINY and squared.max(initial=1.0) < 1.0 / TINY):
             extreme = ~((squared > TINY) & (squared < 1.0 / TINY))

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from cvxlayers.batches import Vectors, every, largest, some
+from cvxlayers.batches import Vectors, largest, some
 from cvxlayers.cones import Derivative, Exponential, Power, Product, SecondOrder, Semidefinite, derivative_dual
 from cvxlayers.derivative.terms import drowned
 from cvxlayers.program import ConeProgram
@@ -169,21 +169,28 @@ def near_kinks(
 
     How far those of curved cones are may be known; they are `smallest` away.
     """
-    found = np.zeros(len(point.v), dtype=bool)
-    far = condition <= _WELL if cone.polyhedral else found
-    if every(far):
-        return found
-    items = np.flatnonzero(~far)
-    mine = point if len(items) == len(found) else point.item(items)
-    y, s, v = mine.y, mine.s, mine.v
-    close = reach(mine, condition[items], (sizes[0][items], sizes[1][items]))
-    rows = _inequalities(cone)
-    found[items] = np.any(close.both_zero(y[:, rows], s[:, rows]) & telling[rows], axis=1)
     if not cone.polyhedral:
-        curved = _may_be_kinked(cone, mine, close) if smallest is None else ~close.is_smooth(smallest[items])
-        if curved.any():
-            found[items[curved]] |= _kinked(cone, v[curved], close.distance[curved])
+        close = reach(point, condition, sizes)
+        found = _weak_within(cone, point, close, telling)
+        curved = _may_be_kinked(cone, point, close) if smallest is None else ~close.is_smooth(smallest)
+        if some(curved):
+            found[curved] |= _kinked(cone, point.v[curved], close.distance[curved])
+        return found
+    found = np.zeros(len(point.v), dtype=bool)
+    items = (~(condition <= _WELL)).nonzero()[0]
+    if len(items):
+        mine = point if len(items) == len(found) else point.item(items)
+        close = reach(mine, condition[items], (sizes[0][items], sizes[1][items]))
+        found[items] = _weak_within(cone, mine, close, telling)
     return found
+
+
+def _weak_within(
+    cone: Product, point: Point, close: Reach, telling: Bool[np.ndarray, " m"]
+) -> Bool[np.ndarray, " batch"]:
+    """Returns which points have an inequality that is weakly active within reach."""
+    rows = _inequalities(cone)
+    return np.any(close.both_zero(point.y[:, rows], point.s[:, rows]) & telling[rows], axis=1)
 
 
 def _may_be_kinked(cone: Product, point: Point, close: Reach) -> Bool[np.ndarray, " batch"]:

@@ -68,9 +68,10 @@ class Isotropic:
 
     def holds(self, rho: Float[np.ndarray, "leading _size"]) -> Bool[np.ndarray, " leading"]:
         """Returns for which items ρ is positive, and has one value in each curved cone."""
-        found = np.all(np.isfinite(rho) & (rho > 0), axis=1)
+        found = (rho.min(axis=1) > 0) & (rho.max(axis=1) < np.inf)
         for rows in self.curved:
-            found &= np.ptp(rho[:, rows], axis=1) <= _EQUAL * np.abs(rho[:, rows.start])
+            part = rho[:, rows]
+            found &= part.max(axis=1) - part.min(axis=1) <= _EQUAL * part[:, 0]
         return np.asarray(found)
 
     def bounds(self, program: ConeProgram) -> tuple[Sizes, Sizes]:

@@ -34,7 +34,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from cvxlayers.batches import Run, Values, Vectors, is_moving, run, some, spread_rows
+from cvxlayers.batches import Run, Values, Vectors, is_moving, is_shared, run, some, spread_rows
 from cvxlayers.derivative import System
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.program import ConeProgram, Structure
@@ -176,12 +176,12 @@ class Reduced:
         if len(copies.rows):
             full_x[:, copies.runs[1]] += copies.scaled.apply(full_x)
         if len(copies.rows) or len(fixed.rows):
-            slope = P.matvec(full.P, full_x) + full.q
+            slope = P.matvec(full.P, full_x)
             rows, columns, pivots = copies.runs
-            full_y[:, rows] = slope[:, columns] / -full.A[:, pivots]
+            full_y[:, rows] = (slope[:, columns] + full.q[:, columns]) / -full.A[:, pivots]
             if len(fixed.rows):
                 slope += A.rmatvec(full.A, full_y)
-                full_y[:, fixed.rows] = -slope[:, fixed.columns] / full.A[:, fixed.pivots]
+                full_y[:, fixed.rows] = -(slope + full.q)[:, fixed.columns] / full.A[:, fixed.pivots]
         if len(reduction.redundant):
             slack = full.b - A.matvec(full.A, full_x)
             unequal = reduction.redundant[reduction.redundant >= full.structure.cone.zero]
@@ -194,7 +194,8 @@ class Reduced:
         folded = first.copy() if self.reduction.stacks else first
         for stack, (F, _, d, a) in zip(self.reduction.stacks, self.affine, strict=True):
             folded[:, stack.support] += _adjoint(F, first[:, stack.columns] - d * second[:, stack.rows] / a)
-        return self.reduction.gathered(folded), np.ascontiguousarray(second[:, self.reduction.kept[1]])
+        kept = second[:, self.reduction.kept[1]]
+        return self.reduction.gathered(folded), kept if is_shared(kept) else np.ascontiguousarray(kept)
 
     def expand(
         self, system: System, u: tuple[Vectors, Vectors], rhs: tuple[Vectors, Vectors]
@@ -213,12 +214,12 @@ class Reduced:
         if len(copies.rows):
             first[:, copies.runs[1]] += copies.scaled.apply(first)
         if len(copies.rows) or len(fixed.rows):
-            slope = rhs[0] - P.matvec(full.P, first)
+            slope = P.matvec(full.P, first)
             rows, columns, pivots = copies.runs
-            second[:, rows] = slope[:, columns] / full.A[:, pivots]
+            second[:, rows] = (rhs[0][:, columns] - slope[:, columns]) / full.A[:, pivots]
             if len(fixed.rows):
-                slope -= A.rmatvec(full.A, system.from_eigen(second))
-                second[:, fixed.rows] = slope[:, fixed.columns] / full.A[:, fixed.pivots]
+                slope += A.rmatvec(full.A, system.from_eigen(second))
+                second[:, fixed.rows] = (rhs[0] - slope)[:, fixed.columns] / full.A[:, fixed.pivots]
         return first, second
 
     def carry(self, x: Vectors) -> Vectors:

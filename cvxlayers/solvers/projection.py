@@ -11,8 +11,10 @@ from jaxtyping import Bool
 from cvxlayers.batches import Vectors
 from cvxlayers.idioms.isotropic import Isotropic, find_isotropic, require_isotropic
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
-from cvxlayers.solvers.items import unsolved
 from cvxlayers.solvers.solver import Options, Solver
+
+# x, y and s.
+_Found = tuple[Vectors, Vectors, Vectors]
 
 
 @final
@@ -41,36 +43,40 @@ class Projection(Solver):
 
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Projects s₀ = b + a q/p; leaves items unsolved whose costs weigh the rows of a cone differently."""
-        solution, form = unsolved(program.structure, program.batch), require_isotropic(program.structure)
+        structure, batch, form = program.structure, program.batch, require_isotropic(program.structure)
+        x, y, s = (np.empty((batch, size)) for size in (structure.n, structure.m, structure.m))
         rows, b = form.rows, program.b[:, form.rows]
         with np.errstate(all="ignore"):
             a, rho = form.coefficients(program)
             wanted = program.q[:, form.columns] / (a * rho) + b
-            if len(wanted) < program.batch:
-                wanted = np.broadcast_to(wanted, (program.batch, rows.stop - rows.start))
+            if len(wanted) < batch:
+                wanted = np.broadcast_to(wanted, (batch, rows.stop - rows.start))
             project = _project_on_ball if form.is_ball else _project_on_cones
-            usable = project(program, form, wanted, rho, solution)
-            solution.x[:, form.columns] = (b - solution.s[:, rows]) / a
-        solution.iterations[:] = 1
-        solution.status[usable] = Status.SOLVED
-        return solution
+            usable = project(program, form, wanted, rho, (x, y, s))
+            moved = b - s[:, rows]
+            moved /= a
+            x[:, form.columns] = moved
+        status = np.where(usable, int(Status.SOLVED), int(Status.NUMERICAL_ERROR))
+        return Solution(x, y, s, status, np.ones(batch, dtype=np.int64))
 
 
 def _project_on_cones(
-    program: ConeProgram, form: Isotropic, wanted: Vectors, rho: Vectors, solution: Solution
+    program: ConeProgram, form: Isotropic, wanted: Vectors, rho: Vectors, out: _Found
 ) -> Bool[np.ndarray, " batch"]:
+    """Projects s₀; where it cannot, s and y are NaN."""
+    _, y, s = out
     usable = form.holds(rho) & np.isfinite(wanted).all(axis=1)
-    solution.s[usable] = program.structure.cone.project(wanted[usable])
-    np.multiply(solution.s - wanted, rho, out=solution.y)
+    s[:] = np.nan
+    s[usable] = program.structure.cone.project(wanted[usable])
+    np.multiply(s - wanted, rho, out=y)
     return usable
 
 
 def _project_on_ball(
-    program: ConeProgram, form: Isotropic, wanted: Vectors, rho: Vectors, solution: Solution
+    program: ConeProgram, form: Isotropic, wanted: Vectors, rho: Vectors, out: _Found
 ) -> Bool[np.ndarray, " batch"]:
     """Shrinks s₀ to the radius, and sets the rows before it, and t, too."""
-    x, y, s, b, top, sole = solution.x, solution.y, solution.s, program.b, form.top, rho[:, 0]
-    slope, head = form.bounds(program)
+    (x, y, s), b, top, sole, (slope, head) = out, program.b, form.top, rho[:, 0], form.bounds(program)
     length = np.sqrt(np.einsum("bn,bn->b", wanted, wanted))
     radius = b[:, top] - head * (b[:, 0] / slope)
     active = length >= radius
