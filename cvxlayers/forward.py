@@ -29,6 +29,8 @@ Items = Int[np.ndarray, " items"]
 _SOLVED, _USABLE = 1e-8, 1e-5
 # A smaller residual is one of no condition in any units.
 _CLEAR = 1e-12
+# The duality gap adds up the residuals of all conditions: as many times `eps` may be no doing of the multipliers.
+_ADDED = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,8 +216,9 @@ def doubt(
     if not len(items):
         return status, accuracy
     programs, found = program.item(items), point.item(items)
-    own = np.maximum(lopsided(programs, found), gap(programs, found))
-    rough = own > max(eps, _USABLE)
+    own, amplified = lopsided(programs, found), gap(programs, found)
+    rough = (own > max(eps, _USABLE)) | (amplified > max(_ADDED * eps, _USABLE))
+    own = np.maximum(own, amplified)
     status, accuracy = status.copy(), accuracy.copy()
     status[items[rough]], accuracy[items[rough]] = Status.INACCURATE, own[rough]
     return status, accuracy

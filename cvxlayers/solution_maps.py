@@ -101,15 +101,13 @@ class SolutionMaps:
         if how.kind == "lpgd":
             return Differences(kernel, program, point, forward.options, how.mu)
         smoothed = Smoothed(program.structure.cone, how.mu) if how.kind == "smoothed" else None
-        factoriser, outputs, redundant = (
-            kernel.factoriser(threads, reduced, known),
-            forward.map.x.apply,
-            kernel.redundant,
-        )
+        outputs, redundant = forward.map.x.apply, kernel.redundant
         if kernel.closed is None or smoothed is not None:
+            factoriser = kernel.factoriser(threads, reduced, known)
             return linearise(program, point, factoriser, smoothed, outputs, redundant)
 
         def whole(items: Items) -> Differential:
+            factoriser = kernel.factoriser(threads, None if reduced is None else reduced.item(items))
             with one_thread_each(len(items)):
                 return linearise(program.item(items), point.item(items), factoriser, None, outputs, redundant)
 

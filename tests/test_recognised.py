@@ -145,8 +145,14 @@ def ball_of_a_bounded_variable():
     return _minimise(cp.sum_squares(x - z), [cp.SOC(3 * t, x), 2 * t <= radius]), [z, radius], [x]
 
 
+def ball_of_shuffled_variables():
+    x, z = _x()
+    radius = cp.Parameter(nonneg=True, name="radius")
+    return _minimise(cp.sum_squares(x - z), [cp.SOC(radius, x[[3, 0, 5, 1, 2, 4]])]), [z, radius], [x]
+
+
 NAMES = {"BOUNDED", "ENTROPIC", "PROJECTION"}
-BALLS = [ball, ball_of_any_size, ball_as_a_cone, ball_of_a_bounded_variable]
+BALLS = [ball, ball_of_any_size, ball_as_a_cone, ball_of_a_bounded_variable, ball_of_shuffled_variables]
 BOUNDED = [box, parametric_box, simplex, simplex_of_any_size, capped_simplex, weighted_budget, hyperplane]
 ENTROPIC = [softmax, softmax_with_bounds, weighted_entropy, relative_entropy, soft_top_k, fermi]
 PROJECTIONS = [semidefinite, shifted_semidefinite, second_order]
@@ -266,6 +272,31 @@ def test_kinks_are_as_without(name, rng):
     np.testing.assert_allclose(got[0], want[0], rtol=0, atol=1e-9)
     for flag in ("weakly_active", "not_unique", "dependent"):
         assert getattr(info, flag) == getattr(other, flag), flag
+
+
+def reduced_box():
+    x, z = _x()
+    weight = cp.Parameter(N, nonneg=True, name="weight")
+    return _minimise(cp.sum_squares(cp.multiply(weight, x) - z), [x <= 0.75, x >= 0]), [z, weight], [x]
+
+
+@pytest.mark.parametrize("name", [*KINKS, "bound met in a reduced program"])
+def test_one_kink_in_a_batch_is_as_alone(name, rng):
+    """What the formula does not serve goes to the general derivative without its neighbours, also reduced."""
+    form, z = KINKS.get(name, (reduced_box, np.array([0.0, 0.0, 0.2, 3.0, -3.0, 0.1])))
+    problem, parameters, variables = form()
+    layer = CvxpyLayer(problem, parameters, variables)
+    values = draw(parameters, rng)
+    values[0][2] = z
+    cotangents = rng.normal(size=values[0].shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        together, info = layer.vjp(values, [cotangents])
+        alone, single = layer.vjp([value[2] for value in values], [cotangents[2]])
+    for batch, one in zip(together, alone, strict=True):
+        np.testing.assert_allclose(batch[2], one, rtol=0, atol=1e-12)
+    for flag in ("weakly_active", "not_unique", "dependent"):
+        assert getattr(info, flag)[2] == getattr(single, flag), flag
 
 
 @pytest.mark.parametrize("form", [ball, ball_as_a_cone])

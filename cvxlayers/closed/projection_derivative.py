@@ -144,9 +144,11 @@ class _OnBall(Projected):
         kept = self.share[:, None] * h
         kept -= bend[:, None] * self.s
         np.subtract(h, kept, out=mu[:, form.rows])
-        np.divide(kept, rho * self.a, out=lam[:, form.columns])
+        moved = np.divide(kept, rho, out=kept)
         if moving:
-            lam[:, form.columns] += g / self.a
+            moved += g
+        moved /= self.a
+        lam[:, form.columns] = moved
         mu[:, form.top] = np.where(self.outside, kappa - along, 0.0)
         if bound is not None:
             force = first[:, bound.column]
