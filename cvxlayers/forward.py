@@ -216,9 +216,10 @@ def doubt(
     if not len(items):
         return status, accuracy
     programs, found = program.item(items), point.item(items)
-    own, amplified = lopsided(programs, found), gap(programs, found)
-    rough = (own > max(eps, _USABLE)) | (amplified > max(_ADDED * eps, _USABLE))
-    own = np.maximum(own, amplified)
+    with np.errstate(invalid="ignore", over="ignore"):  # an objective beyond the largest number: nothing is known of it
+        own, amplified = lopsided(programs, found), gap(programs, found)
+    rough = ~((own <= max(eps, _USABLE)) & (amplified <= max(_ADDED * eps, _USABLE)))
+    own = np.fmax(own, np.where(np.isnan(amplified), np.inf, amplified))
     status, accuracy = status.copy(), accuracy.copy()
     status[items[rough]], accuracy[items[rough]] = Status.INACCURATE, own[rough]
     return status, accuracy

@@ -9,9 +9,13 @@ import torch
 
 from cvxlayers import CvxpyLayer, SolverError, Status, solve
 from cvxlayers import torch as door
+from cvxlayers.cones import Product
 from cvxlayers.derivative import evaluate
 from cvxlayers.errors import CvxlayersWarning
+from cvxlayers.forward import doubt
+from cvxlayers.program import ConeProgram, Structure
 from cvxlayers.solvers import solve_batch
+from tests.programs import pattern_of, values_of
 
 
 def boxed(**keywords):
@@ -119,6 +123,34 @@ def test_a_condition_that_drowns_beside_others_is_told_of():
     assert layer.solve(alone, solver_args={"eps": 0.5}).status == Status.SOLVED
     with pytest.raises(SolverError, match="infeasible"):
         CvxpyLayer(*contradictory(1.0))(alone)
+
+
+def two_equalities(size, slope):
+    """The program min ½ size x₁² + x₂ s.t. x₁ + x₂ = 1, x₁ + (1 + slope) x₂ = 1, and x₂ = 0 for it."""
+    P, A = pattern_of(np.diag([1.0, 0.0])), np.array([[[1.0, 1.0], [1.0, 1.0 + slope]]])
+    structure = Structure(P, pattern_of(A[0]), Product(zero=2))
+    program = ConeProgram(
+        structure, 1, np.array([[size]]), np.array([[0.0, 1.0]]), values_of(structure.A, A), np.ones((1, 2))
+    )
+    return program, np.array([[1.0, 0.0]])
+
+
+@pytest.mark.parametrize(("eps", "wanted"), [(1e-9, "INACCURATE"), (4e-6, "INACCURATE"), (6e-6, "SOLVED")])
+def test_a_gap_may_be_ten_times_what_was_asked_for(eps, wanted):
+    """Rows that nearly agree have multipliers of 1/slope, which turn residuals of 5e-9 into a gap of 5e-5."""
+    program, x = two_equalities(0.0, 1e-4)
+    v = np.array([[1e4, -1e4]])
+    point = evaluate(program, x + [[-5e-5, 5e-5]], v)
+    status, accuracy = doubt(np.zeros(1, dtype=int), point.accuracy(program), eps, program, point)
+    assert status[0] == Status[wanted]
+    assert wanted == "SOLVED" or 4e-5 < accuracy[0] < 6e-5
+
+
+def test_an_objective_beyond_the_largest_number_is_doubted():
+    program, x = two_equalities(1e200, 1.0)
+    point = evaluate(program, 1e100 * x, np.zeros((1, 2)))
+    status, accuracy = doubt(np.zeros(1, dtype=int), np.full(1, 1e-9), 1e-9, program, point)
+    assert (status[0], accuracy[0]) == (Status.INACCURATE, np.inf)
 
 
 def ridge(**keywords):
