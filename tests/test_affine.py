@@ -186,6 +186,20 @@ def test_another_solver_a_warm_start_and_smoothing_go_their_own_ways(rng, monkey
     assert asked
 
 
+def test_what_equalities_fix_is_differentiated_after_a_warm_start_too():
+    x, c, b = cp.Variable(2), cp.Parameter(2), cp.Parameter(2)
+    row = 2 * x == b
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(c @ x), [row]), [c, b], [x, row.dual_variables[0]])
+    values = [np.array([1.0, -2.0]), np.array([3.0, 4.0])]
+    start = layer.solve(*values).warm_start
+    call = layer.layer.forward(values, layer.layer.options, start)
+    np.testing.assert_allclose(call.outputs, [[1.5, 2.0], [-0.5, 1.0]], rtol=1e-15)
+    weights, dual_weights = np.array([1.0, -3.0]), np.array([5.0, 7.0])
+    pulled, info = layer.layer.vjp(call, [weights, dual_weights])
+    np.testing.assert_allclose(pulled, [-dual_weights / 2, weights / 2], rtol=1e-15)
+    assert info.reliable
+
+
 def test_describe_says_so():
     assert "affine function of the parameters" in CvxpyLayer(*regulator()).describe()
     assert "affine function" not in CvxpyLayer(*regulator(), recognise=False).describe()

@@ -21,6 +21,8 @@ def find_form(full: Structure, reduction: Reduction | None) -> ClosedForm | None
         reduction: what is eliminated of them.
     """
     structure = full if reduction is None else reduction.structure
+    if not structure.n:
+        return None
     isotropic = find_isotropic(structure)
     if isotropic is not None:
         return ProjectionForm(isotropic, reduction)
