@@ -103,12 +103,12 @@ class Point:
         return Point(*columns)
 
 
-def start(cone: Product, y: Vectors, s: Vectors) -> Vectors:
+def start(cone: Product, y: Vectors, s: Vectors, bias: float = 1.0) -> Vectors:
     """Returns the v from which to polish a solver's point: y − s, but for inequalities the larger of the two alone.
 
     An interior point keeps both y and s of an inequality above zero. Which of them vanishes is judged by their sizes
     relative to the largest of their kind, for they have different units; unless these are no larger than what the
-    interior point leaves, and so mean nothing.
+    interior point leaves, and so mean nothing. With a bias y counts for as many times its size.
     """
     v, rows = y - s, slice(cone.zero, cone.zero + cone.nonnegative)
     y, s = y[:, rows], s[:, rows]
@@ -119,7 +119,7 @@ def start(cone: Product, y: Vectors, s: Vectors) -> Vectors:
         sizes = [largest(part)[:, None] for part in (y, s, products)]
         known = sizes[0] * sizes[1] > _CLEAR * sizes[2]
         unit_y, unit_s = (np.where(known, size, 1.0) for size in sizes[:2])
-        v[:, rows] = np.where((s <= 0) | (y * unit_s > s * unit_y), y, -s)
+        v[:, rows] = np.where((s <= 0) | (bias * y * unit_s > s * unit_y), y, -s)
     return v
 
 

@@ -36,8 +36,12 @@ _EXACT = 1e-12
 # Accuracy that curved programs are solved to before the polish; on exponential and power cones, whose boundaries bend,
 # this much saves one of its steps.
 _START, _START_BENT = 1e-7, 1e-8
-# Accuracy of a polished point beyond which its program is solved again, and how accurately then.
-_ROUGH, _TIGHT = 1e-8, 1e-13
+# Accuracy of a polished point beyond which its program is solved again, unless the caller asked for less than the other
+# number, and how accurately then.
+_FINE, _ASKED, _TIGHT = 1e-12, 1e-8, 1e-13
+# How many times its size a multiplier counts when it is judged which inequalities are active: where the objective
+# hardly feels a variable, the multiplier of its bound is tiny beside the others.
+_BIASES = (1.0, 1e8)
 # Bytes of an item's factors up to which programs without inequalities are solved by a Newton step, and of a batch's
 # factors up to which they are kept for its derivatives.
 _STEP, _KEPT = 2**19, 2**25
@@ -140,8 +144,8 @@ def _solve_cold(
     kernel: Kernel, program: ConeProgram, reduced: Reduced | None, options: CallOptions, keeper: Keeper
 ) -> tuple[Outcome, Point]:
     """Solves and polishes every item, without a point to start from."""
-    outcome = _solve(kernel, program, reduced, _at_first(kernel, options), keeper)
-    point = _polish(kernel, program, reduced, outcome, options.threads, keeper if reduced is None else Keeper(-1))
+    outcome = _solve(program, reduced, _at_first(kernel, options))
+    outcome, point = _polish(kernel, program, reduced, outcome, options.threads, keeper)
     return _again(kernel, program, reduced, options, outcome, point)
 
 
@@ -158,11 +162,12 @@ def _again(
 ) -> tuple[Outcome, Point]:
     """Solves more tightly what is still rough after the polish, with the plan's first solvers in turn.
 
-    An interior point that stops early may lie beside the wrong face, where no Newton step helps.
+    An interior point that stops early may lie beside the wrong face, where no Newton step helps: then what is left of
+    the residual is no rounding, but as a rule a multiplier that is missing.
     """
     if point.is_exact:
         return outcome, point
-    enough = max(options.solver.eps, _ROUGH)
+    enough = _FINE if options.solver.eps <= _ASKED else options.solver.eps
     # What is precise is as tight as it can be.
     tightened = [pair for pair in enumerate(options.plan.solvers) if not pair[1].is_precise]
     for position, solver in tightened[:2]:
@@ -175,51 +180,61 @@ def _again(
         part = replace(options, plan=Plan(solver), solver=tight)
         lower = None if reduced is None else reduced.item(items)
         rest = program.item(items)
-        solved = _judged_by_points(_solve(kernel, rest, lower, part, Keeper(-1)))
-        polished = _polish(kernel, rest, lower, solved, options.threads, Keeper(-1))
-        usable = is_usable(solved.solution.status)
-        better = np.flatnonzero(usable & (polished.accuracy(rest) < point.item(items).accuracy(rest)))
-        served = np.full(len(items), position)
-        outcome = _put(outcome, items[better], replace(solved.item(better), served=served[better]))
-        point = point.put(items[better], polished.item(better))
+        ended = _judged_by_points(_solve(rest, lower, part))
+        for bias in _BIASES:
+            solved, polished = _polish(kernel, rest, lower, ended, options.threads, Keeper(-1), bias)
+            usable = is_usable(solved.solution.status)
+            better = np.flatnonzero(usable & (polished.accuracy(rest) < point.item(items).accuracy(rest)))
+            served = np.full(len(items), position)
+            outcome = _put(outcome, items[better], replace(solved.item(better), served=served[better]))
+            point = point.put(items[better], polished.item(better))
     return outcome, point
 
 
-def _solve(
-    kernel: Kernel, program: ConeProgram, reduced: Reduced | None, options: CallOptions, keeper: Keeper
-) -> Outcome:
-    """Solves the programs: where they are reduced, polishes these first, and returns the full ones' solutions."""
-    if reduced is None:
-        return solve_batch(program, options.plan, options.solver, options.threads)
-    outcome = solve_batch(reduced.program, options.plan, options.solver, options.threads)
-    small = _polished(reduced.program, outcome, lambda _: kernel.plain(options.threads, keeper))
-    x, y, s = reduced.recover(small.x, small.y, small.s)
-    solution = Solution(x, y, s, outcome.solution.status, outcome.solution.iterations)
-    return Outcome(solution, outcome.names, outcome.served)
+def _solve(program: ConeProgram, reduced: Reduced | None, options: CallOptions) -> Outcome:
+    """Solves the programs, or where they are reduced, the reduced ones."""
+    return solve_batch(program if reduced is None else reduced.program, options.plan, options.solver, options.threads)
 
 
 def _polish(
-    kernel: Kernel, program: ConeProgram, reduced: Reduced | None, outcome: Outcome, threads: int, keeper: Keeper
-) -> Point:
-    """Polishes the items that have a solution; the others keep the solver's last point."""
+    kernel: Kernel,
+    program: ConeProgram,
+    reduced: Reduced | None,
+    outcome: Outcome,
+    threads: int,
+    keeper: Keeper,
+    bias: float = 1.0,
+) -> tuple[Outcome, Point]:
+    """Polishes the items that have a solution, of reduced programs these first; the others keep the last point.
+
+    Returns:
+        The outcome for the programs themselves, and the polished points.
+    """
+    if reduced is None:
+        return outcome, _polished(program, outcome, lambda _: kernel.plain(threads, keeper), bias)
 
     def factoriser(items: Int[np.ndarray, " k"] | None) -> Factorise:
-        if reduced is None:
-            return kernel.plain(threads, keeper)
         return kernel.factoriser(threads, reduced if items is None else reduced.item(items))
 
-    return _polished(program, outcome, factoriser)
+    small = _polished(reduced.program, outcome, lambda _: kernel.plain(threads, keeper), bias)
+    x, y, s = reduced.recover(small.x, small.y, small.s)
+    solution = Solution(x, y, s, outcome.solution.status, outcome.solution.iterations)
+    full = Outcome(solution, outcome.names, outcome.served)
+    return full, _polished(program, full, factoriser)
 
 
 def _polished(
-    program: ConeProgram, outcome: Outcome, factoriser: Callable[[Int[np.ndarray, " k"] | None], Factorise]
+    program: ConeProgram,
+    outcome: Outcome,
+    factoriser: Callable[[Int[np.ndarray, " k"] | None], Factorise],
+    bias: float = 1.0,
 ) -> Point:
     """Polishes the items that have a solution, given how those of an index are factorised; None means all."""
     solution = outcome.solution
     promising = is_usable(solution.status).nonzero()[0]
-    if len(promising) == program.batch and outcome.point is not None:
+    if len(promising) == program.batch and outcome.point is not None and bias == 1.0:
         return improve(program, outcome.point, factoriser(None))
-    x, v = solution.x, start(program.structure.cone, solution.y, solution.s)
+    x, v = solution.x, start(program.structure.cone, solution.y, solution.s, bias)
     if len(promising) == program.batch:
         return polish(program, x, v, factoriser(None), near=solution.s)
     with np.errstate(invalid="ignore", over="ignore"):  # points of items without a solution may be infinite

@@ -140,7 +140,7 @@ def test_a_gap_may_be_ten_times_what_was_asked_for(eps, wanted):
     """Rows that nearly agree have multipliers of 1/slope, which turn residuals of 5e-9 into a gap of 5e-5."""
     program, x = two_equalities(0.0, 1e-4)
     v = np.array([[1e4, -1e4]])
-    point = evaluate(program, x + [[-5e-5, 5e-5]], v)
+    point = evaluate(program, x + np.array([-5e-5, 5e-5]), v)
     status, accuracy = doubt(np.zeros(1, dtype=int), point.accuracy(program), eps, program, point)
     assert status[0] == Status[wanted]
     assert wanted == "SOLVED" or 4e-5 < accuracy[0] < 6e-5

@@ -429,3 +429,25 @@ def test_derivatives_that_underflow_are_doubted(value, fine):
     if fine:
         np.testing.assert_allclose(gradients[0], [1.0, 1.0], rtol=1e-6)
         np.testing.assert_allclose(moved, [1.0, 1.0], rtol=1e-6)
+
+
+FELT_BY_ALL = {
+    "linear": lambda x: 0.0,
+    "quadratic": lambda x: cp.sum_squares(x),
+    "norm": lambda x: cp.norm(x - 0.3),
+    "entropy": lambda x: -cp.sum(cp.entr(x + 1.5)),
+    "exponential": lambda x: cp.log_sum_exp(x),
+    "eigenvalue": lambda x: cp.lambda_max(cp.diag(x) + np.ones((4, 4))),
+}
+
+
+@pytest.mark.parametrize("price", [1e-8, -1e-8, 1e-9, -1e-9])
+@pytest.mark.parametrize("build", FELT_BY_ALL.values(), ids=FELT_BY_ALL)
+def test_a_variable_that_the_objective_hardly_feels_is_on_its_bound(build, price, rng):
+    """y in [0, 1] for a price of 1e-9 beside others of one: elsewhere only 1e-9 of the residual is left."""
+    x, y, c, p = cp.Variable(4), cp.Variable(), cp.Parameter(4), cp.Parameter()
+    problem = cp.Problem(cp.Minimize(c @ x + p * y + build(x)), [y >= 0, y <= 1, x >= -1, x <= 1])
+    layer = CvxpyLayer(problem, [c, p], [x, y])
+    result = layer.solve(rng.normal(size=(5, 4)), np.full(5, price))
+    assert (result.status == Status.SOLVED).all()
+    np.testing.assert_allclose(result.variables[1], float(price < 0), atol=1e-9)
