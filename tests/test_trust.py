@@ -113,7 +113,7 @@ def test_a_curved_cone_at_its_kink_is_weakly_active():
 def test_a_derivative_that_the_residual_of_its_point_blurs_is_doubted(rng, monkeypatch):
     """Least moments of a polynomial have many dual solutions, next to which Newton's method alone gets stuck."""
     monkeypatch.setattr(sys.modules["cvxlayers.derivative.polish"], "LARGEST", 0)
-    monkeypatch.setattr("cvxlayers.solve._ROUGH", 1.0)
+    monkeypatch.setattr("cvxlayers.solve._FINE", 1.0)
     monkeypatch.setattr("cvxlayers.solve._START", 1e-9)
     a, moments = cp.Parameter(7), cp.Variable(7)
     hankel = cp.bmat([[moments[i + j] for j in range(4)] for i in range(4)])
