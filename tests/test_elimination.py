@@ -12,7 +12,7 @@ import pytest
 from cvxlayers import CvxpyLayer
 from cvxlayers.cones import Derivative, IdentityBasis, Product
 from cvxlayers.derivative import Method, System, factorise
-from cvxlayers.elimination import invert_lower
+from cvxlayers.elimination import Elimination, invert_lower
 from cvxlayers.program import ConeProgram, Status, Structure
 from cvxlayers.solvers import SOLVERS, Options, Plan, solve_batch
 from tests.checks import assert_close
@@ -152,6 +152,35 @@ def test_factors_are_computed_once_for_solver_and_derivative(rng, monkeypatch):
     call = layer.forward(values, layer.options)
     layer.vjp(call, [rng.normal(size=(BATCH, n))])
     assert calls == [BATCH] * 3  # P, the rows, and the active ones
+
+
+def test_rows_that_another_thread_counts_meanwhile_are_not_taken_for_ones_own(rng, monkeypatch):
+    program, compute = batch_of(rng, batch=2), Elimination.active
+    mine, other = np.ones((2, ROWS)), np.hstack([np.ones((2, ZERO)), np.zeros((2, ROWS - ZERO))])
+
+    def overtaken(self, d, zero):
+        program._active[:] = [compute(self, other, zero)]
+        return compute(self, d, zero)
+
+    monkeypatch.setattr(Elimination, "active", overtaken)
+    np.testing.assert_array_equal(program.active(mine).d, mine)
+    np.testing.assert_array_equal(program.active(mine).d, mine)
+
+
+def test_items_are_taken_while_another_thread_factorises(rng):
+    """The factors appear when the list of them has been read, and is empty."""
+
+    class Late(list):
+        def __iter__(self):
+            yield from super().__iter__()
+            program.active(np.ones((2, ROWS)))
+
+    program, first = batch_of(rng, batch=2), np.array([0])
+    object.__setattr__(program, "_eliminated", Late())
+    part = program.item(first)
+    assert program._active
+    wanted = replace(program.item(first)).active(np.ones((1, ROWS)))
+    np.testing.assert_array_equal(part.active(np.ones((1, ROWS))).lower, wanted.lower)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
