@@ -12,7 +12,7 @@ from cvxlayers import torch as door
 from cvxlayers.cones import Product
 from cvxlayers.derivative import evaluate
 from cvxlayers.errors import CvxlayersWarning
-from cvxlayers.forward import doubt
+from cvxlayers.forward import doubt, final_status
 from cvxlayers.program import ConeProgram, Structure
 from cvxlayers.residual import lopsided
 from cvxlayers.solvers import solve_batch
@@ -145,6 +145,20 @@ def test_a_gap_may_be_ten_times_what_was_asked_for(eps, wanted):
     status, accuracy = doubt(np.zeros(1, dtype=int), point.accuracy(program), eps, program, point)
     assert status[0] == Status[wanted]
     assert wanted == "SOLVED" or 4e-5 < accuracy[0] < 6e-5
+
+
+@pytest.mark.parametrize(("eps", "good", "fair"), [(1e-9, "INACCURATE", "NUMERICAL_ERROR"), (1e-3, "SOLVED", "SOLVED")])
+def test_residuals_judge_what_solvers_take_for_solutions(eps, good, fair):
+    claims = np.array([Status.INACCURATE, Status.INFEASIBLE, Status.SOLVED, Status.SOLVED, Status.SOLVED])
+    judged = final_status(claims, np.array([1e-9, 1e-9, 1e-7, 1e-4, np.inf]), eps)
+    assert judged.tolist() == [
+        Status.SOLVED,
+        Status.INFEASIBLE,
+        Status[good],
+        Status[fair],
+        Status.NUMERICAL_ERROR,
+    ]
+    assert final_status(claims[:1], np.array([1e-9]), eps)[0] == Status.SOLVED
 
 
 @pytest.mark.parametrize(
