@@ -110,8 +110,9 @@ class ConeProgram:
         count = len(range(*index.indices(self.batch))) if isinstance(index, slice) else len(index)
         arrays = (array if len(array) == 1 else array[index] for array in (self.P, self.q, self.A, self.b))
         part = ConeProgram(self.structure, count, *arrays)
+        active = tuple(self._active)  # first: what it rests on is there then, though another thread may fill both
         part._eliminated.extend(known.item(index) for known in self._eliminated)
-        part._active.extend(known.item(index, part._eliminated[0]) for known in self._active if known.all_differ)
+        part._active.extend(known.item(index, part._eliminated[0]) for known in active if known.all_differ)
         if "sizes" in self.__dict__:
             part.__dict__["sizes"] = Sizes(*(size if len(size) == 1 else size[index] for size in self.sizes))
         return part

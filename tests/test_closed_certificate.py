@@ -29,3 +29,20 @@ def test_points_beside_a_solution_are_not_certified(rng):
     }
     for what, point in beside.items():
         assert not certified(program, point)[1].any(), what
+
+
+def test_a_row_with_a_multiplier_and_slack_is_not_certified(rng):
+    """The best points for another price of the row: right but for that, with slack or too little of it."""
+    x, p, limit = cp.Variable(5), cp.Parameter(5), cp.Parameter()
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(p @ x - cp.sum(cp.entr(x))), [cp.sum(x) <= limit]), [p, limit], [x]).layer
+    theta, _ = layer.compiled.parameters.flatten([np.zeros((4, 5)), np.array([1.0, 1.0, 1.0, 3.0])])
+    program = layer.compiled.program(theta)
+    optimum = find_optimum(program, require(program.structure))
+    assert certified(program, optimum)[1].all()
+    assert (optimum.nu > 0).tolist() == [True, True, True, False]
+    nu = optimum.nu + np.array([0.0, 1e-9, -1e-9, -1e-9])
+    z = optimum.response.exponent(program.q[:, optimum.parts.main] + optimum.row * nu[:, None])
+    sigma = optimum.response.sigma(z)
+    logs, at = optimum.response.logs(z, sigma), optimum.response.x(sigma)
+    beside = replace(optimum, nu=nu, sigma=sigma, logs=logs, x=at)
+    assert certified(program, beside)[1].tolist() == [True, False, False, False]

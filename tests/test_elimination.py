@@ -12,7 +12,7 @@ import pytest
 from cvxlayers import CvxpyLayer
 from cvxlayers.cones import Derivative, IdentityBasis, Product
 from cvxlayers.derivative import Method, System, factorise
-from cvxlayers.elimination import invert_lower
+from cvxlayers.elimination import Elimination, invert_lower
 from cvxlayers.program import ConeProgram, Status, Structure
 from cvxlayers.solvers import SOLVERS, Options, Plan, solve_batch
 from tests.checks import assert_close
@@ -119,7 +119,7 @@ def test_no_item_depends_on_its_neighbours(rng):
 
 @pytest.mark.parametrize("unit", [1.0, 1e-8])
 def test_items_without_regular_factors_are_left_to_the_whole_matrix(unit, rng):
-    """A singular P, a nearly singular one, equal rows, and nearly equal ones; with a small P, S is large."""
+    """A singular P, a nearly singular one, equal rows, nearly equal ones, a free variable; a small P makes S large."""
     program = batch_of(rng)
     P, A = program.structure.P.dense(program.P).copy(), program.structure.A.dense(program.A).copy()
     P[1, :, 0] = P[1, 0, :] = 0.0
@@ -127,6 +127,7 @@ def test_items_without_regular_factors_are_left_to_the_whole_matrix(unit, rng):
     A[3, 4] = A[3, 3]
     A[4, 4] = A[4, 3] + 1e-13 * rng.normal(size=N)
     A[5, 1] = A[5, 0]
+    P[6, :, 0] = P[6, 0, :] = A[6, :, 0] = 0.0
     structure = program.structure
     program = replace(program, P=values_of(structure.P, unit * P), A=values_of(structure.A, A))
     system = system_of(program, rng, (1.0,))
@@ -134,10 +135,57 @@ def test_items_without_regular_factors_are_left_to_the_whole_matrix(unit, rng):
     np.testing.assert_array_equal(mine.rank.dependent, whole.rank.dependent)
     np.testing.assert_array_equal(mine.rank.not_unique, whole.rank.not_unique)
     assert mine.rank.dependent[[3, 4, 5]].all()
+    assert mine.rank.not_unique[6]
     first, second = rng.normal(size=(BATCH, N)), rng.normal(size=(BATCH, ROWS))
     got, want = mine.solve(first, second), whole.solve(first, second)
-    for item in range(1, 6):
+    for item in range(1, 7):
         np.testing.assert_array_equal(got.first[item], want.first[item])
+
+
+def flat(P, A, rng, least=1e-6):
+    """P is nearly flat along one direction, which no row sees."""
+    sizes, turn = np.linalg.eigh(P)
+    along = turn[:, :, :1]
+    return P - (sizes[:, :1, None] - least) * along @ along.mT, A - A @ along @ along.mT, 1.0
+
+
+def nearly_parallel(P, A, rng):
+    return P, np.concatenate([A[:, :-1], A[:, :1] + 1e-3 * rng.normal(size=(BATCH, 1, N))], axis=1), 1.0
+
+
+def hidden(P, A, rng):
+    """The pivots of AAᵀ are no smaller than a hundredth (Kahan)."""
+    order, s = 18, 0.5
+    lower = (np.eye(order) - s * np.tril(np.ones((order, order)), -1)) * np.sqrt(1 - s * s) ** np.arange(order)
+    return *(np.tile(part, (BATCH, 1, 1)) for part in (np.eye(order), lower)), 1.0
+
+
+ILL = {
+    "flat": flat,
+    "nearly parallel": nearly_parallel,
+    "hidden": hidden,
+    "steep": lambda P, A, rng: (P, 1e5 * A, 1.0),
+    "soft": lambda P, A, rng: (1e-8 * P, 1e-4 * A, 0.5),
+    "flatter": lambda P, A, rng: flat(P, A, rng, 1e-10),
+}
+
+
+@pytest.mark.parametrize("kind", ILL)
+def test_condition_numbers_are_no_less_than_those_of_the_matrices(kind, rng):
+    """K = [[P, Aᵀr], [rA, d − 1]], written out. Where they are too large, it is left to the whole matrix."""
+    program = batch_of(rng)
+    P, A, d = ILL[kind](program.structure.P.dense(program.P), program.structure.A.dense(program.A), rng)
+    m, n = A.shape[1:]
+    structure = Structure(pattern_of(np.ones((n, n))), pattern_of(np.ones((m, n))), Product(ZERO, m - ZERO))
+    q, b = np.zeros((BATCH, n)), np.zeros((BATCH, m))
+    program = ConeProgram(structure, BATCH, values_of(structure.P, P), q, values_of(structure.A, A), b)
+    d = np.where(np.arange(m) < ZERO, 1.0, np.full((BATCH, m), d))
+    found = factorise(System(program, Derivative(d, IdentityBasis(m))), Method.CHOLESKY, 1)
+    right = np.sqrt(d)[:, :, None] * A
+    soft = (d - 1.0)[:, :, None] * np.eye(m)
+    K = np.concatenate([np.concatenate([P, right.mT], axis=2), np.concatenate([right, soft], axis=2)], axis=1)
+    assert len(found.rest) == (BATCH if kind == "flatter" else 0)
+    assert (found.rank.condition >= np.linalg.cond(K) / (n + m)).all()
 
 
 def test_factors_are_computed_once_for_solver_and_derivative(rng, monkeypatch):
@@ -152,6 +200,35 @@ def test_factors_are_computed_once_for_solver_and_derivative(rng, monkeypatch):
     call = layer.forward(values, layer.options)
     layer.vjp(call, [rng.normal(size=(BATCH, n))])
     assert calls == [BATCH] * 3  # P, the rows, and the active ones
+
+
+def test_rows_that_another_thread_counts_meanwhile_are_not_taken_for_ones_own(rng, monkeypatch):
+    program, compute = batch_of(rng, batch=2), Elimination.active
+    mine, other = np.ones((2, ROWS)), np.hstack([np.ones((2, ZERO)), np.zeros((2, ROWS - ZERO))])
+
+    def overtaken(self, d, zero):
+        program._active[:] = [compute(self, other, zero)]
+        return compute(self, d, zero)
+
+    monkeypatch.setattr(Elimination, "active", overtaken)
+    np.testing.assert_array_equal(program.active(mine).d, mine)
+    np.testing.assert_array_equal(program.active(mine).d, mine)
+
+
+def test_items_are_taken_while_another_thread_factorises(rng):
+    """The factors appear when the list of them has been read, and is empty."""
+
+    class Late(list):
+        def __iter__(self):
+            yield from super().__iter__()
+            program.active(np.ones((2, ROWS)))
+
+    program, first = batch_of(rng, batch=2), np.array([0])
+    object.__setattr__(program, "_eliminated", Late())
+    part = program.item(first)
+    assert program._active
+    wanted = replace(program.item(first)).active(np.ones((1, ROWS)))
+    np.testing.assert_array_equal(part.active(np.ones((1, ROWS))).lower, wanted.lower)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -12,8 +12,9 @@ from cvxlayers import torch as door
 from cvxlayers.cones import Product
 from cvxlayers.derivative import evaluate
 from cvxlayers.errors import CvxlayersWarning
-from cvxlayers.forward import doubt
+from cvxlayers.forward import doubt, final_status
 from cvxlayers.program import ConeProgram, Structure
+from cvxlayers.residual import lopsided
 from cvxlayers.solvers import solve_batch
 from tests.programs import pattern_of, values_of
 
@@ -144,6 +145,37 @@ def test_a_gap_may_be_ten_times_what_was_asked_for(eps, wanted):
     status, accuracy = doubt(np.zeros(1, dtype=int), point.accuracy(program), eps, program, point)
     assert status[0] == Status[wanted]
     assert wanted == "SOLVED" or 4e-5 < accuracy[0] < 6e-5
+
+
+@pytest.mark.parametrize(("eps", "good", "fair"), [(1e-9, "INACCURATE", "NUMERICAL_ERROR"), (1e-3, "SOLVED", "SOLVED")])
+def test_residuals_judge_what_solvers_take_for_solutions(eps, good, fair):
+    claims = np.array([Status.INACCURATE, Status.INFEASIBLE, Status.SOLVED, Status.SOLVED, Status.SOLVED])
+    judged = final_status(claims, np.array([1e-9, 1e-9, 1e-7, 1e-4, np.inf]), eps)
+    assert judged.tolist() == [
+        Status.SOLVED,
+        Status.INFEASIBLE,
+        Status[good],
+        Status[fair],
+        Status.NUMERICAL_ERROR,
+    ]
+    assert final_status(claims[:1], np.array([1e-9]), eps)[0] == Status.SOLVED
+
+
+@pytest.mark.parametrize(
+    ("q", "b", "x", "y", "wanted"),
+    [
+        (-10.0, 4.0, 1.5, 2.0, 1.0 / (4 + 2 * 2)),  # x is at least b/a = 2
+        (-10.0, 4.0, 2.0, 3.0, 2.0 / (10 + 3 * 2 + 2 * 5)),  # and y is |q|/a = 5
+        (-10.0, 0.0, 0.5, 4.25, 1.0 / (2 * 1)),  # b sets no size of x: it is one
+        (0.0, 4.0, 2.0, 0.25, 6.5 / (3 * 2 + 2 * 1)),  # nor q of y
+    ],
+)
+def test_a_violation_is_relative_to_the_terms_of_its_condition(q, b, x, y, wanted):
+    """Of min ½ 3x² + qx s.t. 2x = b: 2x − b = 0 and 3x + 2y + q = 0, with terms as large as x and y may be."""
+    one = np.ones((1, 1))
+    structure = Structure(pattern_of(one), pattern_of(one), Product(zero=1))
+    program = ConeProgram(structure, 1, 3.0 * one, q * one, 2.0 * one, b * one)
+    assert lopsided(program, evaluate(program, x * one, y * one))[0] == pytest.approx(wanted)
 
 
 def test_an_objective_beyond_the_largest_number_is_doubted():

@@ -96,6 +96,16 @@ def relative_entropy():
     return _minimise((cp.sum(cp.rel_entr(x, prior + 0.2)) - z @ x), [cp.sum(x) == 1]), [z, prior], [x]
 
 
+def entropy_in_a_budget():
+    x, z = _x()
+    return _minimise((-z @ x - cp.sum(cp.entr(x))), [cp.sum(x) <= N * np.exp(-1.0)]), [z], [x]
+
+
+def capped_entropy():
+    x, z = _x()
+    return _minimise((-z @ x - cp.sum(cp.entr(x))), [cp.sum(x) == 1, x[0] <= 1.0 / N + 1e-13]), [z], [x]
+
+
 def soft_top_k():
     x, z = _x()
     cost = -z @ x - cp.sum(cp.entr(x) + cp.entr(1 - x))
@@ -249,6 +259,8 @@ KINKS = {
     "inside": (box, np.zeros(N)),
     "caps met": (capped_simplex, np.array([1.0, 1.0, 0.0, 0.0, 0.0, 0.0])),
     "plane met": (hyperplane, np.zeros(N)),
+    "budget met by entropies": (entropy_in_a_budget, np.zeros(N)),
+    "cap met by entropies": (capped_entropy, np.zeros(N)),
     "tip": (second_order, np.zeros(N)),
     "inside of a cone": (second_order, np.array([3.0, 1.0, 1.0, 1.0, 0.0, 0.0])),
     "boundary of a cone": (second_order, np.array([2.0, 1.0, 1.0, 1.0, 1.0, 0.0])),
@@ -437,8 +449,8 @@ def test_radius_with_a_price_is_no_projection_on_a_ball(rng):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("form", PROJECTIONS + BALLS, ids=lambda form: form.__name__)
-def test_infinite_cotangents_of_projections_are_told(form, rng):
+@EACH
+def test_infinite_cotangents_are_told(form, solver, rng):
     problem, parameters, variables = form()
     layer, values = CvxpyLayer(problem, parameters, variables), draw(parameters, rng)
     with warnings.catch_warnings():
@@ -523,6 +535,7 @@ LOOKALIKES = {
     "ball and half-space": lambda x, z: ([cp.norm(x) <= 1, x[0] <= 0.1], cp.sum_squares(x - z)),
     "norm of some": lambda x, z: ([cp.norm(x[1:]) <= 0.3], cp.sum_squares(x - z)),
     "stretched cone": lambda x, z: ([cp.SOC(x[0], 2 * x[1:])], cp.sum_squares(cp.multiply(np.arange(1, N + 1), x - z))),
+    "second entropy of some": lambda x, z: ([cp.sum(x) == 2], -z @ x - cp.sum(cp.entr(x)) - cp.entr(2 - x[0])),
     "uneven pair": lambda x, z: ([cp.sum(x) == 2], -z @ x - cp.sum(cp.entr(x) + 2 * cp.entr(1 - x))),
 }
 
@@ -538,6 +551,18 @@ def test_lookalikes_are_solved_as_well(name, rng):
     assert not set(np.ravel(got.info.solver)) & NAMES
     np.testing.assert_allclose(got.variables[0], plain(*values)[0], rtol=0, atol=1e-9)
     np.testing.assert_allclose(mine.vjp(values, cotangents)[0], plain.vjp(values, cotangents)[0], rtol=0, atol=1e-8)
+
+
+def test_entropies_over_two_rows_are_solved_as_well(rng):
+    x, z = cp.Variable(8), cp.Parameter(8)
+    rows: list[Any] = [cp.sum(x) == 1, x[0] + 2 * x[1] <= 0.2]
+    problem = _minimise(-z @ x - cp.sum(cp.entr(x)), rows)
+    mine, plain = (CvxpyLayer(problem, [z], [x], recognise=r) for r in (True, False))
+    assert require(mine.layer.compiled.structure).coupling.size == 2
+    values = rng.normal(size=(3, 8))
+    got = mine(values)[0]
+    assert (got[:, 0] + 2 * got[:, 1] <= 0.2 + 1e-9).all()
+    np.testing.assert_allclose(got, plain(values)[0], rtol=0, atol=1e-9)
 
 
 @st.composite
@@ -656,19 +681,63 @@ def test_formulas_of_derivatives_are_those_of_the_whole_system(form, rng):
     if form in BALLS:
         values[0] *= 10.0  # outside, where the whole system is regular in all variables
     call = layer.forward(values, layer.options)
-    program, point, whole = call.program, call.point, Method.DENSE
-
-    def refuse(items):
-        raise AssertionError("left to the whole system")
-
-    closed = layer.kernel.closed
+    program, point, closed = call.program, call.point, layer.kernel.closed
     assert closed is not None
     mine = closed.linearise(program, point, call.found.reduced, call.map.x.apply, refuse)
-    plain = linearise(program, point, lambda system, items=None: factorise(system, whole, 1))
+    assert_same_derivatives(mine, program, point, rng)
+
+
+def refuse(items):
+    raise AssertionError("left to the whole system")
+
+
+def assert_same_derivatives(mine, program, point, rng):
+    """Compares with the whole system, in all directions of the data."""
+    plain = linearise(program, point, lambda system, items=None: factorise(system, Method.DENSE, 1))
     x, y = rng.normal(size=point.x.shape), rng.normal(size=point.y.shape)
-    got, want = vjp(mine, x, y)[0], vjp(plain, x, y)[0]
-    for one, other in zip(got, want, strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)
+    for dual in (0.0 * y, y):
+        got, want = vjp(mine, x, dual)[0], vjp(plain, x, dual)[0]
+        for one, other in zip(got, want, strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)
     tangent = Data(*(rng.normal(size=part.shape) for part in want))
     for one, other in zip(jvp(mine, tangent)[:2], jvp(plain, tangent)[:2], strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("form", ENTROPIC, ids=lambda form: form.__name__)
+def test_entropies_may_be_bounded_in_any_unit_and_from_anywhere(form, rng):
+    """head t + offset ≤ −σ log(σ/γ), with the costs of t in its unit: the same x."""
+    problem, parameters, variables = form()
+    layer = CvxpyLayer(problem, parameters, variables).layer
+    program = layer.compiled.program(layer.compiled.parameters.flatten(draw(parameters, rng))[0])
+    A, q, b = (np.repeat(part, BATCH // len(part), axis=0) for part in (program.A, program.q, program.b))
+    parts, closed = require(program.structure), layer.kernel.closed
+    for places in parts.places:
+        unit = rng.uniform(0.5, 2.0, size=q[:, places.bounded].shape)
+        A[:, places.bounded_entries] *= unit
+        q[:, places.bounded] *= unit
+        b[:, places.rows[0]] += rng.normal(size=unit.shape)
+    other = replace(program, A=A, q=q, b=b)
+    point, _, sure = closed.solve(other, None)
+    assert sure.all()
+    assert evaluate(other, point.x, point.v).merit.max() <= 1e-12
+    wanted = closed.solve(program, None)[0].x
+    np.testing.assert_allclose(point.x[:, parts.main], wanted[:, parts.main], rtol=0, atol=1e-12)
+    assert_same_derivatives(closed.linearise(other, point, None, np.asarray, refuse), other, point, rng)
+
+
+def test_entropies_in_doubt_are_left_to_the_general_derivative(rng):
+    """One in a unit so small that the system is badly conditioned, and one at a point that is not exact."""
+    problem, parameters, variables = softmax()
+    layer = CvxpyLayer(problem, parameters, variables).layer
+    program, point, _ = layer.forward(draw(parameters, rng, 3), layer.options).everything
+    A, q = (np.repeat(part, 3 // len(part), axis=0) for part in (program.A, program.q))
+    (places,) = require(program.structure).places
+    A[1, places.bounded_entries] *= 1e-10
+    q[1, places.bounded] *= 1e-10
+    left = []
+    merit = np.array([1e-16, 1e-16, 2e-12])
+    linear = layer.kernel.closed.linearise(
+        replace(program, A=A, q=q), replace(point, merit=merit), None, np.asarray, lambda items: left.extend(items)
+    )
+    assert left == [1, 2] == linear.rest.tolist()

@@ -257,6 +257,19 @@ def test_a_cotangent_along_which_all_choices_agree_is_no_cause_to_warn():
     assert info.residual < 1e-9
 
 
+@pytest.mark.parametrize("factor", [2.0, 0.5])
+@pytest.mark.parametrize("size", [1.0, 1e3])
+def test_the_residual_is_the_share_of_a_cotangent_that_no_other_choice_agrees_with(factor, size):
+    x, c = cp.Variable(), cp.Parameter()
+    row, again = x <= 1, factor * x <= factor
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.square(x - c)), [row, again]), [c], [row, again])
+    with pytest.warns(DerivativeWarning, match="active constraints are dependent"):
+        _, info = layer.vjp([np.array(2.0)], [np.array(size), np.array(-size)])
+    along, cotangent = np.array([factor, -1.0]), np.array([1.0, -1.0])
+    share = along * (along @ cotangent) / (along @ along)
+    assert info.residual == pytest.approx(np.abs(share).max())
+
+
 def test_a_row_that_cannot_hold_is_not_dropped():
     x = cp.Variable(2)
     layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x)), [0 * x[0] >= 1]), [], [x])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import cvxpy as cp
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 
 from cvxlayers import CvxpyLayer
+from cvxlayers.derivative import Data, Method, evaluate, factorise, jvp, linearise, move
+from cvxlayers.derivative import second_jvp as program_second_jvp
 from cvxlayers.errors import DerivativeError
 from cvxlayers.forward import Forward
 from cvxlayers.layer import Layer
 from cvxlayers.second import hvp, second_jvp
 from tests import checks
 from tests.problems import CASES, Case
+from tests.programs import CONES, known_solution
 
 POLYHEDRAL_AND_SECOND_ORDER = [case for case in CASES.values() if case.kind in ("LP", "QP", "SOC")]
 SMOOTH = pytest.mark.parametrize("case", POLYHEDRAL_AND_SECOND_ORDER, ids=str)
@@ -69,6 +73,44 @@ def test_second_jvp_is_symmetric_and_the_adjoint_of_hvp(case: Case):
     product, _ = hvp(layer, forward, cotangents, first)
     forwards, backwards = checks.inner(bent, cotangents), checks.inner(product, others)
     assert abs(forwards - backwards) <= 1e-8 * (1 + abs(forwards))
+
+
+def test_second_derivatives_of_multipliers_of_a_cone_match_differences(rng):
+    x, p, B = cp.Variable(3), cp.Parameter(3), cp.Parameter((3, 3))
+    row = cp.SOC(1.0 + 0.1 * x[0], B @ x)
+    problem = cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x - p)), [row])
+    layer = CvxpyLayer(problem, [p, B], [x, *row.dual_variables]).layer
+    values = [3.0 * rng.normal(size=(2, 3)), np.eye(3) + 0.3 * rng.normal(size=(2, 3, 3))]
+    first, others = ([rng.normal(size=value.shape) for value in values] for _ in "12")
+    got, _ = second_jvp(layer, layer.forward(values, layer.options), first, others)
+    ends = [layer.forward(moved(values, others, sign * STEP), layer.options) for sign in (1, -1)]
+    (plus, _), (minus, _) = (layer.jvp(end, first) for end in ends)
+    for found, ahead, behind in zip(got, plus, minus, strict=True):
+        assert np.max(np.abs(ahead - behind)) > STEP
+        np.testing.assert_allclose(found, (ahead - behind) / (2 * STEP), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["polyhedral", "second_order"])
+def test_data_that_are_curved_move_solutions_as_straight_ones_do(kind, rng):
+    program, x, v = known_solution(CONES[kind], n=8, rng=rng, batch=2)
+    lin = linearise(program, evaluate(program, x, v), lambda system: factorise(system, Method.DENSE, 1))
+    parts = (program.P, program.q, program.A, program.b)
+    curvature, nothing = Data(*(rng.normal(size=part.shape) for part in parts)), Data(*map(np.zeros_like, parts))
+    still = move(lin, nothing)
+    for got, want in zip(program_second_jvp(lin, still, still, curvature)[:2], jvp(lin, curvature)[:2], strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
+
+
+def test_infinite_directions_are_told():
+    """Whichever of the solves they enter."""
+    layer, forward, _, first, others, cotangents = called(CASES["qp_box"], (2,))
+    huge, far = ([np.full(part.shape, np.inf) for part in parts] for parts in (cotangents, first))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        products = [hvp(layer, forward, huge, first), hvp(layer, forward, cotangents, far)]
+        bends = [second_jvp(layer, forward, *pair) for pair in ((far, others), (first, far))]
+    for _, info in products + bends:
+        assert np.isinf(info.residual).all()
 
 
 @CURVED

@@ -94,5 +94,5 @@ def _residuals(
     if len(optimum.parts.coupling):
         left = optimum.left(program)
         strict = optimum.parts.coupling[0] < program.structure.cone.zero
-        primal = primal + np.abs(left if strict else np.minimum(left, 0.0))
+        primal = primal + np.abs(left if strict else np.minimum(left, optimum.nu))
     return np.abs(force, out=force).max(axis=1) + dual, primal

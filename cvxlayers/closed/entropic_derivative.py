@@ -28,9 +28,8 @@ Sizes = Float[np.ndarray, " batch"]
 Terms = Float[np.ndarray, "#batch terms"]
 Sides = Float[np.ndarray, "batch 1"]
 
-# Residuals up to which points count as exact, condition numbers above which systems are for methods that pivot, and how
-# far a derivative may be off for both.
-_EXACT, _DOUBTFUL, _BLURRED = 1e-12, 1e9, 1e-3
+# Residuals up to which points count as exact, and condition numbers above which systems are for methods that pivot.
+_EXACT, _DOUBTFUL = 1e-12, 1e9
 
 
 class _Pair(NamedTuple):
@@ -140,7 +139,7 @@ def linearise_entropies(program: ConeProgram, point: Point, parts: Separable, wh
         h, row = response.flexibility([pair.sigma for pair in pairs]), _active_row(program, point, parts)
         schur = np.einsum("bn,bn->b", row**2, h)
         condition = _condition(h, schur, pairs)
-        clear = (condition <= _DOUBTFUL) & (point.merit <= _EXACT) & (condition * point.merit <= _BLURRED)
+        clear = (condition <= _DOUBTFUL) & (point.merit <= _EXACT)
         clear &= _smooth(program, point, parts, pairs, condition)
     inverse = _Entropies(point.y.shape, parts, pairs, h, row, schur).solve
     return Formula.of(program, point, inverse, condition, clear, whole)

@@ -53,4 +53,4 @@ def _conditions(system: System, active: Active) -> tuple[Float[np.ndarray, " bat
         reciprocal[rough] = np.max(inverse, axis=1, initial=0.0, where=counts[rough])
     inverse = active.eliminated.reciprocal
     condition = np.where(active.regular[place], size * np.maximum(inverse, reciprocal[place]), np.inf)
-    return condition, (spread[place] <= _DOUBTFUL) & (sizes.P * inverse <= _DOUBTFUL)
+    return condition, spread[place] <= _DOUBTFUL

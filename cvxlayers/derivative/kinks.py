@@ -30,9 +30,8 @@ _PART = 30.0
 _WELL = 1e3
 # Points with a larger residual are not exact.
 INEXACT = 1e-12
-# A system that amplifies the residual to no more than the first, and whose condition number is below the second, is
-# far from singular.
-_CLEAR, _DOUBTFUL = 1e-3, 1e9
+# A system with a condition number below this is far from singular.
+_DOUBTFUL = 1e9
 # Across a kink of a curved cone's projection, its derivative of a random direction of size one jumps by more than this.
 _JUMP = 1e-2
 # So many directions are tried.
@@ -105,8 +104,7 @@ def is_smooth(
         smallest: how far the kinks of curved cones are, where that is known.
     """
     telling = telling_rows(program, redundant)
-    with np.errstate(invalid="ignore"):
-        clear = (condition <= _DOUBTFUL) & (point.merit <= INEXACT) & (condition * point.merit <= _CLEAR)
+    clear = (condition <= _DOUBTFUL) & (point.merit <= INEXACT)
     cone, y = program.structure.cone, np.maximum(largest(point.y), point.dual_scale)
     sizes = y[:, None], point.primal_scale[:, None]
     weak = _weak(cone, point, sizes) & telling[_inequalities(cone)]
