@@ -89,7 +89,15 @@ def test_shared_matrices_are_prepared_once_and_change_nothing(rng, monkeypatch, 
     assert_same_bits([shared.x, shared.y, shared.status], [own.x, own.y, own.status], "shared")
     monkeypatch.setattr("cvxlayers.patterns.pattern.Pattern.gram", None)
     assert one.whole is not None
+    assert one.item(slice(0, 2)).whole is one.whole
     assert_same_bits([solved(one).solution.y], [shared.y], "again")
+
+
+def test_nothing_is_solved_of_an_empty_batch(rng):
+    program, _, _ = separable(rng)
+    nothing = SOLVERS["PIVOTING"].solve(program.item(slice(0, 0)), Options())
+    assert nothing.x.shape == (0, N)
+    assert not len(nothing.status)
 
 
 def test_equalities_alone_take_one_system(rng):
