@@ -17,9 +17,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from cvxlayers.batches import Values, Vectors, is_everything, largest
+from cvxlayers.complement import Complement, Whole, find_complement, find_whole
 from cvxlayers.cones import Product
 from cvxlayers.elimination import Active, Elimination, eliminate
 from cvxlayers.patterns import Pattern
@@ -39,6 +40,8 @@ class Status(IntEnum):
 
 
 _INACCURATE = int(Status.INACCURATE)
+# Bytes up to which the complements of a batch are kept, if all of their rows are active.
+_KEPT = 2**26
 
 
 def is_usable(status: Int[np.ndarray, "*batch"]) -> Bool[np.ndarray, "*batch"]:
@@ -102,6 +105,7 @@ class ConeProgram:
     b: Vectors
     _eliminated: list[Elimination] = field(init=False, repr=False, default_factory=list)
     _active: list[Active] = field(init=False, repr=False, default_factory=list)
+    _complements: list[Shaped[np.ndarray, " batch"]] = field(init=False, repr=False, default_factory=list)
 
     def item(self, index: slice | Int[np.ndarray, " k"]) -> ConeProgram:
         """Returns the programs of some items; shared arrays stay shared."""
@@ -113,6 +117,9 @@ class ConeProgram:
         active = tuple(self._active)  # first: what it rests on is there then, though another thread may fill both
         part._eliminated.extend(known.item(index) for known in self._eliminated)
         part._active.extend(known.item(index, part._eliminated[0]) for known in active if known.all_differ)
+        part._complements.extend(known[index] for known in self._complements)
+        if self.__dict__.get("whole") is not None:
+            part.__dict__["whole"] = self.whole
         if "sizes" in self.__dict__:
             part.__dict__["sizes"] = Sizes(*(size if len(size) == 1 else size[index] for size in self.sizes))
         return part
@@ -132,6 +139,30 @@ class ConeProgram:
         found = self.eliminated().active(d, self.structure.cone.zero)
         self._active[:] = [found]
         return found
+
+    def keep_complements(self) -> None:
+        """Makes room for the complements that solvers find, as derivatives need them; chunks of the batch share it."""
+        if not self._complements and 8 * self.batch * self.structure.m**2 <= _KEPT:
+            self._complements.append(np.full(self.batch, None))
+
+    def complement(self, item: int, d: Float[np.ndarray, " m"]) -> Complement:
+        """Returns what is left of an item with a diagonal P where rows count by d: kept, if there is room."""
+        known = self._complements[0] if self._complements else np.full(self.batch, None)
+        if known[item] is None or not np.array_equal(known[item].d, d):
+            P, A = self.weights[item % len(self.P)], self.A[item % len(self.A)]
+            known[item] = find_complement(self.structure.A, A, P, d, self.whole)
+        return known[item]
+
+    @cached_property
+    def whole(self) -> Whole | None:
+        """What is left of the variables where all rows count by one, if all items share that."""
+        shared = len(self.P) == len(self.A) == 1 < self.batch
+        return find_whole(self.structure.A, self.A[0], self.weights[0]) if shared else None
+
+    @cached_property
+    def weights(self) -> Values:
+        """P⁻¹, of a diagonal P."""
+        return 1.0 / np.where(self.P > 0, self.P, 1.0)
 
     @cached_property
     def sizes(self) -> Sizes:

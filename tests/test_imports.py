@@ -22,6 +22,7 @@ FLOORS = (
     {"errors"},
     {"arrays", "batches", "blas", "cones", "differentiation", "domain", "memory", "parallel"},
     {"elimination", "grid", "patterns"},
+    {"complement"},
     {"program"},
     {"idioms", "kkt", "linear_map", "parameter_map", "report", "residual"},
     {"affine_map", "variable_map"},

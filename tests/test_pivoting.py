@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import cvxlayers
+from cvxlayers.complement import find_complement
 from cvxlayers.cones import Derivative, IdentityBasis, Product
 from cvxlayers.derivative import Method, System, choose_method, factorise
 from cvxlayers.derivative.schur import factorise_schur
+from cvxlayers.parallel import chunks
 from cvxlayers.program import ConeProgram, Status, Structure
 from cvxlayers.solvers import SOLVERS, Options, Plan, pivoting, select, solve_batch
 from tests.checks import assert_close, assert_same_bits
@@ -50,20 +52,52 @@ def test_it_finds_the_solution_in_a_handful_of_systems(rng):
     assert solution.iterations.max() <= 12
 
 
+def from_equalities(monkeypatch) -> None:
+    """Lets it begin with the equalities alone, so that it is far from the solution."""
+    first = lambda program, dual, equation: np.repeat(equation[None], program.batch, axis=0)  # noqa: E731
+    monkeypatch.setattr(pivoting, "_first", first)
+
+
+def test_projected_gradients_leave_one_or_two_systems(rng, monkeypatch):
+    program, _, _ = separable(rng, batch=20)
+    near = solved(program).solution
+    assert near.iterations.mean() < 1.5
+    from_equalities(monkeypatch)
+    far = solved(program).solution
+    assert far.iterations.mean() > 3
+    np.testing.assert_array_equal(near.y > 0, far.y > 0)
+    assert_close([near.x, near.y], [far.x, far.y], 1e-12, "point")
+
+
 def test_items_do_not_depend_on_their_neighbours(rng):
     program, _, _ = separable(rng)
     whole = solved(program).solution
     for item in range(program.batch):
         alone = solved(program.item(np.array([item]))).solution
         assert_same_bits([whole.x[[item]], whole.y[[item]]], [alone.x, alone.y], "item")
+        assert whole.iterations[item] == alone.iterations[0]
 
 
-def test_shared_matrices_are_prepared_once_and_change_nothing(rng):
+@pytest.mark.parametrize("most", [2**20, 0])
+def test_shared_matrices_are_prepared_once_and_change_nothing(rng, monkeypatch, most):
+    """Whether the entries of M are added up one by one, or are those of a dense product."""
+    monkeypatch.setattr("cvxlayers.patterns.gram._MOST", most)
     program, _, _ = separable(rng)
     one = replace(program, P=program.P[:1], A=program.A[:1])
     many = replace(program, P=np.repeat(program.P[:1], 6, axis=0), A=np.repeat(program.A[:1], 6, axis=0))
     shared, own = solved(one).solution, solved(many).solution
     assert_same_bits([shared.x, shared.y, shared.status], [own.x, own.y, own.status], "shared")
+    monkeypatch.setattr("cvxlayers.patterns.pattern.Pattern.gram", None)
+    assert one.whole is not None
+    assert one.item(slice(0, 2)).whole is one.whole
+    assert_same_bits([solved(one).solution.y], [shared.y], "again")
+
+
+def test_nothing_is_solved_of_an_empty_batch(rng):
+    program, _, _ = separable(rng)
+    nothing = SOLVERS["PIVOTING"].solve(program.item(slice(0, 0)), Options())
+    assert nothing.x.shape == (0, N)
+    assert not len(nothing.status)
 
 
 def test_equalities_alone_take_one_system(rng):
@@ -99,6 +133,7 @@ def test_single_exchanges_end_where_exchanges_of_all_rows_go_in_circles(monkeypa
     A = np.linalg.cholesky(M)[None]
     structure = Structure(pattern_of(np.eye(4)), pattern_of(np.ones((4, 4))), Product(nonnegative=4))
     program = ConeProgram(structure, 1, np.ones((1, 4)), np.zeros((1, 4)), values_of(structure.A, A), r[None])
+    from_equalities(monkeypatch)
     solution = solved(program).solution
     assert solution.status[0] == Status.SOLVED
     slack = M @ solution.y[0] + r
@@ -109,8 +144,9 @@ def test_single_exchanges_end_where_exchanges_of_all_rows_go_in_circles(monkeypa
     assert solved(program).solution.status[0] != Status.SOLVED
 
 
-def test_limits_are_kept_and_named(rng):
+def test_limits_are_kept_and_named(rng, monkeypatch):
     program, _, _ = separable(rng)
+    from_equalities(monkeypatch)
     assert (solved(program, Options(max_iters=1)).solution.status == Status.ITERATION_LIMIT).all()
     assert (solved(program, Options(time_limit=0.0)).solution.status == Status.TIME_LIMIT).all()
 
@@ -157,6 +193,34 @@ def test_the_schur_complement_solves_what_the_whole_matrix_does(rng, threads):
     assert mine.residual.max() < 1e-12
     alone = factorise(system.item(np.array([2])), Method.SCHUR, 1).solve(first[[2]], second[[2]])
     assert_same_bits([mine.first[[2]]], [alone.first], "item")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_factors_of_the_last_systems_serve_the_derivatives(rng, monkeypatch, threads):
+    program, _, _ = separable(rng)
+    monkeypatch.setattr("cvxlayers.solvers.driver.worthwhile_chunks", lambda batch, count, call: chunks(batch, count))
+    monkeypatch.setattr("cvxlayers.program._KEPT", 8 * program.batch * program.structure.m**2 - 1)
+    solution = solve_batch(program, PLAN, Options(), threads).solution
+    d = ((solution.y > 0) | (np.arange(program.structure.m) < ZERO)).astype(float)
+    basis = IdentityBasis(program.structure.m)
+    rhs = rng.normal(size=program.q.shape), rng.normal(size=program.b.shape)
+    found = []
+
+    def count(*args):
+        found.append(args)
+        return find_complement(*args)
+
+    monkeypatch.setattr("cvxlayers.program.find_complement", count)
+    without = factorise(System(program, Derivative(d, basis)), Method.SCHUR, threads).solve(*rhs)
+    assert len(found) == program.batch
+    monkeypatch.setattr("cvxlayers.program._KEPT", 8 * program.batch * program.structure.m**2)
+    solve_batch(program, PLAN, Options(), threads)
+    found.clear()
+    kept = factorise(System(program, Derivative(d, basis)), Method.SCHUR, threads).solve(*rhs)
+    assert not found
+    assert_same_bits([kept.first, kept.second], [without.first, without.second], "solution")
+    factorise(System(program, Derivative(0.5 * d, basis)), Method.SCHUR, threads)
+    assert len(found) == program.batch
 
 
 def test_doubtful_items_are_left_to_a_factorisation_of_the_whole_matrix(rng):

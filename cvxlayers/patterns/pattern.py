@@ -20,6 +20,8 @@ Pairs = Sequence[tuple[Vectors, Vectors]]
 
 # From so many entries on a block is multiplied faster by itself; from fewer where all but this share of them is in it.
 _WORTHWHILE, _MOSTLY, _SHARE = 2**12, 2**10, 1 / 32
+# How many products of dense matrices' entries one of sparse matrices' is worth.
+_SPEED = 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +102,12 @@ class Pattern:
         """Which entries meet where the matrix is multiplied by its transpose; None where they are too many."""
         return find_gram(self.shape[0], self.rows, self.cols, self.indptr)
 
+    @cached_property
+    def _is_thick(self) -> bool:
+        """Whether the matrix is multiplied by its transpose faster as a dense one."""
+        counts = np.diff(self.indptr).astype(np.float64)
+        return bool(_SPEED * np.sum(counts * counts) >= self.shape[0] ** 2 * self.shape[1])
+
     def _columns_of(self, values: Values) -> Float[np.ndarray, "batch cols rows"]:
         """Returns a batch of dense transposed matrices: the stored entries stand column by column."""
         if self.is_full:
@@ -128,6 +136,11 @@ class Pattern:
         if self._gram is not None:
             return self._gram.dense(values, weights, kept)
         half = self.matrix(values * np.sqrt(weights)[self.cols]).tocsr()
+        if self._is_thick:
+            # All of it, for the size of a product decides how it is rounded.
+            half = half.toarray()
+            whole = half @ half.T
+            return whole if kept is None else whole.compress(kept, axis=0).compress(kept, axis=1)
         half = half if kept is None else half[np.flatnonzero(kept)]
         return (half @ half.T).toarray()
 
