@@ -124,7 +124,12 @@ def start(cone: Product, y: Vectors, s: Vectors) -> Vectors:
 
 
 def evaluate(
-    program: ConeProgram, x: Vectors, v: Vectors, cone: Cone | None = None, near: Vectors | None = None
+    program: ConeProgram,
+    x: Vectors,
+    v: Vectors,
+    cone: Cone | None = None,
+    near: Vectors | None = None,
+    sides: tuple[Sizes, Sizes] | None = None,
 ) -> Point:
     """Evaluates the residual map at (x, v).
 
@@ -134,6 +139,7 @@ def evaluate(
         v: where.
         cone: a smoothed cone, for the map that vanishes on the central path; the program's own by default.
         near: what s is likely to be near; the result does not depend on it.
+        sides: of what size q and b count; their own by default.
     """
     structure = program.structure
     s = structure.cone.project(-v, near) if cone is None or cone is structure.cone else cone.project(-v)
@@ -149,7 +155,7 @@ def evaluate(
     # Where three terms cancel, the third is at most twice as large as the larger of two. And a sum may be small because
     # its own terms cancel, as in Ax = 0: then their size is the measure. It costs as much as the residual, and is asked
     # for only where the residual is not below every doubt.
-    q, b = program.sides
+    q, b = program.sides if sides is None else sides
     dual_scale, primal_scale = np.maximum(largest(Px), q), np.maximum(largest(s), b)
     merit = relative(dual, primal, dual_scale, primal_scale)
     rough = (~(merit <= EXACT)).nonzero()[0]

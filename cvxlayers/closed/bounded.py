@@ -125,7 +125,7 @@ class _OnBounds:
 def linearise_bounds(parts: Separable, program: ConeProgram, y: Vectors) -> _OnBounds:
     """Linearises the solution maps of a batch at the multipliers of their solutions."""
     p, count = parts.diagonal(program.P), np.zeros((len(y), parts.n), dtype=np.int8)
-    held, least, most = [], p.min(axis=1), p.max(axis=1)
+    held, least, most = [], p.min(axis=1, initial=np.inf), p.max(axis=1, initial=0.0)
     for bounds in parts.bounds:
         rows, columns, entries = run(bounds.rows), run(bounds.columns), run(bounds.entries)
         active, c = y[:, rows] > 0.0, program.A[:, entries]
@@ -146,5 +146,5 @@ def linearise_bounds(parts: Separable, program: ConeProgram, y: Vectors) -> _OnB
         served &= (schur > 0) | ~active
         pivot = np.where(schur > 0, schur, np.nan)
         least, most = np.fmin(least, pivot), np.fmax(most, pivot)
-    condition = np.broadcast_to(most / least, len(h))
+    condition = np.broadcast_to(np.maximum(most / least, 1.0), len(h))
     return _OnBounds(y.shape[1], p, h, held, row, position, schur, condition, served)
