@@ -23,14 +23,13 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 
 from cvxlayers.affine_map import AffineMap
-from cvxlayers.batches import Run, Vectors, largest
+from cvxlayers.batches import Run, Vectors
 from cvxlayers.closed import find_form
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.derivative import DerivativeInfo, Differential, Point
 from cvxlayers.kernel import Kernel
 from cvxlayers.linear_map import LinearMap
-from cvxlayers.patterns import Pattern
-from cvxlayers.program import ConeProgram, Structure
+from cvxlayers.program import ConeProgram
 from cvxlayers.reduction import Reduction
 from cvxlayers.residual import evaluate
 from cvxlayers.variable_map import Leaves
@@ -47,23 +46,17 @@ class Lean:
             no constant of the objective.
         kernel: how they are solved and differentiated.
         reduction: what they leave out.
-        linear: their structure without P, for costs by their gradient.
         unit: how large b is in the rows that they leave out, for q of size one.
     """
 
     compiled: CompiledProblem
     kernel: Kernel
     reduction: Reduction
-    linear: Structure
     unit: float
 
     def evaluate(self, program: ConeProgram, x: Vectors, y: Vectors, s: Vectors) -> Point:
         """Evaluates the residual map, with the gradient of the costs as one term, and b as large as the full one."""
-        slope = program.structure.P.matvec(program.P, x)
-        slope += program.q
-        at = ConeProgram(self.linear, program.batch, np.zeros((1, 0)), slope, program.A, program.b)
-        sides = largest(slope), np.maximum(largest(program.b), self.unit * largest(program.q))
-        return evaluate(at, x, y - s, near=s, sides=sides)
+        return evaluate(program, x, y - s, near=s, unit=self.unit)
 
 
 def find_lean(compiled: CompiledProblem, kernel: Kernel) -> Lean | None:
@@ -89,9 +82,7 @@ def find_lean(compiled: CompiledProblem, kernel: Kernel) -> Lean | None:
         offset=replace(compiled.offset, constant=np.full(1, np.nan)),
     )
     small = replace(kernel, full=lean.structure, reduction=None, closed=find_form(lean.structure, None))
-    n, nothing = lean.structure.n, np.zeros(0, dtype=np.int64)
-    linear = replace(lean.structure, P=Pattern((n, n), nothing, np.zeros(n + 1, dtype=np.int64)))
-    return Lean(lean, small, reduction, linear, float(1.0 / np.abs(_weights(compiled, reduction)[0])))
+    return Lean(lean, small, reduction, float(1.0 / np.abs(_weights(compiled, reduction)[0])))
 
 
 def _fits(compiled: CompiledProblem, reduction: Reduction) -> bool:
