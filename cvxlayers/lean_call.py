@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from cvxlayers.batches import every, some
+from cvxlayers.batches import some
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.forward import Answer, Array, Found
 from cvxlayers.lean import Lean
 from cvxlayers.parameter_map import Theta
-from cvxlayers.residual import EXACT, evaluate
+from cvxlayers.residual import evaluate
 from cvxlayers.solve import CallOptions
 from cvxlayers.solvers import Outcome
 
@@ -30,7 +30,7 @@ def solve(lean: Lean, compiled: CompiledProblem, theta: Theta, options: CallOpti
     with np.errstate(all="ignore"):
         solution = plan.primary.solve(program, options.solver)
         point = lean.evaluate(program, solution.x, solution.y, solution.s)
-    if some(solution.status) or not every(point.merit <= EXACT):
+    if some(solution.status) or not point.is_exact:
         return None
     names = tuple(solver.name for solver in plan.solvers)
     outcome = Outcome(solution, names, np.zeros(batch, dtype=np.int64))
