@@ -14,6 +14,7 @@ from cvxlayers.derivative import choose_method
 from cvxlayers.errors import OptionError, did_you_mean
 from cvxlayers.kernel import Kernel
 from cvxlayers.layer import Layer
+from cvxlayers.lean import find_lean
 from cvxlayers.memory import keep_freed_memory
 from cvxlayers.parallel import default_threads
 from cvxlayers.reduction import find_reduction
@@ -40,7 +41,7 @@ def assemble(compiled: CompiledProblem, solver: str | Plan | None = None, *, rec
     plan = solver if isinstance(solver, Plan) else select(structure, solver, P_values=P_values, recognise=recognise)
     options = CallOptions(Options(), plan, "raise", default_threads())
     affine = find_affine(compiled, kernel, options) if recognise else None
-    return Layer(compiled, kernel, options, strict=False, affine=affine)
+    return Layer(compiled, kernel, options, strict=False, affine=affine, lean=find_lean(compiled, kernel))
 
 
 def with_keywords(

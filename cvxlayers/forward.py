@@ -63,6 +63,7 @@ class Answer(NamedTuple):
         accuracy: the relative residuals by which the status was judged.
         outcome: how the solves ended.
         find: returns the programs and their solutions.
+        lean: the lean programs and their solutions, where these answer.
     """
 
     outputs: Callable[[], list[Array]]
@@ -70,6 +71,7 @@ class Answer(NamedTuple):
     accuracy: Float[np.ndarray, " batch"]
     outcome: Outcome
     find: Callable[[], Found]
+    lean: Found | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,8 +85,10 @@ class Forward:
         outputs: what the call returned.
         map: which variables these are.
         options: what the call asked for.
-        find: returns the programs and their solutions; where outputs are a product, they are found only if asked for.
+        find: returns the programs and their solutions; where outputs are a product, or lean programs give them, they
+            are found only if asked for.
         affine: the map of which the outputs are such a product.
+        lean: the lean programs and their solutions.
     """
 
     values: Sequence[Array]
@@ -95,6 +99,7 @@ class Forward:
     options: CallOptions
     find: Callable[[], Found]
     affine: Affine | None = None
+    lean: Found | None = None
 
     @cached_property
     def found(self) -> Found:

@@ -7,7 +7,7 @@ From it and from the parameters' values the call is put together again, to the b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -45,7 +45,8 @@ class Host:
 
     def solve(self, values: Sequence[Array]) -> tuple[list[Array], State]:
         """Returns the variables and the state, of shape (*batch, width)."""
-        forward = self.layer.forward(values, self.options, self.warm_start)
+        layer = replace(self.layer, lean=None)  # the state is of the full programs
+        forward = layer.forward(values, self.options, self.warm_start)
         return list(forward.outputs), self.state(forward)
 
     def solve_flat(self, *values: Array) -> list[Array]:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from cvxlayers import affine_call, conic_call, envelope, report
+from cvxlayers import affine_call, conic_call, envelope, lean_call, report
 from cvxlayers.affine import Affine
 from cvxlayers.batches import Vectors, some
 from cvxlayers.blas import one_thread_each
@@ -25,6 +25,7 @@ from cvxlayers.differentiation import Differentiation
 from cvxlayers.errors import CvxlayersWarning, DerivativeWarning, SolverError
 from cvxlayers.forward import Answer, Array, Forward, Found, doubt, final_status, join, masked, split, without_overflow
 from cvxlayers.kernel import Kernel
+from cvxlayers.lean import Lean
 from cvxlayers.parameter_map import Theta
 from cvxlayers.program import Status, is_usable
 from cvxlayers.result import LayerResult, LeafValues, SolveInfo, WarmStart
@@ -48,6 +49,7 @@ class Layer:
         check: whether values are checked against the attributes of their parameters.
         differentiation: how it is differentiated, and the ridge that the compiled problem has been given.
         affine: the map from theta to the solution, where that is an affine function.
+        lean: the problem without copies, for calls that ask for no more.
     """
 
     compiled: CompiledProblem
@@ -57,6 +59,7 @@ class Layer:
     check: bool = True
     differentiation: Differentiation = field(default_factory=Differentiation)
     affine: Affine | None = None
+    lean: Lean | None = None
 
     @property
     def recognises(self) -> bool:
@@ -116,10 +119,15 @@ class Layer:
         if some(answer.status):
             self._report(values, answer, options)
         found = [array.reshape(batch_shape + array.shape[1:]) for array in masked(found, answer.status, options)]
-        return Forward(values, batch_shape, answer.status, found, chosen, options, answer.find, affine)
+        return Forward(values, batch_shape, answer.status, found, chosen, options, answer.find, affine, answer.lean)
 
     def _solve(self, theta: Theta, options: CallOptions, warm_start: WarmStart | None, outputs: VariableMap) -> Answer:
         """Solves the cone program of every item."""
+        lean, exact = self.lean, self.differentiation.kind == "exact"
+        if lean is not None and exact and warm_start is None and outputs is self.compiled.variables:
+            answer = lean_call.solve(lean, self.compiled, theta, options)
+            if answer is not None:
+                return answer
         program, offset = self.compiled.program(theta), self.compiled.offset.apply(theta)[:, 0]
         reduced = self.kernel.reduce(program)
         outcome, point, known = solve_programs(self.kernel, program, reduced, options, warm_start)
@@ -154,7 +162,7 @@ class Layer:
         self._warn_of_zeros(cotangents)
         parameters = self.compiled.parameters
         if forward.affine is None:
-            found, info = conic_call.pull(self.solution_maps(forward), self.compiled, [row[:-1] for row in rows])
+            found, info = conic_call.pull(*self._maps(forward), [row[:-1] for row in rows])
         else:
             found, info = affine_call.pull(forward.affine, self.compiled, forward, [row[:-1] for row in rows])
         gradients, count = [], len(parameters.names)
@@ -182,7 +190,7 @@ class Layer:
         lead, dthetas = self.theta_tangents(forward, tangents, directions)
         self._warn_of_zeros(tangents)
         if forward.affine is None:
-            pushed, info = conic_call.push(self.solution_maps(forward), self.compiled, dthetas)
+            pushed, info = conic_call.push(*self._maps(forward), dthetas)
         else:
             pushed, info = affine_call.push(forward.affine, forward, dthetas)
         return join([forward.unfold(outputs) for outputs in pushed], lead), info
@@ -243,6 +251,15 @@ class Layer:
         how, width = self.differentiation, self.compiled.parameters.width
         at = differentiated_point(self.kernel, how, forward)
         return SolutionMaps(self.kernel, how, at, self.strict, width)
+
+    def _maps(self, forward: Forward) -> tuple[SolutionMaps, CompiledProblem]:
+        """Returns the solution maps of a call, and of what problem they are: of the lean one where that answered."""
+        full, lean, found = self.solution_maps(forward), self.lean, forward.lean
+        if lean is None or found is None:
+            return full, self.compiled
+        at = replace(forward, map=lean.compiled.variables, find=lambda: found)
+        within = full, lean.reduction.kept
+        return SolutionMaps(lean.kernel, full.how, at, self.strict, full.width, within), lean.compiled
 
     def _warn_of_zeros(self, directions: Sequence[Array | None]) -> None:
         """Warns, once for each problem, that a linear program's solution does not move with its costs."""

@@ -124,7 +124,12 @@ def start(cone: Product, y: Vectors, s: Vectors, bias: float = 1.0) -> Vectors:
 
 
 def evaluate(
-    program: ConeProgram, x: Vectors, v: Vectors, cone: Cone | None = None, near: Vectors | None = None
+    program: ConeProgram,
+    x: Vectors,
+    v: Vectors,
+    cone: Cone | None = None,
+    near: Vectors | None = None,
+    unit: float | None = None,
 ) -> Point:
     """Evaluates the residual map at (x, v).
 
@@ -134,38 +139,44 @@ def evaluate(
         v: where.
         cone: a smoothed cone, for the map that vanishes on the central path; the program's own by default.
         near: what s is likely to be near; the result does not depend on it.
+        unit: where Px + q counts as one term, of what size b counts for q of size one, if that is more than its own.
     """
     structure = program.structure
     s = structure.cone.project(-v, near) if cone is None or cone is structure.cone else cone.project(-v)
     y = v + s
-    Px = structure.P.matvec(program.P, x)
-    Aty = structure.A.rmatvec(program.A, y)
-    Ax = structure.A.matvec(program.A, x)
-    dual, primal = Aty, Ax
-    dual += Px
-    dual += program.q
+    slope, (q, b) = structure.P.matvec(program.P, x), program.sides
+    if unit is not None:
+        slope += program.q
+        q, b = np.zeros(1), np.maximum(b, unit * q)
+    dual = structure.A.rmatvec(program.A, y)
+    primal = structure.A.matvec(program.A, x)
+    dual += slope
+    if unit is None:
+        dual += program.q
     primal += s
     primal -= program.b
-    # Where three terms cancel, the third is at most twice as large as the larger of two. And a sum may be small because
-    # its own terms cancel, as in Ax = 0: then their size is the measure. It costs as much as the residual, and is asked
-    # for only where the residual is not below every doubt.
-    q, b = program.sides
-    dual_scale, primal_scale = np.maximum(largest(Px), q), np.maximum(largest(s), b)
-    merit = relative(dual, primal, dual_scale, primal_scale)
-    rough = (~(merit <= EXACT)).nonzero()[0]
-    if len(rough):
-        terms = _terms(program.item(rough), x[rough], y[rough])
-        for scale, term in zip((dual_scale, primal_scale), terms, strict=True):
-            scale[rough] = np.maximum(scale[rough], term)
-        merit = relative(dual, primal, dual_scale, primal_scale)
-    return Point(x, v, y, s, dual, primal, dual_scale, primal_scale, merit)
+    # Where three terms cancel, the third is at most twice as large as the larger of two.
+    scales = np.maximum(largest(slope), q), np.maximum(largest(s), b)
+    point = Point(x, v, y, s, dual, primal, *scales, relative(dual, primal, *scales))
+    return point if point.is_exact else _by_terms(program, point, None if unit is None else slope)
 
 
-def _terms(program: ConeProgram, x: Vectors, y: Vectors) -> tuple[Sizes, Sizes]:
-    """Returns the largest sums of sizes, |P||x| + |A|ᵀ|y| and |A||x|."""
-    structure, P, A, x, y = program.structure, np.abs(program.P), np.abs(program.A), np.abs(x), np.abs(y)
-    dual = structure.P.matvec(P, x) + structure.A.rmatvec(A, y)
-    return largest(dual), largest(structure.A.matvec(A, x))
+def _by_terms(program: ConeProgram, point: Point, slope: Vectors | None) -> Point:
+    """Returns points with larger scales where the residual is not below every doubt: |P||x| + |A|ᵀ|y| and |A||x|.
+
+    A sum may be small because its own terms cancel, as in Ax = 0: then their size is the measure. It costs as much as
+    the residual. The slope of the costs stands for |P||x| where it counts as one term.
+    """
+    items = (~(point.merit <= EXACT)).nonzero()[0]
+    part, x, y = program.item(items), np.abs(point.x[items]), np.abs(point.y[items])
+    structure, A = program.structure, np.abs(part.A)
+    costs = structure.P.matvec(np.abs(part.P), x) if slope is None else np.abs(slope[items])
+    dual, primal = costs + structure.A.rmatvec(A, y), structure.A.matvec(A, x)
+    scales = point.dual_scale.copy(), point.primal_scale.copy()
+    for scale, term in zip(scales, (dual, primal), strict=True):
+        scale[items] = np.maximum(scale[items], largest(term))
+    merit = relative(point.dual, point.primal, *scales)
+    return replace(point, dual_scale=scales[0], primal_scale=scales[1], merit=merit)
 
 
 def relative(dual: Vectors, primal: Vectors, dual_scale: Sizes, primal_scale: Sizes) -> Sizes:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cvxlayers import report
-from cvxlayers.batches import every
+from cvxlayers.batches import Run, every
 from cvxlayers.blas import one_thread_each
 from cvxlayers.cones import Smoothed
 from cvxlayers.derivative import TRUSTED, DerivativeInfo, Differential, Known, Point, linearise
@@ -18,6 +18,7 @@ from cvxlayers.differentiation import Differentiation
 from cvxlayers.errors import DerivativeError, DerivativeWarning
 from cvxlayers.forward import Array, Forward, Items, put_on_path, spread, spread_info
 from cvxlayers.kernel import Kernel
+from cvxlayers.lean import Within
 from cvxlayers.lpgd import Differences
 from cvxlayers.parallel import chunks, map_chunks, worthwhile_chunks
 from cvxlayers.program import ConeProgram
@@ -42,6 +43,7 @@ class SolutionMaps:
         forward: the call, at the points where they are.
         strict: whether doubtful derivatives raise instead of warning.
         width: how many numbers of each item derivatives with respect to parameters are.
+        within: of lean programs, the solution maps of the full ones, and their variables and rows among those.
     """
 
     kernel: Kernel
@@ -49,6 +51,7 @@ class SolutionMaps:
     forward: Forward
     strict: bool
     width: int
+    within: tuple[SolutionMaps, tuple[Run, Run]] | None = None
 
     def differentiate(
         self, local: Callable[[Any, Items | slice, Sequence[Array]], DerivativeInfo], widths: Sequence[int]
@@ -77,7 +80,7 @@ class SolutionMaps:
             index = piece if everything else solved[piece]
             whole = everything and piece.stop - piece.start == len(solved)
             found = forward.everything if whole else forward.item(index)
-            return local(self._local(*found, within, known), index, [array[piece] for array in arrays])
+            return local(self._local(found, index, within, known), index, [array[piece] for array in arrays])
 
         with one_thread_each(len(solved) if self.kernel.uses_blas else 1, self.kernel.is_small):
             infos = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)
@@ -94,24 +97,34 @@ class SolutionMaps:
         return threads, max(threads, batch * footprint // (_CACHE if threads == 1 else _SHARED))
 
     def _local(
-        self, program: ConeProgram, point: Point, reduced: Reduced | None, threads: int, known: Known | None
+        self, found: tuple[ConeProgram, Point, Reduced | None], index: Items | slice, threads: int, known: Known | None
     ) -> Local:
-        """Returns what derivatives at the solutions of some programs are computed from."""
+        """Returns what derivatives at the solutions of the items `index` are computed from."""
+        program, point, reduced = found
         how, kernel, forward = self.how, self.kernel, self.forward
         if how.kind == "lpgd":
             return Differences(kernel, program, point, forward.options, how.mu)
         smoothed = Smoothed(program.structure.cone, how.mu) if how.kind == "smoothed" else None
-        outputs, redundant = forward.map.x.apply, kernel.redundant
+        outputs = forward.map.x.apply
         if kernel.closed is None or smoothed is not None:
             factoriser = kernel.factoriser(threads, reduced, known)
-            return linearise(program, point, factoriser, smoothed, outputs, redundant)
+            return linearise(program, point, factoriser, smoothed, outputs, kernel.redundant)
 
         def whole(items: Items) -> Differential:
-            factoriser = kernel.factoriser(threads, None if reduced is None else reduced.item(items))
-            with one_thread_each(len(items)):
-                return linearise(program.item(items), point.item(items), factoriser, None, outputs, redundant)
+            return self._whole(np.arange(forward.program.batch)[index][items], threads)
 
         return kernel.closed.linearise(program, point, reduced, outputs, whole)
+
+    def _whole(self, items: Items, threads: int) -> Differential:
+        """Linearises the maps of some items as those of any program."""
+        if self.within is not None:
+            maps, kept = self.within
+            full = maps._whole(items, threads)
+            return Within(full.program, full.point, full, kept)
+        program, point, reduced = self.forward.item(items)
+        factoriser = self.kernel.factoriser(threads, reduced)
+        with one_thread_each(len(items)):
+            return linearise(program, point, factoriser, None, self.forward.map.x.apply, self.kernel.redundant)
 
     def _check(self, info: DerivativeInfo, solved: Items) -> None:
         trusted = info.residual <= TRUSTED

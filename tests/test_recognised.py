@@ -599,6 +599,18 @@ def test_nothing_is_left_where_equalities_fix_everything(recognise, capfd):
     assert not "".join(capfd.readouterr())  # LAPACK complains of empty matrices on the terminal
 
 
+@pytest.mark.parametrize("recognise", [True, False])
+def test_simplex_of_one_is_a_point(recognise):
+    x, z = cp.Variable(1), cp.Parameter(1)
+    layer = CvxpyLayer(_minimise(cp.sum_squares(x - z), [cp.sum(x) == 1, x >= 0]), [z], [x], recognise=recognise)
+    point = np.array([[3.0], [-2.0]])
+    np.testing.assert_array_equal(layer(point)[0], np.ones((2, 1)))
+    (gradient,), info = layer.vjp([point], [np.ones((2, 1))])
+    np.testing.assert_array_equal(gradient, np.zeros((2, 1)))
+    assert info.reliable.all()
+    assert (info.condition == 1.0).all()
+
+
 @settings(max_examples=40, deadline=None)
 @given(separable_programs())
 def test_any_separable_program_is_as_without(case):
