@@ -114,6 +114,7 @@ class ConeProgram:
         count = len(range(*index.indices(self.batch))) if isinstance(index, slice) else len(index)
         arrays = (array if len(array) == 1 else array[index] for array in (self.P, self.q, self.A, self.b))
         part = ConeProgram(self.structure, count, *arrays)
+        part.__dict__["shares_matrices"] = self.shares_matrices
         active = tuple(self._active)  # first: what it rests on is there then, though another thread may fill both
         part._eliminated.extend(known.item(index) for known in self._eliminated)
         part._active.extend(known.item(index, part._eliminated[0]) for known in active if known.all_differ)
@@ -155,9 +156,13 @@ class ConeProgram:
 
     @cached_property
     def whole(self) -> Whole | None:
-        """What is left of the variables where all rows count by one, if all items share that."""
-        shared = len(self.P) == len(self.A) == 1 < self.batch
-        return find_whole(self.structure.A, self.A[0], self.weights[0]) if shared else None
+        """What is left of the variables where all rows count by one, if all items share that, in whatever units."""
+        return find_whole(self.structure.A, self.A[0], self.weights[0]) if self.shares_matrices else None
+
+    @cached_property
+    def shares_matrices(self) -> bool:
+        """Whether items share P and A; one that is left of a batch does so still, and is solved as beside them."""
+        return len(self.P) == len(self.A) == 1 < self.batch
 
     @cached_property
     def weights(self) -> Values:

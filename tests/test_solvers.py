@@ -727,3 +727,21 @@ def test_submatrices_are_found_once_and_are_those_of_their_rows(many, monkeypatc
         np.testing.assert_array_equal(found.toarray(), upper)
     rows = np.array([1, 2, 3])
     assert select_rows(pattern, rows) is select_rows(pattern, rows.copy())
+
+
+def test_what_items_share_stays_shared_to_the_bit_where_one_is_left_or_units_differ(rng):
+    """An item of a batch with one P and A is solved in one way, alone or not, and beside items in other units."""
+    pairs = np.hstack([np.eye(6), np.eye(6)])
+    P, A = pattern_of(np.eye(12)), pattern_of(pairs)
+    structure = Structure(P, A, Product(nonnegative=6))
+    for _ in range(20):
+        q, b = 3.0 * rng.normal(size=(3, 12)), np.ones((3, 6))
+        shared = ConeProgram(structure, 3, np.full((1, 12), 2.0), q, np.ones((1, 12)), b)
+        wild = replace(shared, q=q * np.array([[1.0], [1e6], [1e-6]]), b=b * np.array([[1.0], [1e6], [1e-6]]))
+        solved = [
+            solve_batch(part, select(structure, "DAQP"), Options(), 1).solution
+            for part in (shared, shared.item(slice(1)), wild, wild.item(slice(1)))
+        ]
+        for solution in solved[1:]:
+            np.testing.assert_array_equal(solution.x[0], solved[0].x[0])
+            np.testing.assert_array_equal(solution.y[0], solved[0].y[0])

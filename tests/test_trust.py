@@ -15,6 +15,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 
 from cvxlayers import CvxpyLayer, SolverError, Status
 from cvxlayers.derivative import Method, evaluate, factorise, linearise, vjp
@@ -403,6 +404,18 @@ def test_a_fallback_rescues_what_a_rogue_leaves(name, rng):
         result = CvxpyLayer.from_layer(rescued).solve(costs, np.array(1.0))
     assert result.info.fell_back.all()
     np.testing.assert_array_equal(result.variables[0], face()(costs, np.array(1.0))[0])
+
+
+def test_a_solver_whose_annotations_do_not_hold_has_not_failed(rng):
+    """Such an error is the library's own, which tests must see."""
+
+    def behaviour(program, options):
+        raise TypeCheckError("shapes")
+
+    layer = face().layer
+    rogue = replace(layer, options=replace(layer.options, plan=Plan(Rogue(behaviour), layer.options.plan.solvers)))
+    with pytest.raises(TypeCheckError, match="shapes"):
+        CvxpyLayer.from_layer(rogue).solve(rng.normal(size=(3, 3)), np.array(1.0))
 
 
 def test_no_thread_is_left_behind(rng):

@@ -91,14 +91,14 @@ class _Data:
         rows: what the rows of A were multiplied by.
     """
 
-    P: Float[np.ndarray, "leading n n"]
-    q: Float[np.ndarray, "leading n"]
-    A: Float[np.ndarray, "leading m n"]
-    upper: Float[np.ndarray, "leading bounds"]
-    lower: Float[np.ndarray, "leading bounds"]
+    P: Float[np.ndarray, "#leading n n"]
+    q: Float[np.ndarray, "#leading n"]
+    A: Float[np.ndarray, "#leading m n"]
+    upper: Float[np.ndarray, "#leading bounds"]
+    lower: Float[np.ndarray, "#leading bounds"]
     sense: Int[np.ndarray, " bounds"]
-    cost: Float[np.ndarray, "leading 1"]
-    rows: Float[np.ndarray, "leading m"]
+    cost: Float[np.ndarray, "#leading 1"]
+    rows: Float[np.ndarray, "#leading m"]
 
 
 def _data(boxes: Boxes) -> _Data:
@@ -140,8 +140,7 @@ def _unit(size: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 def _solve(boxes: Boxes, settings: dict[str, Any]) -> _Answers:
     """Solves item by item."""
     data, batch = _data(boxes), len(boxes.items)
-    shared = len(data.P) == len(data.A) == 1 < batch
-    solve = _shared_solver(data, settings) if shared else _solver(data, settings)
+    solve = _shared_solver(data, settings) if boxes.program.shares_matrices else _solver(data, settings)
     rows = zip(*(each(array, batch) for array in (data.P, data.q, data.A, data.upper, data.lower)), strict=True)
     return _Answers(boxes, data, [solve(P, q, A, upper, lower) for P, q, A, upper, lower in rows])
 
@@ -195,21 +194,32 @@ def _solver(data: _Data, settings: dict[str, Any]) -> Callable[..., Any]:
 
 
 def _shared_solver(data: _Data, settings: dict[str, Any]) -> Callable[..., Any]:
-    """Returns what solves items that share P and A, factorised once; no item's result depends on those before it.
+    """Returns what solves items that share P and A, factorised once, or where their units differ, each time.
+
+    No item's result depends on the others, to the bit.
+    """
+    if len(data.P) == len(data.A) == 1:
+        solve = _model(data.P[0], data.A[0], data.sense, settings)
+        return lambda _P, q, _A, upper, lower: solve(q, upper, lower)
+    return lambda P, q, A, upper, lower: _model(P, A, data.sense, settings)(q, upper, lower)
+
+
+def _model(P: np.ndarray, A: np.ndarray, sense: np.ndarray, settings: dict[str, Any]) -> Callable[..., Any]:
+    """Factorises P, and returns what solves programs with it.
 
     The set-up uses the program with q = 0 and b = 0, which is feasible; passing `sense` clears the working set.
     """
     import daqp
 
-    model, sense = daqp.Model(), data.sense
+    model = daqp.Model()
     model.settings = settings
     nothing = np.zeros(len(sense))
     free = np.where(sense == _EQUALITY, 0.0, _NO_BOUND)
-    flag, _ = model.setup(data.P[0], np.zeros(data.P.shape[1]), data.A[0], nothing, free, sense)
+    flag, _ = model.setup(P, np.zeros(P.shape[1]), A, nothing, free, sense)
     if flag < 0:
         return lambda *_: None
 
-    def solve(P: Any, q: Any, A: Any, upper: Any, lower: Any) -> Any:
+    def solve(q: Any, upper: Any, lower: Any) -> Any:
         model.update(f=q, bupper=upper, blower=lower, sense=sense)
         return model.solve()
 
@@ -270,5 +280,5 @@ class _Answers:
         return x, y, s
 
 
-def _of(array: Vectors, items: list[int] | slice) -> Vectors:
+def _of(array: Float[np.ndarray, "_leading size"], items: list[int] | slice) -> Float[np.ndarray, "_items size"]:
     return array if len(array) == 1 else array[items]

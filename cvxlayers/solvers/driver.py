@@ -9,7 +9,7 @@ from functools import reduce
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, TypeCheckError
 
 from cvxlayers.batches import every, some
 from cvxlayers.errors import CvxlayersError, CvxlayersWarning
@@ -204,7 +204,7 @@ def _guarded(program: ConeProgram, solver: Solver, options: Options) -> Solution
     """
     try:
         return solver.solve(program, options)
-    except CvxlayersError:
+    except (CvxlayersError, TypeCheckError):  # an annotation that does not hold is our mistake
         raise
     except Exception as error:
         if program.batch == 1:

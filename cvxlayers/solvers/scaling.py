@@ -64,6 +64,7 @@ def scale(program: ConeProgram) -> Scaling:
         P, q = _scaled(program.P, cost), _scaled(program.q, cost - length)
         A, b = _scaled(program.A, height), _scaled(program.b, height - length)
     scaled = ConeProgram(program.structure, program.batch, P, q, A, b)
+    scaled.__dict__["shares_matrices"] = program.shares_matrices
     x, y, s = (np.ldexp(1.0, k)[:, None] for k in (length, height + length - cost, length - height))
     return Scaling(scaled, (x, y, s))
 
