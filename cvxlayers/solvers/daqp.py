@@ -140,7 +140,9 @@ def _unit(size: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
 def _solve(boxes: Boxes, settings: dict[str, Any]) -> _Answers:
     """Solves item by item."""
     data, batch = _data(boxes), len(boxes.items)
-    solve = _shared_solver(data, settings) if boxes.program.shares_matrices else _solver(data, settings)
+    # Its models refuse programs without variables.
+    shared = boxes.program.shares_matrices and data.P.shape[1] > 0
+    solve = _shared_solver(data, settings) if shared else _solver(data, settings)
     rows = zip(*(each(array, batch) for array in (data.P, data.q, data.A, data.upper, data.lower)), strict=True)
     return _Answers(boxes, data, [solve(P, q, A, upper, lower) for P, q, A, upper, lower in rows])
 
