@@ -53,9 +53,7 @@ def factorise_schur(system: System, threads: int, factorise: Factorise) -> Struc
         factorise: how systems are factorised whose P is not positive, or whose active rows depend on one another.
     """
     program, d, (first, place) = system.program, system.derivative.eigenvalues, system.distinct
-    P = program.P
-    weights = 1.0 / np.where(P > 0, P, 1.0)
-    positive = np.broadcast_to((P > 0).all(axis=1), place.shape)
+    positive = np.broadcast_to((program.P > 0).all(axis=1), place.shape)
 
     def factorise_piece(piece: slice) -> list[Complement]:
         return [program.complement(item, d[item]) for item in first[piece].tolist()]
@@ -65,5 +63,5 @@ def factorise_schur(system: System, threads: int, factorise: Factorise) -> Struc
     factors = [distinct[k] for k in place.tolist()]
     condition = np.where(positive, [factor.condition for factor in factors], np.inf)
     ranks = Rank.regular(condition, program.structure.n)
-    inverse = _Inverse(system, weights, factors).solve
+    inverse = _Inverse(system, program.weights, factors).solve
     return StructuredFactorisation.of(system, inverse, ranks, condition <= _DOUBTFUL, factorise)
