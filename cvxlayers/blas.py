@@ -8,18 +8,36 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from threading import Lock
-from typing import Any
 
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import LibController, ThreadpoolController
 
 
 @dataclass
 class _Limit:
-    """How many calls ask for one thread at this moment, and what gives the threads back after the last one."""
+    """How many calls ask for one thread at this moment, and how many threads each library had before the first one."""
 
     lock: Lock = field(default_factory=Lock)
     calls: int = 0
-    limiter: Any = None
+    before: list[int | None] = field(default_factory=list)
+
+    def begin(self) -> None:
+        """Counts a call, before the first of which all libraries are left one thread."""
+        if not self.calls:
+            self.before = [library.get_num_threads() for library in _libraries()]
+            for library in _libraries():
+                library.set_num_threads(1)
+        self.calls += 1
+
+    def end(self) -> None:
+        """Gives the threads back after the last call."""
+        self.calls -= 1
+        if not self.calls:
+            self.restore()
+
+    def restore(self) -> None:
+        """Gives the threads back."""
+        for library, threads in zip(_libraries(), self.before, strict=True):
+            library.set_num_threads(threads)
 
 
 _limit = _Limit()
@@ -37,29 +55,25 @@ def one_thread_each(batch: int, small: bool = False) -> AbstractContextManager[N
 @contextmanager
 def _one_thread() -> Iterator[None]:
     with _limit.lock:
-        if not _limit.calls:
-            _limit.limiter = _libraries().limit(limits=1)
-        _limit.calls += 1
+        _limit.begin()
     try:
         yield
     finally:
         with _limit.lock:
-            _limit.calls -= 1
-            if not _limit.calls:
-                _limit.limiter.restore_original_limits()
+            _limit.end()
 
 
 @cache
-def _libraries() -> ThreadpoolController:
+def _libraries() -> list[LibController]:
     """Those of numpy and scipy, which are loaded before the first call."""
-    return ThreadpoolController().select(user_api="blas")
+    return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
 def _forget_calls() -> None:
     """A forked child has none of its parent's calls, and may not wait for their lock."""
     global _limit
     if _limit.calls:
-        _limit.limiter.restore_original_limits()
+        _limit.restore()
     _limit = _Limit()
 
 
