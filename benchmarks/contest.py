@@ -53,7 +53,8 @@ class Entry:
 
     Attributes:
         name: shown in the table.
-        build: makes it; this is timed as its compilation, together with what its first call takes longer.
+        build: makes it, without arguments; this is timed as its compilation, together with what its first call takes
+            longer. Our own also takes options of the layer.
         kind: this library, a peer, or a formula written by hand for this one problem, which never is the best peer.
         imports: modules that it needs, which are loaded before any clock starts.
         finer: the same contender at more accurate settings, fastest first: the first accurate one takes part as well
@@ -61,7 +62,7 @@ class Entry:
     """
 
     name: str
-    build: Callable[[], Contender]
+    build: Callable[..., Contender]
     kind: Literal["ours", "peer", "by hand"] = "peer"
     imports: Sequence[str] = ()
     finer: Sequence[Entry] = ()

@@ -31,8 +31,8 @@ _MOREAU = ("cvxpylayers.torch", "moreau.torch")
 def our_entry(
     text: Callable[[], Text], data: Mapping[str, Array], weights: Array, *, name: str = "cvxlayers", **keywords: Any
 ) -> Entry:
-    """Returns this library's layer."""
-    return Entry(name, lambda: layer_contender(CvxpyLayer(*text(), **keywords), data, weights), "ours")
+    """Returns this library's layer, which may be built with further options."""
+    return Entry(name, lambda **more: layer_contender(CvxpyLayer(*text(), **keywords, **more), data, weights), "ours")
 
 
 def moreau_entries(
