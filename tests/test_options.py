@@ -95,6 +95,8 @@ def test_minus_one_job_is_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"epsilon": 1e-6}, ["unknown option 'epsilon'", "did you mean 'eps'?", "eps, max_iters, time_limit, verbose"]),
         ({"tol_fees": 1e-6}, ["unknown option 'tol_fees'", "did you mean 'tol_feas'?", "CLARABEL itself"]),
         ({"n_job_forward": 1}, ["did you mean 'n_jobs_forward'?"]),
+        ({"solver": "SCS"}, ["unknown option 'solver'", "option of the layer, solver=...", "'solve_method'"]),
+        ({"threads": 1}, ["unknown option 'threads'", "option of the layer, threads=...", "'n_jobs_forward'"]),
         ({"frobnicate": 1}, ["unknown option 'frobnicate'"]),
         ({7: 1}, ["unknown option 7"]),
         ({"primal_tol": 1e-6}, ["unknown option 'primal_tol'"]),
