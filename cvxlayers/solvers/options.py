@@ -104,8 +104,8 @@ def _unknown(name: object, plan: Plan, known: Mapping[str, type]) -> OptionError
     solver, hint = plan.primary.name, ""
     if isinstance(name, str):
         hint = did_you_mean(name, [*_VOCABULARY, *known, *_TRANSLATED])
-    if name in _OF_LAYERS:
-        hint = f": it is an option of the layer, {name}=..., and {_OF_LAYERS[name]!r} in solver_args that of one call"
+        if name in _OF_LAYERS:
+            hint = f": it is an option of the layer, {name}=..., and {_OF_LAYERS[name]!r} that of one call"
     own = f"the options of {solver} itself are {', '.join(sorted(known))}" if known else f"{solver} has none of its own"
     return OptionError(
         f"unknown option {name!r} in solver_args{hint}; every solver takes {', '.join(_VOCABULARY)}, and {own}"
