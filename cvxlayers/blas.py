@@ -43,13 +43,15 @@ class _Limit:
 _limit = _Limit()
 
 
-def one_thread_each(batch: int, small: bool = False) -> AbstractContextManager[None]:
-    """Holds BLAS at one thread for as long as any call is inside; a single item may use all there are, if not small.
+def one_thread(wanted: bool = True) -> AbstractContextManager[None]:
+    """Holds BLAS at one thread for as long as any call is inside, if that is wanted.
 
-    Its own threads would compete with the pool's, and on matrices of a hundred rows cost more than they share. OpenBLAS
-    heeds the thread that first set its number of threads, as a rule the main one: in others this may change nothing.
+    Its own threads would compete with the pool's. On matrices of a few hundred rows they also cost more than they
+    share: many times the work itself where NumPy and SciPy have a BLAS each, whose threads wait for one another on few
+    processors. OpenBLAS heeds the thread that first set its number of threads, as a rule the main one: in others this
+    may change nothing.
     """
-    return nullcontext() if batch <= 1 and not small else _one_thread()
+    return _one_thread() if wanted else nullcontext()
 
 
 @contextmanager

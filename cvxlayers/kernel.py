@@ -6,7 +6,7 @@ Programs and points outside a kernel are always the full ones.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -39,6 +39,8 @@ _DOUBLE, _INDEX = 8, 4
 _VECTORS = 12
 # And how many a formula does.
 _FORMULA = 4
+# Bytes of two dense matrices of eighty rows, below which BLAS takes no threads, and of a thousand, where they pay.
+_SMALL, _LARGE = 100_000, 16_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,15 +79,21 @@ class Kernel:
         """Returns how far to trust a derivative of multipliers; see `Repeated.tell`."""
         return info if self.reduction is None else self.reduction.repeated.tell(info, listed, y, cotangent)
 
-    @property
-    def is_small(self) -> bool:
-        """Whether an item is many products of small matrices, which threads of BLAS only delay."""
-        return self.method in (Method.CONDENSED, Method.COORDINATES)
+    def limits_blas(self, batch: int) -> bool:
+        """Whether BLAS shall have one thread while so many items are worked on: not where formulas have no use for it.
 
-    @property
-    def uses_blas(self) -> bool:
-        """Whether linear algebra takes much of an item's time: formulas have none, but for eigenvectors."""
-        return self.closed is None or bool(self.full.cone.semidefinite)
+        One large item may use all threads there are.
+        """
+        has_use = self.closed is None or bool(self.full.cone.semidefinite)
+        return has_use and (batch > 1 or self.is_delayed)
+
+    @cached_property
+    def is_delayed(self) -> bool:
+        """Whether BLAS takes threads for an item that delay it: LAPACK gains nothing by them on some hundred rows."""
+        if self.method in (Method.CONDENSED, Method.COORDINATES):
+            return True  # many products of small matrices
+        data = 2 * _DOUBLE * (self.full.P.nnz + self.full.A.nnz)
+        return _SMALL <= max(self.factor_bytes, data) < _LARGE
 
     @property
     def free_microseconds(self) -> float:

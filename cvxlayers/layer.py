@@ -18,7 +18,7 @@ from jaxtyping import Float
 from cvxlayers import affine_call, conic_call, envelope, lean_call, report
 from cvxlayers.affine import Affine
 from cvxlayers.batches import Vectors, some
-from cvxlayers.blas import one_thread_each
+from cvxlayers.blas import one_thread
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.derivative import DerivativeInfo
 from cvxlayers.differentiation import Differentiation
@@ -87,7 +87,7 @@ class Layer:
             SolverError: if items are not solved and `options.on_failure` is "raise".
         """
         theta, batch_shape = self.compiled.parameters.flatten(values)
-        with one_thread_each(theta.batch if self.kernel.uses_blas else 1, self.kernel.is_small):
+        with one_thread(self.kernel.limits_blas(theta.batch)):
             return self._forward(values, theta, batch_shape, options, warm_start, outputs)
 
     def _forward(

@@ -11,7 +11,7 @@ import numpy as np
 
 from cvxlayers import report
 from cvxlayers.batches import Run, every
-from cvxlayers.blas import one_thread_each
+from cvxlayers.blas import one_thread
 from cvxlayers.cones import Smoothed
 from cvxlayers.derivative import TRUSTED, DerivativeInfo, Differential, Known, Point, linearise
 from cvxlayers.differentiation import Differentiation
@@ -82,7 +82,7 @@ class SolutionMaps:
             found = forward.everything if whole else forward.item(index)
             return local(self._local(found, index, within, known), index, [array[piece] for array in arrays])
 
-        with one_thread_each(len(solved) if self.kernel.uses_blas else 1, self.kernel.is_small):
+        with one_thread(self.kernel.limits_blas(len(solved))):
             infos = map_chunks(piece_of, chunks(len(solved), count, smallest=8), threads)
         info = infos[0] if len(infos) == 1 else _joined(infos)
         self._check(info, solved)
@@ -123,7 +123,7 @@ class SolutionMaps:
             return Within(full.program, full.point, full, kept)
         program, point, reduced = self.forward.item(items)
         factoriser = self.kernel.factoriser(threads, reduced)
-        with one_thread_each(len(items)):
+        with one_thread(len(items) > 1 or self.kernel.is_delayed):
             return linearise(program, point, factoriser, None, self.forward.map.x.apply, self.kernel.redundant)
 
     def _check(self, info: DerivativeInfo, solved: Items) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from cvxlayers.batches import Vectors, spread_rows
-from cvxlayers.blas import one_thread_each
+from cvxlayers.blas import one_thread
 from cvxlayers.closed import solve_by
 from cvxlayers.cones import Derivative, IdentityBasis
 from cvxlayers.derivative import (
@@ -108,7 +108,7 @@ def _by_formula(
         return outcome, point
     left = np.flatnonzero(~sure)
     rest = None if reduced is None else reduced.item(left)
-    with one_thread_each(len(left)):
+    with one_thread(len(left) > 1 or kernel.is_delayed):
         solved, polished = _solve_cold(kernel, program.item(left), rest, options, Keeper(-1))
     return _put(outcome, left, solved), point.compact().put(left, polished.compact())
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.batches import Vectors
-from cvxlayers.blas import one_thread_each
+from cvxlayers.blas import one_thread
 from cvxlayers.cones.frame import Frame, is_symmetric
 from cvxlayers.cones.metric import Metric
 from cvxlayers.idioms.coordinates import find_coordinates
@@ -93,7 +93,7 @@ class Continuation(Solver):
 
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Follows the central paths of all items."""
-        with one_thread_each(program.batch, small=True), np.errstate(all="ignore"):
+        with one_thread(), np.errstate(all="ignore"):
             return self._solve(program, options)
 
     def _solve(self, program: ConeProgram, options: Options) -> Solution:

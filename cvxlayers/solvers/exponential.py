@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from cvxlayers.batches import Vectors
-from cvxlayers.blas import one_thread_each
+from cvxlayers.blas import one_thread
 from cvxlayers.cones.curves import CurvePoints
 from cvxlayers.cones.metric import LineMetric
 from cvxlayers.program import ConeProgram, Solution, Status, Structure
@@ -89,7 +89,7 @@ class ExponentialPath(Solver):
 
     def solve(self, program: ConeProgram, options: Options) -> Solution:
         """Follows the paths of all items."""
-        with one_thread_each(program.batch, small=True), np.errstate(all="ignore"):
+        with one_thread(), np.errstate(all="ignore"):
             return self._solve(program, options)
 
     def _solve(self, program: ConeProgram, options: Options) -> Solution:
