@@ -287,10 +287,13 @@ def test_dependent_rows_are_seen_where_rounding_lets_them_be_factorised(rng):
     np.testing.assert_allclose(found.solve(*rhs).second, whole.solve(*rhs).second, atol=1e-8)
 
 
-def test_the_complement_alone_solves_regular_systems(rng):
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_complement_alone_solves_regular_systems(shared, rng):
     """Rows half active among them, in units far apart; no whole matrix is asked for."""
     program, _, _ = separable(rng)
     m = program.structure.m
+    if shared:
+        program = replace(program, P=program.P[:1], A=program.A[:1])
     units = 10.0 ** rng.uniform(-3, 3, size=m)
     program = replace(program, A=program.A * units[program.structure.A.rows])
     d = rng.choice([0.0, 0.4, 1.0], size=(6, m))
