@@ -210,14 +210,15 @@ def test_one_invalid_item_leaves_all_to_the_full_programs(rng):
 
 
 def test_full_programs_are_those_of_the_call(rng):
-    layer, point = _layer(_square, _simplex), rng.normal(size=(3, N))
-    want = replace(layer, lean=None).forward([point.copy()], layer.options)
+    layer, point = _layer(lambda x, c: _square(x, c) + cp.sum(c) + 3, _simplex), rng.normal(size=(3, N))
+    want = replace(layer, lean=None).forward([c := point.copy()], layer.options)
     call = layer.forward([point], layer.options)
     assert call.lean is not None
     point[:] = 7.0
     for name in ("x", "v", "y", "s", "merit"):
         np.testing.assert_array_equal(getattr(call.point, name), getattr(want.point, name))
     np.testing.assert_array_equal(layer.objective(call), layer.objective(want))
+    np.testing.assert_allclose(layer.objective(call), np.sum((call.outputs[0] - c) ** 2 + c, axis=1) + 3, rtol=1e-14)
 
 
 def test_full_programs_are_not_asked_for(rng, monkeypatch):
