@@ -148,5 +148,6 @@ def test_a_variable_beyond_all_numbers_is_a_failure():
 def test_a_failure_without_a_point_stays_what_it_is():
     x, y, p = cp.Variable(pos=True), cp.Variable(pos=True), cp.Parameter(pos=True)
     text = cp.Problem(cp.Maximize(y), [x <= p, x >= 1, y <= x**2])
-    result = CvxpyLayer(text, [p], [x, y], gp=True).solve(np.array([0.5, 2.0, 1e200]), on_failure="nan")
-    assert result.status.tolist() == [Status.INFEASIBLE, Status.SOLVED, Status.NUMERICAL_ERROR]
+    result = CvxpyLayer(text, [p], [x, y], gp=True).solve(np.array([0.5, 2.0, 1e200, np.nan]), on_failure="nan")
+    wanted = [Status.INFEASIBLE, Status.SOLVED, Status.NUMERICAL_ERROR, Status.INVALID_INPUT]
+    assert result.status.tolist() == wanted
