@@ -68,7 +68,7 @@ def test_points_are_those_of_daqp(shared, rng):
     assert not (mine.solution.s * mine.solution.y).any()
 
 
-@pytest.mark.parametrize("unit", [1e-14, 1e14])
+@pytest.mark.parametrize("unit", [1e-24, 1e24])
 def test_costs_may_have_any_unit(unit, rng):
     """The rows are as far from the best point without them as the root of it, which the accuracy of DAQP is not."""
     program = batch_of(rng)
@@ -76,13 +76,6 @@ def test_costs_may_have_any_unit(unit, rng):
     assert other.is_first_choice
     assert_close([other.solution.x], [solved(program).solution.x], 1e-9, "x")
     np.testing.assert_array_equal(other.solution.iterations, solved(program).solution.iterations)
-
-
-def test_all_rows_may_go_through_the_best_point(rng):
-    program = batch_of(rng)
-    found = solved(replace(program, q=np.zeros(program.q.shape), b=np.zeros(program.b.shape)))
-    assert found.is_first_choice
-    np.testing.assert_array_equal(found.solution.x, 0.0)
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e-3, 1e4])

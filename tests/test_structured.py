@@ -50,7 +50,7 @@ def test_inexact_items_are_refined_and_unfit_ones_factorised_as_a_whole(rng):
 
 
 def projections(rng: np.random.Generator) -> ConeProgram:
-    """One variable a row, in any order and unit; a cost of 2 is tiny, one of 4 huge, and 3 weighs rows of cones apart."""
+    """One variable a row, in any order and unit; a cost of 2 is tiny, one of 4 huge; 3 weighs rows of a cone apart."""
     cone = Product(nonnegative=2, second_order=(3, 4), semidefinite=(2,))
     m = cone.dim
     order, weights = rng.permutation(m), np.ones((BATCH, m))
