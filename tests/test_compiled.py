@@ -320,6 +320,14 @@ def test_variables_are_recovered_in_their_shapes(rng: np.random.Generator) -> No
     np.testing.assert_array_equal(grown, np.exp(0.3 * x[:, :3]))
 
 
+def test_a_variable_that_is_all_of_x_is_not_part_of_it(rng: np.random.Generator) -> None:
+    whole = VariableMap(("x",), ((3,),), LinearMap(sparse(np.eye(3))), LinearMap(sparse(np.zeros((3, 1)))), (False,))
+    x = rng.normal(size=(2, 3))
+    (found,) = whole.recover(x, np.zeros((2, 1)))
+    np.testing.assert_array_equal(found, x)
+    assert not np.shares_memory(found, x)
+
+
 def test_variable_tangent_and_adjoint(rng: np.random.Generator) -> None:
     x, y, dx, dy = (rng.normal(size=(3, size)) for size in (4, 2, 4, 2))
     step = 1e-6

@@ -176,6 +176,12 @@ def test_an_indefinite_sparse_P_is_refused(rank, largest, rng, monkeypatch):
     with pytest.raises(DomainError, match=wanted):
         solve_qp((pattern, P[:, rows, cols]), q, lb=-1.0, ub=1.0)
     solve_qp((pattern, P[::2, rows, cols]), q, lb=-1.0, ub=1.0, on_failure="nan")
+    P[2] = np.nan
+    found = solve_qp((pattern, P[::2, rows, cols]), q, lb=-1.0, ub=1.0, on_failure="nan").result.status
+    assert np.flatnonzero(found == Status.INVALID_INPUT).tolist() == [1]
+    for edge in (np.diag([1.0, -2e-5]), np.array([[-1e-5, 1.0], [1.0, -1e-5]])):
+        with pytest.raises(DomainError, match="its value is indefinite"):
+            solve_qp(sp.csr_array(edge), np.ones(2), lb=-1.0, ub=1.0)
     solve_qp((pattern, P[1, rows, cols]), q, lb=-1.0, ub=1.0, on_failure="nan", check=False)
 
 
