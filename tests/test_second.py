@@ -179,6 +179,8 @@ def test_logarithms_and_exponentials_of_geometric_programs_are_curved():
     values = [np.array(1.3), np.array(0.7), np.array(1.1)]
     forward = layer.forward(values, layer.options)
     hessian = [hvp(layer, forward, [np.array(1.0)], [np.array(float(i == k)) for i in range(3)])[0] for k in range(3)]
-    np.testing.assert_allclose(hessian, [[0, 1.1, 0.7], [1.1, 0, 1.3], [0.7, 1.3, 0]], atol=1e-9)
-    bent, _ = second_jvp(layer, forward, [np.array(1.0)] * 3, [np.array(1.0)] * 3)
-    np.testing.assert_allclose(bent[0], 2 * (1.1 + 0.7 + 1.3), atol=1e-9)
+    wanted = np.array([[0, 1.1, 0.7], [1.1, 0, 1.3], [0.7, 1.3, 0]])
+    np.testing.assert_allclose(hessian, wanted, atol=1e-9)
+    one, other = np.array([1.0, 2.0, 3.0]), np.array([-1.0, 0.5, 2.0])
+    bent, _ = second_jvp(layer, forward, list(map(np.asarray, one)), list(map(np.asarray, other)))
+    np.testing.assert_allclose(bent[0], one @ wanted @ other, atol=1e-9)
