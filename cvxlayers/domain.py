@@ -24,7 +24,7 @@ _BOUND, _STRUCTURE = 1e-6, 1e-5
 _WHOLE = 1e-2
 # Bytes of values that are checked at a time.
 _CACHE = 2**20
-_WAY_OUT = "Pass values that are allowed, or check=False where this is meant"
+WAY_OUT = "Pass values that are allowed, or check=False where this is meant"
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +77,9 @@ class Domain:
         for (kind, what), excess in self._excesses(values).items():
             bad = np.flatnonzero(excess)
             if len(bad):
-                which = _items(finite[bad], len(flat))
+                which = named(finite[bad], len(flat))
                 raise DomainError(
-                    f"{label} is declared {self.words[kind]}, but {which} {what} {excess[bad].max():.3g}. {_WAY_OUT}"
+                    f"{label} is declared {self.words[kind]}, but {which} {what} {excess[bad].max():.3g}. {WAY_OUT}"
                 )
 
     @cached_property
@@ -137,7 +137,7 @@ class Domain:
             )
             if self.definite:
                 word = "negative" if self.definite > 0 else "positive"
-                found = _worst_eigenvalues(self.definite * matrices, _STRUCTURE * size)
+                found = worst_eigenvalues(self.definite * matrices, _STRUCTURE * size)
                 yield "definite", f"indefinite, with {word} eigenvalues of size up to", found, _STRUCTURE * size
 
 
@@ -162,7 +162,7 @@ def _asymmetry(matrices: Matrices) -> Excess:
     return np.abs(matrices - matrices.swapaxes(-1, -2).conj()).max(axis=(1, 2, 3))
 
 
-def _worst_eigenvalues(matrices: Matrices, allowed: Excess) -> Excess:
+def worst_eigenvalues(matrices: Matrices, allowed: Excess) -> Excess:
     """Returns minus the smallest eigenvalue of each item, or zero where all items are known to be definite enough.
 
     Only the lower triangles are read.
@@ -182,7 +182,8 @@ def _is_definite(matrices: Matrices) -> bool:
     return True
 
 
-def _items(bad: np.ndarray, count: int) -> str:
+def named(bad: np.ndarray, count: int) -> str:
+    """Returns the items of a batch that are something, and the verb."""
     if count == 1:
         return "its value is"
     shown = ", ".join(str(item) for item in bad[:8].tolist())

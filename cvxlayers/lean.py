@@ -92,7 +92,7 @@ def _fits(compiled: CompiledProblem, reduction: Reduction) -> bool:
         return False
     scaled, factors = copies.scaled.matrix, (compiled.P.constant, compiled.A.constant[copies.pivots])
     squares = np.array_equal(P.rows, P.cols) and np.array_equal(P.cols, np.sort(copies.columns))
-    single = bool((np.diff(scaled.indptr) == 1).all()) and len(np.unique(scaled.indices)) == len(copies.rows)
+    single = len(np.unique(scaled.indices)) == len(copies.rows)
     constant = not any(compiled.P.depends) and not any(compiled.q.depends) and not compiled.q.constant.any()
     if not (squares and single and constant):
         return False

@@ -22,7 +22,7 @@ from cvxlayers.solvers import Outcome
 def solve(lean: Lean, compiled: CompiledProblem, theta: Theta, options: CallOptions) -> Answer | None:
     """Solves every item; returns None where not all of them are certified solutions, to rounding."""
     plan, batch = options.plan.of(theta.batch), theta.batch
-    if not plan.primary.is_formula or not batch:
+    if not plan.primary.is_formula:
         return None
     # The caller's arrays may change before the full programs are asked for.
     theta = replace(theta, blocks=tuple(block.copy() for block in theta.blocks))

@@ -152,6 +152,27 @@ def test_affine_map_shares_what_no_batched_parameter_enters() -> None:
     assert constant.constant_values is constant.constant
 
 
+def test_affine_map_of_shared_and_batched_parameters() -> None:
+    affine = AffineMap(LinearMap(sparse([[1.0, 10.0]])), np.zeros(1), (slice(0, 1), slice(1, 2)))
+    blocks = (np.array([[3.0], [3.0]]), np.array([[1.0], [2.0]]))
+    np.testing.assert_array_equal(affine.apply(Theta(blocks, (True, False), 2)), [[13.0], [23.0]])
+    np.testing.assert_array_equal(affine.apply(Theta(blocks, (True, True), 2)), [[13.0]])
+
+
+def test_sums_of_large_parameters_are_sums(rng: np.random.Generator) -> None:
+    matrix = sparse(np.hstack([np.eye(128), 2.0 * np.eye(128)]))
+    affine = AffineMap(LinearMap(matrix), np.zeros(128), (slice(0, 128), slice(128, 256)))
+    one, other = rng.normal(size=(2, 300, 128))
+    np.testing.assert_allclose(affine.apply(Theta((one, other), (False, False), 300)), one + 2.0 * other, atol=1e-14)
+
+
+def test_data_that_are_a_parameter_are_not_the_callers_array(rng: np.random.Generator) -> None:
+    affine, block = AffineMap(LinearMap(sparse(np.eye(3))), np.zeros(3), (slice(0, 3),)), rng.normal(size=(2, 3))
+    found = affine.apply(Theta((block,), (False,), 2))
+    np.testing.assert_array_equal(found, block)
+    assert not np.shares_memory(found, block)
+
+
 LAYOUT = ParameterMap(names=("a", "M", "c"), shapes=((), (2, 3), (2,)), logs=(True, False, True))
 
 
@@ -297,6 +318,14 @@ def test_variables_are_recovered_in_their_shapes(rng: np.random.Generator) -> No
     np.testing.assert_array_equal(primal, x.reshape(3, 2, 2).transpose(0, 2, 1))
     np.testing.assert_array_equal(dual, -1.5 * y[:, 1])
     np.testing.assert_array_equal(grown, np.exp(0.3 * x[:, :3]))
+
+
+def test_a_variable_that_is_all_of_x_is_not_part_of_it(rng: np.random.Generator) -> None:
+    whole = VariableMap(("x",), ((3,),), LinearMap(sparse(np.eye(3))), LinearMap(sparse(np.zeros((3, 1)))), (False,))
+    x = rng.normal(size=(2, 3))
+    (found,) = whole.recover(x, np.zeros((2, 1)))
+    np.testing.assert_array_equal(found, x)
+    assert not np.shares_memory(found, x)
 
 
 def test_variable_tangent_and_adjoint(rng: np.random.Generator) -> None:

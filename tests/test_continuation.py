@@ -247,6 +247,12 @@ def test_what_ends_early_says_why(limit, why, rng):
     assert np.isfinite(found.x).all()
 
 
+def test_the_last_step_that_is_allowed_may_end_a_path(rng):
+    program, _, _ = known_solution(CURVED["mixed"], 8, rng, batch=3)
+    steps = int(follow(program).iterations.max())
+    assert (follow(program, max_iters=steps).status == Status.SOLVED).all()
+
+
 @pytest.mark.parametrize("coordinates", [True, False])
 def test_paths_leave_one_another_s_bits(coordinates, rng):
     """Items end at different times, and some need shorter steps than others."""

@@ -64,6 +64,18 @@ def test_points_are_those_of_daqp(shared, rng):
     assert np.count_nonzero(mine.solution.y[:, ZERO:]) > BATCH
     for name in ("x", "y", "s"):
         assert_close([getattr(mine.solution, name)], [getattr(other.solution, name)], 1e-10, name)
+    assert (mine.solution.s >= 0).all()
+    assert not (mine.solution.s * mine.solution.y).any()
+
+
+@pytest.mark.parametrize("unit", [1e-24, 1e24])
+def test_costs_may_have_any_unit(unit, rng):
+    """The rows are as far from the best point without them as the root of it, which the accuracy of DAQP is not."""
+    program = batch_of(rng)
+    other = solved(replace(program, P=unit * program.P, q=unit * program.q))
+    assert other.is_first_choice
+    assert_close([other.solution.x], [solved(program).solution.x], 1e-9, "x")
+    np.testing.assert_array_equal(other.solution.iterations, solved(program).solution.iterations)
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1e-3, 1e4])
@@ -86,6 +98,10 @@ def test_items_that_it_does_not_serve_are_left_to_daqp(rng):
     A[4, 1], b[4, 1] = A[4, 0], b[4, 0]
     structure = program.structure
     program = replace(program, P=values_of(structure.P, P), A=values_of(structure.A, A), b=b)
+    itself = SOLVERS["LEAST_DISTANCE"].solve(program, Options())
+    assert np.flatnonzero(itself.status == Status.NUMERICAL_ERROR).tolist() == [1, 2]
+    for part in (itself.x, itself.y, itself.s):
+        assert np.flatnonzero(np.isnan(part).all(axis=1)).tolist() == [1, 2]
     outcome, alone = solved(program), solved(batch := program.item(np.arange(5, BATCH)))
     assert outcome.solution.status[2] == Status.INFEASIBLE
     assert np.delete(outcome.solution.status, 2).max() == Status.SOLVED

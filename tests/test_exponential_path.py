@@ -47,6 +47,21 @@ def test_points_are_on_the_path_wherever_the_search_ends(steps, rng):
         np.testing.assert_allclose(found.y - found.s, v, atol=1e-9)
 
 
+def test_multipliers_are_positive_wherever_a_step_leads(rng):
+    v, rho = rng.normal(size=(200, 6)), 2.0 * rng.normal(size=(200, 2))
+    v[:, 1::3] = -np.abs(v[:, 1::3])
+    assert (CurvePoints.near(v, rho, np.full((200, 1), 0.3), 1).lam > 0).all()
+
+
+def test_multipliers_inside_the_cone_are_as_small_as_the_barrier_parameter(rng):
+    """λ g = μ, for g of any size."""
+    rho, width, depth = rng.normal(size=(50, 2)), *np.exp(rng.normal(size=(2, 50, 2)))
+    s = np.stack([width * rho - depth, width, width * np.exp(rho)], axis=-1).reshape(50, 6)
+    found = CurvePoints.near(-s, np.full((50, 2), 1.1), np.full((50, 1), 1e-14), 40)
+    np.testing.assert_allclose(found.s, s, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found.lam, 1e-14 / depth, rtol=1e-9)
+
+
 def test_the_path_ends_at_the_projection(rng):
     v, found = points(rng, 1e-14)
     np.testing.assert_allclose(found.s, Exponential(2).project(-v), atol=1e-6)

@@ -61,6 +61,9 @@ def test_smoothed_inequalities_lie_on_the_central_path(mu, rng):
     v = rng.normal(size=(10, 6))
     s = Smoothed(Product(nonnegative=6), mu).project(-v)
     np.testing.assert_allclose(s * (v + s), mu, rtol=1e-10)
+    # Far outside, what is left of v is as small as it may be.
+    far = Smoothed(Product(nonnegative=6), 1e-6 * mu).project(-np.abs(v))
+    np.testing.assert_allclose(far * (np.abs(v) + far), 1e-6 * mu, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", SMOOTHED)

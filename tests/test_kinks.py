@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cvxpy as cp
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from cvxlayers import CvxpyLayer
 from cvxlayers.cones import Product
 from cvxlayers.derivative import Method, System, evaluate, factorise, kinks
+from cvxlayers.derivative.terms import drowned
 from cvxlayers.program import ConeProgram, Structure
 from tests.programs import pattern_of, values_of
 
@@ -70,6 +73,17 @@ def test_badly_conditioned_kinks_are_seldom_called_reliable(rng):
         costs = -solution @ P - np.einsum("bij,bi->bj", values, multipliers)
         _, info = layer.vjp([costs, values, sides], [np.ones((1000, 2))])
         assert info.reliable.mean() <= 0.002 if at_kink else info.reliable.all()
+
+
+def test_multipliers_are_rounding_beside_what_their_variables_feel():
+    """Of variables with a cost of one, with less beside a multiplier of a thousand, and with neither."""
+    rows, sizes = np.array([0, 0, 1, 1, 1, 2, 2]), np.array([1e-13, 1e-15, 1e3, 1e-10, 1e-12, 1e-13, 1e-15])
+    A = np.eye(3)[rows]
+    structure = Structure(pattern_of(np.eye(3)), pattern_of(A), Product(nonnegative=7))
+    q = np.array([[1.0, 1e-3, 0.0]])
+    program = ConeProgram(structure, 1, np.ones((1, 3)), q, values_of(structure.A, A[None]), np.zeros((1, 7)))
+    point = replace(evaluate(program, np.zeros((1, 3)), sizes[None]), dual_scale=np.ones(1))
+    assert drowned(program, point).tolist() == [False, True, False, False, True, False, True]
 
 
 def test_small_multipliers_in_small_units_are_no_kinks(rng):

@@ -145,6 +145,12 @@ OTHERS = {
     "linear costs": (lambda x, c: cp.sum_squares(x - c) + cp.sum(x), _ball, {}),
     "costs of x": (lambda x, c: cp.sum_squares(x - c) + cp.sum_squares(x), _ball, {}),
     "no copy": (lambda x, c: cp.sum_squares(x) - 2 * c @ x, _ball, {}),
+    "linear costs that are parameters": (lambda x, c: cp.sum_squares(x - c) + c @ x, _ball, {}),
+    "two copies of some": (lambda x, c: cp.sum_squares(x - c) + cp.square(x[0] - c[1]), _box, {}),
+    "a sum": (_square, lambda x: [*_ball(x), cp.Variable() == x[0] + x[1]], {}),
+    "a fixed radius": (_square, lambda x: (lambda r: [cp.norm(x) <= r, r == 5])(cp.Variable()), {}),
+    "a row twice": (_square, lambda x: [*_box(x), 2 * x <= 2], {}),
+    "another copy": (_square, lambda x: [*_ball(x), cp.Variable() == 2 * x[0]], {}),
     "multipliers": (_square, _ball, {"listed": lambda x, sets: [x, sets[0].dual_variables[0]]}),
     "not recognised": (_square, _ball, {"recognise": False}),
 }
@@ -156,10 +162,22 @@ def test_others_are_none(name):
     assert _layer(cost, constraints, **keywords).lean is None
 
 
-def test_factors_that_are_parameters_are_none():
-    x, c, factor = cp.Variable(N), cp.Parameter(N), cp.Parameter()
-    problem = cp.Problem(cp.Minimize(cp.sum_squares(factor * x - c)), _ball(x))
-    assert CvxpyLayer(problem, [c, factor], [x]).layer.lean is None
+@pytest.mark.parametrize("where", ["in the copies", "of their squares"])
+def test_factors_that_are_parameters_are_none(where):
+    x, t, c, factor = cp.Variable(N), cp.Variable(N), cp.Parameter(N), cp.Parameter(nonneg=True)
+    costs, copies = cp.sum_squares(factor * x - c), []
+    if where == "of their squares":
+        costs, copies = cp.sum(cp.multiply(1 + factor, cp.square(t))), [t == x - c]
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(costs), [*_ball(x), *copies]), [c, factor], [x]).layer
+    assert layer.kernel.closed is not None
+    assert layer.lean is None
+
+
+def test_copies_that_are_listed_are_none():
+    x, t, c = cp.Variable(N), cp.Variable(N), cp.Parameter(N)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(t)), [*_ball(x), t == x - c])
+    assert CvxpyLayer(problem, [c], [x]).layer.lean is not None
+    assert CvxpyLayer(problem, [c], [x, t]).layer.lean is None
 
 
 def test_calls_that_ask_for_more_are_not_answered(rng):
@@ -192,14 +210,15 @@ def test_one_invalid_item_leaves_all_to_the_full_programs(rng):
 
 
 def test_full_programs_are_those_of_the_call(rng):
-    layer, point = _layer(_square, _simplex), rng.normal(size=(3, N))
-    want = replace(layer, lean=None).forward([point.copy()], layer.options)
+    layer, point = _layer(lambda x, c: _square(x, c) + cp.sum(c) + 3, _simplex), rng.normal(size=(3, N))
+    want = replace(layer, lean=None).forward([c := point.copy()], layer.options)
     call = layer.forward([point], layer.options)
     assert call.lean is not None
     point[:] = 7.0
     for name in ("x", "v", "y", "s", "merit"):
         np.testing.assert_array_equal(getattr(call.point, name), getattr(want.point, name))
     np.testing.assert_array_equal(layer.objective(call), layer.objective(want))
+    np.testing.assert_allclose(layer.objective(call), np.sum((call.outputs[0] - c) ** 2 + c, axis=1) + 3, rtol=1e-14)
 
 
 def test_full_programs_are_not_asked_for(rng, monkeypatch):
@@ -212,12 +231,15 @@ def test_full_programs_are_not_asked_for(rng, monkeypatch):
 
 def test_kinks_are_told_of_by_the_full_programs(rng):
     """One item of a batch on a kink, c at a corner: its derivative is between those of both sides, as without."""
-    layer, point = _layer(_square, _box), rng.uniform(-0.4, 0.9, size=(5, N))
-    point[3, 1] = 1.0
+    x, c, high = cp.Variable(N), cp.Parameter(N), cp.Parameter(N)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(_square(x, c)), [x <= high, x >= -0.5]), [c, high], [x]).layer
+    point, bound = rng.uniform(-0.4, 0.9, size=(5, N)), np.ones((5, N))
+    point[3, 1], bound[3, 2] = 1.0, point[3, 2] - 0.1
     full, w = replace(layer, lean=None), rng.normal(size=(5, N))
-    call = layer.forward([point], layer.options)
+    call = layer.forward([point, bound], layer.options)
     assert call.lean is not None
-    (got,), info = layer.vjp(call, [w])
-    (want,), wanted = full.vjp(full.forward([point], full.options), [w])
+    got, info = layer.vjp(call, [w])
+    want, wanted = full.vjp(full.forward([point, bound], full.options), [w])
     assert info.weakly_active.tolist() == wanted.weakly_active.tolist() == [False, False, False, True, False]
     np.testing.assert_allclose(got, want, rtol=1e-14, atol=0)
+    np.testing.assert_allclose([got[0][3, 2], got[1][3, 2]], [0.0, w[3, 2]], rtol=1e-14)

@@ -223,19 +223,20 @@ def test_factors_of_the_last_systems_serve_the_derivatives(rng, monkeypatch, thr
     assert len(found) == program.batch
 
 
+@pytest.mark.filterwarnings("error")
 def test_doubtful_items_are_left_to_a_factorisation_of_the_whole_matrix(rng):
-    """One item with dependent active rows, one with a zero in P."""
-    program, _, _ = separable(rng, batch=3)
+    """One item with dependent active rows, one with a zero in P, and one with a row of zeros."""
+    program, _, _ = separable(rng, batch=4)
     dense, P = program.structure.A.dense(program.A).copy(), program.P.copy()
     structure = replace(program.structure, A=pattern_of(np.ones(dense.shape[1:])))
     dense[1, 1] = dense[1, 0]
-    P[2, 0] = 0.0
+    P[2, 0] = dense[3, 1] = 0.0
     program = replace(program, structure=structure, P=P, A=values_of(structure.A, dense))
-    system = System(program, Derivative(np.ones((3, structure.m)), IdentityBasis(structure.m)))
+    system = System(program, Derivative(np.ones((4, structure.m)), IdentityBasis(structure.m)))
     mine, whole = factorise(system, Method.SCHUR, 1), factorise(system, Method.SPARSE, 1)
-    assert mine.rank.dependent.tolist() == [False, True, False]
+    assert mine.rank.dependent.tolist() == [False, True, False, True]
     first, second = rng.normal(size=program.q.shape), rng.normal(size=program.b.shape)
-    second[1, 1] = second[1, 0]  # so that the singular one has a solution
+    second[1, 1], second[3, 1] = second[1, 0], 0.0  # so that the singular ones have solutions
     got, want = mine.solve(first, second), whole.solve(first, second)
     assert_close([got.first, got.second], [want.first, want.second], 1e-8, "solution")
 
@@ -287,10 +288,13 @@ def test_dependent_rows_are_seen_where_rounding_lets_them_be_factorised(rng):
     np.testing.assert_allclose(found.solve(*rhs).second, whole.solve(*rhs).second, atol=1e-8)
 
 
-def test_the_complement_alone_solves_regular_systems(rng):
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_complement_alone_solves_regular_systems(shared, rng):
     """Rows half active among them, in units far apart; no whole matrix is asked for."""
     program, _, _ = separable(rng)
     m = program.structure.m
+    if shared:
+        program = replace(program, P=program.P[:1], A=program.A[:1])
     units = 10.0 ** rng.uniform(-3, 3, size=m)
     program = replace(program, A=program.A * units[program.structure.A.rows])
     d = rng.choice([0.0, 0.4, 1.0], size=(6, m))
@@ -301,6 +305,20 @@ def test_the_complement_alone_solves_regular_systems(rng):
 
     rhs = rng.normal(size=program.q.shape), rng.normal(size=program.b.shape)
     assert factorise_schur(system, 1, refuse).solve(*rhs).residual.max() < 1e-10
+
+
+def test_the_condition_of_a_complement_is_that_of_a_unit_diagonal(rng):
+    """S = B P⁻¹ Bᵀ + diag(1 − d), written out, of rows that are nearly parallel, in units far apart."""
+    units, weights, d = np.geomspace(1e-3, 1e3, 12), rng.uniform(0.5, 2.0, size=30), np.tile([0.4, 1.0, 0.0], 4)
+    A = units[:, None] * (1.0 + 0.3 * rng.normal(size=(12, 30)))
+    pattern = pattern_of(A)
+    found = find_complement(pattern, values_of(pattern, A[None])[0], weights, d)
+    kept = d > 0
+    S = (np.sqrt(d)[:, None] * A * weights @ A.T * np.sqrt(d) + np.diag(1.0 - d))[np.ix_(kept, kept)]
+    scale = 1.0 / np.sqrt(np.diagonal(S))
+    condition = np.linalg.cond(scale[:, None] * S * scale, 1)
+    assert condition > 100.0
+    np.testing.assert_allclose(found.condition, condition, rtol=0.1)  # LAPACK's estimate
 
 
 def test_variables_that_nothing_determines_are_seen(rng):

@@ -18,9 +18,13 @@ from cvxlayers import CvxpyLayer
 from cvxlayers.closed.bounded import linearise_bounds
 from cvxlayers.closed.entropic import certified
 from cvxlayers.closed.projection_derivative import linearise_ball
+from cvxlayers.cones import Product
 from cvxlayers.derivative import Data, Method, evaluate, factorise, jvp, linearise, vjp
+from cvxlayers.idioms.isotropic import find_isotropic
 from cvxlayers.idioms.separable import require
+from cvxlayers.program import Structure
 from cvxlayers.solvers import find_optimum
+from tests.programs import pattern_of
 
 N = 6
 BATCH = 5
@@ -516,6 +520,30 @@ def test_crossing_bounds_are_infeasible(rng):
     values = draw(parameters, rng, 3)
     values[2][1] = -1.0
     assert layer.solve(*values, on_failure="nan").status.tolist() == [0, 2, 0]
+
+
+NO_PROJECTIONS = {
+    "an equality without a variable": ([1, 1], [[0, 0], [0, 0], [1, 0], [0, 1]], Product(zero=1, second_order=(3,))),
+    "a variable in no row": ([1, 1, 0], [[1, 0, 0], [0, 1, 0]], Product(second_order=(2,))),
+    "a variable in no row, and a ball": ([1, 1, 0], [[0, 0, 0], [1, 0, 0], [0, 1, 0]], Product(second_order=(3,))),
+    "two bounds": (
+        [1, 1, 0, 0],
+        [[0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]],
+        Product(nonnegative=2, second_order=(3,)),
+    ),
+    "a bounded variable that moves the centre": (
+        [1, 1, 0],
+        [[0, 0, 1], [0, 0, 0], [1, 0, 1], [0, 1, 0]],
+        Product(nonnegative=1, second_order=(3,)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_PROJECTIONS)
+def test_structures_that_are_nearly_projections_are_none(name):
+    costs, A, cone = NO_PROJECTIONS[name]
+    structure = Structure(pattern_of(np.diag(costs)), pattern_of(np.array(A)), cone)
+    assert find_isotropic(structure) is None
 
 
 LOOKALIKES = {

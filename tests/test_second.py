@@ -102,15 +102,21 @@ def test_data_that_are_curved_move_solutions_as_straight_ones_do(kind, rng):
 
 
 def test_infinite_directions_are_told():
-    """Whichever of the solves they enter."""
+    """Whichever of the solves they enter, and whichever of several directions they are."""
     layer, forward, _, first, others, cotangents = called(CASES["qp_box"], (2,))
     huge, far = ([np.full(part.shape, np.inf) for part in parts] for parts in (cotangents, first))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         products = [hvp(layer, forward, huge, first), hvp(layer, forward, cotangents, far)]
         bends = [second_jvp(layer, forward, *pair) for pair in ((far, others), (first, far))]
+        products.append(hvp(layer, forward, pairs(cotangents, huge), pairs(first, first), directions=1))
+        bends.append(second_jvp(layer, forward, pairs(first, far), pairs(others, others), directions=1))
     for _, info in products + bends:
         assert np.isinf(info.residual).all()
+
+
+def pairs(ones: list[np.ndarray], others: list[np.ndarray]) -> list[np.ndarray]:
+    return [np.stack(pair) for pair in zip(ones, others, strict=True)]
 
 
 @CURVED
@@ -125,7 +131,7 @@ def test_cones_without_second_derivatives_say_so(case: Case):
 @pytest.mark.parametrize("name", ["qp_all_data", "soc_ball"])
 def test_directions_share_a_factorisation(name: str):
     layer, forward, _, first, others, cotangents = called(CASES[name], (3,))
-    both = [np.stack([a, b]) for a, b in zip(first, others, strict=True)]
+    both = pairs(first, others)
     twice = [np.stack([c, -2 * c]) for c in cotangents]
     stacked = (
         layer.jvp(forward, both, directions=1)[0],
@@ -173,6 +179,8 @@ def test_logarithms_and_exponentials_of_geometric_programs_are_curved():
     values = [np.array(1.3), np.array(0.7), np.array(1.1)]
     forward = layer.forward(values, layer.options)
     hessian = [hvp(layer, forward, [np.array(1.0)], [np.array(float(i == k)) for i in range(3)])[0] for k in range(3)]
-    np.testing.assert_allclose(hessian, [[0, 1.1, 0.7], [1.1, 0, 1.3], [0.7, 1.3, 0]], atol=1e-9)
-    bent, _ = second_jvp(layer, forward, [np.array(1.0)] * 3, [np.array(1.0)] * 3)
-    np.testing.assert_allclose(bent[0], 2 * (1.1 + 0.7 + 1.3), atol=1e-9)
+    wanted = np.array([[0, 1.1, 0.7], [1.1, 0, 1.3], [0.7, 1.3, 0]])
+    np.testing.assert_allclose(hessian, wanted, atol=1e-9)
+    one, other = np.array([1.0, 2.0, 3.0]), np.array([-1.0, 0.5, 2.0])
+    bent, _ = second_jvp(layer, forward, list(map(np.asarray, one)), list(map(np.asarray, other)))
+    np.testing.assert_allclose(bent[0], one @ wanted @ other, atol=1e-9)

@@ -161,6 +161,37 @@ def test_sparse_blocks_are_as_dense_ones(layout, rng):
     assert_close([batch.x], [np.stack([dense.x, twice.x])], 1e-9, "batch")
 
 
+@pytest.mark.parametrize("rank", [8, 3])
+@pytest.mark.parametrize("largest", [128, 0])
+def test_an_indefinite_sparse_P_is_refused(rank, largest, rng, monkeypatch):
+    """Every other item has an eigenvalue further below zero than rounding is allowed to move it."""
+    monkeypatch.setattr("cvxlayers.standard.sparse_cost._DENSE", largest)
+    factor = rng.normal(size=(12, 8, rank)) * (rng.random((8, rank)) < 0.5)
+    P = factor @ factor.mT + np.diag(np.arange(8.0) if rank == 8 else np.zeros(8))
+    size, lowest = np.abs(P).max(axis=(1, 2)), np.linalg.eigvalsh(P)[:, 0]
+    P -= (lowest + np.where(np.arange(12) % 2, 2e-5, 0.5e-5) * size)[:, None, None] * np.eye(8)
+    pattern, q = sp.csr_array((np.abs(P).sum(axis=0) > 0).astype(float)), np.ones(8)
+    rows, cols = pattern.tocoo().coords
+    wanted = r"a sparse P must be positive semidefinite, but 6 of 12 items \(\[1, 3, 5, 7, 9, 11\]\) are indefinite"
+    with pytest.raises(DomainError, match=wanted):
+        solve_qp((pattern, P[:, rows, cols]), q, lb=-1.0, ub=1.0)
+    solve_qp((pattern, P[::2, rows, cols]), q, lb=-1.0, ub=1.0, on_failure="nan")
+    P[2] = np.nan
+    found = solve_qp((pattern, P[::2, rows, cols]), q, lb=-1.0, ub=1.0, on_failure="nan").result.status
+    assert np.flatnonzero(found == Status.INVALID_INPUT).tolist() == [1]
+    for edge in (np.diag([1.0, -2e-5]), np.array([[-1e-5, 1.0], [1.0, -1e-5]])):
+        with pytest.raises(DomainError, match="its value is indefinite"):
+            solve_qp(sp.csr_array(edge), np.ones(2), lb=-1.0, ub=1.0)
+    solve_qp((pattern, P[1, rows, cols]), q, lb=-1.0, ub=1.0, on_failure="nan", check=False)
+
+
+def test_the_circles_of_a_dominant_sparse_P_tell_that_it_is_definite(monkeypatch):
+    monkeypatch.setattr("cvxlayers.standard.sparse_cost._DENSE", 0)
+    monkeypatch.setattr("cvxlayers.standard.sparse_cost.splu", None)
+    P = sp.diags_array([-np.ones(4), 2 * np.ones(5), -np.ones(4)], offsets=[-1, 0, 1])
+    np.testing.assert_allclose(solve_qp(P, -np.ones(5)).x, np.linalg.solve(P.toarray(), np.ones(5)))
+
+
 def test_what_does_not_fit_is_refused(rng):
     blocks = blocks_of(rng, (2,))
     P, q = blocks["P"], blocks["q"]

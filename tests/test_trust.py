@@ -19,13 +19,14 @@ from jaxtyping import TypeCheckError
 
 from cvxlayers import CvxpyLayer, SolverError, Status
 from cvxlayers.derivative import Method, evaluate, factorise, linearise, vjp
+from cvxlayers.derivative.terms import worst
 from cvxlayers.errors import CvxlayersWarning, DerivativeError, DerivativeWarning, MissingDependencyError, OptionError
 from cvxlayers.gradcheck import Verdict
 from cvxlayers.program import Solution
 from cvxlayers.solvers import SOLVERS, Plan
 from cvxlayers.solvers.solver import Solver
 from cvxlayers.testing import assert_gradients
-from tests.programs import CONES, known_solution
+from tests.programs import CONES, known_solution, values_of
 from tests.soak import PROGRAMS, digest
 
 ROOT = Path(__file__).parents[1]
@@ -159,6 +160,27 @@ def test_only_what_reaches_an_output_counts_as_not_unique(size, rng):
         if asked[0] is x:
             np.testing.assert_allclose(gradient, np.ones(size), atol=1e-8)
         assert bool(info.reliable) == unique
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-12])
+def test_each_condition_is_measured_by_its_own_terms(unit, rng):
+    """Beside random points, by dense matrices; terms that are tiny beside the others may be rounding."""
+    program, x, v = known_solution(CONES["polyhedral"], 4, rng, batch=30)
+    P, A = program.structure.P.dense(program.P), program.structure.A.dense(program.A).copy()
+    A[:, 0] *= unit
+    b = program.b * np.where(np.arange(7) == 0, unit, 1.0) + rng.normal(size=(30, 1)) * unit * np.eye(7)[0]
+    program = replace(program, A=values_of(program.structure.A, A), b=b)
+    point = evaluate(program, x, v + np.where(rng.random((30, 1)) < 0.5, 1.0, 0.0) * rng.normal(size=v.shape))
+    y, s = point.y, point.s
+    left = np.abs([times(P, x) + times(A.mT, y) + program.q]), np.abs([times(A, x) + s - b])
+    terms = times(abs(P), abs(x)) + times(abs(A).mT, abs(y)) + abs(program.q), times(abs(A), abs(x)) + s + abs(b)
+    floors = (np.maximum(part, 1e-8 * part.max(axis=1, keepdims=True)) for part in terms)
+    wanted = np.max([np.max(size[0] / floor, axis=1) for size, floor in zip(left, floors, strict=True)], axis=0)
+    np.testing.assert_allclose(worst(program, point), wanted, rtol=1e-12)
+
+
+def times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    return (matrices @ vectors[..., None])[..., 0]
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-17, -3e-17])

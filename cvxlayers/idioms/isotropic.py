@@ -117,14 +117,10 @@ def _find(structure: Structure) -> Isotropic | None:
         linear = cone.zero + cone.nonnegative
         curved = tuple(block for _, block in cone.blocks() if block.start >= linear)
         return Isotropic(rows, *found, curved)
-    bounds, size = cone.nonnegative, P.nnz
+    bounds, size, rest = cone.nonnegative, P.nnz, np.flatnonzero(~with_cost)
     one = not (cone.zero or cone.semidefinite or cone.exponential or cone.power) and cone.second_order == (size + 1,)
-    rest = np.flatnonzero(~with_cost)
-    if not one or not size or bounds > 1 or structure.n != size + bounds or len(rest) != 2 * bounds:
+    fits = one and size > 0 and bounds <= 1 and structure.n == size + bounds
+    if not fits or A.rows[rest].tolist() != [0, 1][: 2 * bounds]:
         return None
-    if not bounds:
-        return Isotropic(rows, *found, (slice(0, size),))
-    if A.rows[rest].tolist() != [0, 1]:
-        return None
-    bound = Bound(int(A.cols[rest[0]]), int(rest[0]), int(rest[1]))
+    bound = Bound(int(A.cols[rest[0]]), int(rest[0]), int(rest[1])) if bounds else None
     return Isotropic(rows, *found, (slice(0, size),), bound)

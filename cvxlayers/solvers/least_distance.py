@@ -95,9 +95,8 @@ def _solve(program: ConeProgram, options: Options) -> Solution:
     found = nearest(*_least_distance(eliminated, q, b, zero), options)
     d = np.concatenate([np.ones((program.batch, zero)), found.active], axis=1)
     active = program.active(d)
-    x, z = active.solve(-q, d * b)
+    x, z = active.solve(-q, b)  # rows that do not count have multipliers of their own
     y = d * z
-    y[:, zero:] = np.maximum(y[:, zero:], 0.0)
     s = np.maximum(b - structure.A.matvec(program.A, x), 0.0) * (1.0 - d)
     solved = found.solved & active.regular[active.place] & np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
     status = np.where(solved, int(Status.SOLVED), int(Status.NUMERICAL_ERROR))

@@ -38,5 +38,5 @@ class PathUnits:
 
 
 def _power(sizes: Float[np.ndarray, " leading"]) -> Float[np.ndarray, " leading"]:
-    """Returns the largest powers of two up to some sizes; one for zero."""
-    return np.ldexp(1.0, np.frexp(np.where(sizes > 0, sizes, 1.0))[1] - 1)
+    """Returns the largest powers of two up to some sizes; a half for zero."""
+    return np.ldexp(1.0, np.frexp(sizes)[1] - 1)

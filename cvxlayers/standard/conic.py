@@ -21,8 +21,8 @@ from cvxlayers.standard.form import (
     Keywords,
     Outputs,
     Pullback,
+    check_cost,
     check_shapes,
-    check_symmetric,
     compile_form,
     parameters_of,
     placed,
@@ -87,8 +87,8 @@ def solve_conic(given: Mapping[str, Any], cones: Mapping[str, Any], keywords: Ke
     if cone.dim != m:
         raise ShapeError(f"the cones have {cone.dim} rows together, A has {m}")
     check_shapes(blocks, {"P": (n, n), "A": (m, n), "b": (m,)})
-    if keywords.check and "P" in blocks and blocks["P"].pattern is not None:
-        check_symmetric(blocks["P"], values["P"], door)
+    if keywords.check:
+        check_cost(blocks, values, door)
     layer = keywords.layer(_layer(tuple(blocks.values()), cone, keywords.solver))
     run = door.run(layer, list(values.values()), keywords.start)
     return ConicSolution(*run.leaves, result=run.result, names=tuple(blocks), pullback=run.pullback)

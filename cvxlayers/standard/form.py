@@ -14,13 +14,14 @@ from cvxlayers.build import with_keywords
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.cones import Product
 from cvxlayers.domain import Domain
-from cvxlayers.errors import DerivativeError, DomainError, ShapeError
+from cvxlayers.errors import DerivativeError, ShapeError
 from cvxlayers.layer import Layer
 from cvxlayers.linear_map import LinearMap
 from cvxlayers.parameter_map import ParameterMap
 from cvxlayers.program import Structure
 from cvxlayers.result import LayerResult, WarmStart
 from cvxlayers.standard.block import Block, read_block
+from cvxlayers.standard.sparse_cost import check_sparse
 from cvxlayers.standard.terms import Terms, matrix_map, stack, vector_map
 from cvxlayers.variable_map import Leaves, Owner, VariableMap
 
@@ -29,7 +30,6 @@ Array = Any
 Pullback = Callable[[Sequence[Any], Any], tuple[list[Any], Any]]
 
 _AXES = {"P": 2, "q": 1, "A": 2, "b": 1, "G": 2, "h": 1, "lb": 1, "ub": 1}
-_SYMMETRIC = 1e-5
 
 
 class SolveKeywords(TypedDict, total=False):
@@ -143,24 +143,18 @@ def check_shapes(blocks: Mapping[str, Block], wanted: Mapping[str, tuple[int, ..
             )
 
 
-def check_symmetric(block: Block, values: Array, door: Door) -> None:
-    """Checks that a sparse P holds both triangles, and the same values in both, where these are known.
+def check_cost(blocks: Mapping[str, Block], values: Mapping[str, Array], door: Door) -> None:
+    """Checks a sparse P, where its values are known: a dense one is checked at every call.
 
     Raises:
-        DomainError: if it does not.
+        DomainError: if it does not hold both triangles, with the same values in both, or is indefinite.
     """
-    rows, cols = block.positions()
-    order, mirrored = np.lexsort((rows, cols)), np.lexsort((cols, rows))
-    entries = door.numeric(values)
-    if entries is None:
+    block = blocks.get("P")
+    if block is None or block.pattern is None:
         return
-    same = np.array_equal(rows[order], cols[mirrored]) and np.array_equal(cols[order], rows[mirrored])
-    difference = np.abs(entries[..., order] - entries[..., mirrored]).max(initial=0.0) if same else np.inf
-    if difference > _SYMMETRIC * np.abs(entries).max(initial=0.0):
-        raise DomainError(
-            "a sparse P must hold both triangles, with the same values in both: of an upper triangle, pass "
-            "P + triu(P, 1).T"
-        )
+    entries = door.numeric(values["P"])
+    if entries is not None:
+        check_sparse(block, entries.reshape((-1, *block.value_shape)).astype(float, copy=False))
 
 
 def parameters_of(blocks: Mapping[str, Block]) -> ParameterMap:

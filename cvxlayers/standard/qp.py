@@ -22,8 +22,8 @@ from cvxlayers.standard.form import (
     Keywords,
     Outputs,
     Pullback,
+    check_cost,
     check_shapes,
-    check_symmetric,
     compile_form,
     parameters_of,
     placed,
@@ -110,8 +110,8 @@ def solve_qp(given: Mapping[str, Any], keywords: Keywords, door: Door) -> QPSolu
     blocks, values = read_blocks(given, door)
     n = _size(blocks)
     check_shapes(blocks, _shapes(blocks, n))
-    if keywords.check and "P" in blocks and blocks["P"].pattern is not None:
-        check_symmetric(blocks["P"], values["P"], door)
+    if keywords.check:
+        check_cost(blocks, values, door)
     kept = tuple((name, _binding(name, blocks, values, n, door).tobytes()) for name in _VACUOUS if name in blocks)
     layer = keywords.layer(_layer(_Layout(tuple(blocks.values()), n, kept), keywords.solver))
     run = door.run(layer, list(values.values()), keywords.start)

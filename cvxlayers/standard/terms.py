@@ -51,10 +51,9 @@ def stack(parts: Sequence[Terms]) -> Terms:
 
 def matrix_map(terms: Terms, shape: tuple[int, int], parameters: ParameterMap) -> tuple[Pattern, AffineMap]:
     """Returns the pattern of the entries in compressed-column order, and the map to them."""
-    height = max(shape[0], 1)
-    keys, place = np.unique(terms.cols * height + terms.rows, return_inverse=True)
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(keys // height, minlength=shape[1]))])
-    return Pattern(shape, keys % height, indptr), _affine(place, terms, len(keys), parameters)
+    keys, place = np.unique(terms.cols * shape[0] + terms.rows, return_inverse=True)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(keys // shape[0], minlength=shape[1]))])
+    return Pattern(shape, keys % shape[0], indptr), _affine(place, terms, len(keys), parameters)
 
 
 def vector_map(terms: Terms, size: int, parameters: ParameterMap) -> AffineMap:
