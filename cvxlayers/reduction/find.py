@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from cvxlayers.compiled import CompiledProblem
 from cvxlayers.linear_map import LinearMap
@@ -15,18 +15,13 @@ from cvxlayers.patterns import Pattern
 from cvxlayers.program import Structure
 from cvxlayers.reduction.parts import Copies, Fixed, Index, Stack
 from cvxlayers.reduction.reduced import Reduction
-from cvxlayers.reduction.repeated import Repeated
-
-# Rows are multiples of others up to rounding, if they are of about the same size.
-_ROUNDING, _NEAR = 8 * np.finfo(float).eps, 1e-3
-# A mark this small is zero.
-_NOTHING = 1e-200
+from cvxlayers.reduction.redundant import find_redundant
 
 
 def find_reduction(compiled: CompiledProblem) -> Reduction | None:
     """Finds what can be eliminated to advantage; None where that is nothing."""
     structure = compiled.structure
-    redundant, repeated = _redundant(compiled)
+    redundant, repeated = find_redundant(compiled)
     fixed = _fixed(compiled, redundant)
     copies = _copies(compiled, fixed, redundant)
     stacks = _stacked([group for group in _groups(compiled, fixed, copies, redundant) if _pays(group)])
@@ -84,63 +79,6 @@ def _copies(compiled: CompiledProblem, fixed: Fixed, redundant: Index) -> Copies
 def _constant_entries(compiled: CompiledProblem) -> Bool[np.ndarray, " _nnz"]:
     """Which stored entries of A are constants other than zero."""
     return (np.diff(compiled.A.linear.matrix.indptr) == 0) & (compiled.A.constant != 0)
-
-
-def _redundant(compiled: CompiledProblem) -> tuple[Index, Repeated]:
-    """Finds equalities and inequalities that repeat another one, or that hold whatever x is."""
-    structure, A = compiled.structure, compiled.structure.A
-    zero, linear = structure.cone.zero, structure.cone.zero + structure.cone.nonnegative
-    offsets, steady = compiled.b.constant, np.diff(compiled.b.linear.matrix.indptr) == 0
-    row = np.arange(structure.m)
-    empty = (np.bincount(A.rows, minlength=structure.m) == 0) & steady & (row < linear)
-    void = row[empty & np.where(row < zero, offsets == 0, offsets >= 0)]
-    order = np.argsort(A.rows, kind="stable")
-    edges = np.searchsorted(A.rows[order], np.arange(structure.m + 1))
-    first: dict[tuple[float, float], int] = {}
-    found: list[tuple[int, int, float]] = []
-    marks, scales = _marks(compiled)
-    # Rows that are multiples have equal marks; the few others that might are told apart entry by entry.
-    for candidate, mark in enumerate(marks[:linear].tolist()):
-        # An inequality repeats those of its direction, and any equality.
-        direction = 0.0 if candidate < zero else float(np.sign(scales[candidate]))
-        twin = first.get((mark, 0.0), first.setdefault((mark, direction), candidate))
-        if twin != candidate and not empty[candidate]:
-            mine, other = (order[edges[k] : edges[k + 1]] for k in (candidate, twin))
-            factor = float(scales[candidate] / scales[twin])
-            alike = _NEAR <= abs(factor) <= 1 / _NEAR and np.array_equal(A.cols[mine], A.cols[other])
-            if alike and _is_multiple(compiled, (candidate, mine), (twin, other), factor):
-                found.append((candidate, twin, factor))
-    rows, others = (np.array([pair[k] for pair in found], dtype=np.int64) for k in (0, 1))
-    factors = np.array([factor for _, _, factor in found], dtype=np.float64)
-    return np.sort(np.concatenate([void, rows])), Repeated(rows, others, factors, others < zero)
-
-
-def _marks(compiled: CompiledProblem) -> tuple[Float[np.ndarray, " _m"], Float[np.ndarray, " _m"]]:
-    """Returns numbers that are equal for rows that are multiples, and the first coefficients for random parameters."""
-    rng = np.random.default_rng(0)
-    structure, A = compiled.structure, compiled.structure.A
-    weights, columns = rng.uniform(1, 2, size=compiled.parameters.width), rng.uniform(1, 2, size=structure.n)
-    entries = compiled.A.constant + compiled.A.linear.matrix @ weights
-    sums = np.bincount(A.rows, entries * columns[A.cols], minlength=structure.m)
-    sums = sums + np.pi * (compiled.b.constant + compiled.b.linear.matrix @ weights)
-    filled, place = np.unique(A.rows, return_index=True)
-    scales = np.ones(structure.m)
-    scales[filled] = np.where(entries[place] == 0, 1.0, entries[place])
-    marks = sums / scales
-    # What rounding may tell apart is cut off.
-    digits = 10.0 ** (11 - np.ceil(np.log10(np.maximum(np.abs(marks), _NOTHING))))
-    return np.rint(marks * digits) / digits, scales
-
-
-def _is_multiple(compiled: CompiledProblem, one: tuple[int, Index], other: tuple[int, Index], factor: float) -> bool:
-    """Whether a row of A and its right-hand side are, as functions of theta, a multiple of another of that support."""
-    for affine, mine, theirs in ((compiled.A, one[1], other[1]), (compiled.b, [one[0]], [other[0]])):
-        constants, linear = affine.constant, affine.linear.matrix
-        gap = np.abs(constants[mine] - factor * constants[theirs]) - _ROUNDING * np.abs(constants[mine])
-        linear_gap = abs(linear[mine] - factor * linear[theirs]) - _ROUNDING * abs(linear[mine])
-        if gap.max() > 0 or linear_gap.data.max(initial=0.0) > 0:
-            return False
-    return True
 
 
 def _groups(compiled: CompiledProblem, fixed: Fixed, copies: Copies, redundant: Index) -> list[Stack]:
