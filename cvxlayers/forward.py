@@ -27,7 +27,7 @@ Items = Int[np.ndarray, " items"]
 # Relative KKT residuals of the returned point up to which it counts as solved, and as usable (with a warning), unless
 # the caller asked for less.
 _SOLVED, _USABLE = 1e-8, 1e-5
-# A smaller residual is one of no condition in any units.
+# A smaller residual is one of no condition, unless units of rows are very different.
 _CLEAR = 1e-12
 # The duality gap adds up the residuals of all conditions: as many times `eps` may be no doing of the multipliers.
 _ADDED = 10.0
@@ -217,7 +217,7 @@ def doubt(
     A condition may be violated in its own units; and multipliers may be so large that small residuals change the
     optimal value, as next to where a program has no interior.
     """
-    items = ((status == Status.SOLVED) & (accuracy > _CLEAR)).nonzero()[0]
+    items = ((status == Status.SOLVED) & (accuracy > _clear(program))).nonzero()[0]
     if not len(items):
         return status, accuracy
     programs, found = program.item(items), point.item(items)
@@ -228,6 +228,14 @@ def doubt(
     status, accuracy = status.copy(), accuracy.copy()
     status[items[rough]], accuracy[items[rough]] = Status.INACCURATE, own[rough]
     return status, accuracy
+
+
+def _clear(program: ConeProgram) -> Float[np.ndarray, "#batch"]:
+    """Returns the residual below which no row is violated in its own units: these differ at most as entries of A."""
+    A = np.abs(program.A)
+    least = np.min(A, axis=1, initial=np.inf, where=A > 0)
+    with np.errstate(all="ignore"):  # no entries, or invalid ones
+        return np.fmin(_CLEAR, _USABLE / (max(program.structure.n, 1) * program.sizes.A / least))
 
 
 def final_status(

@@ -141,3 +141,17 @@ def test_rows_of_rounding_say_nothing():
     assert infeasible_multiplier(program, y)[1].tolist() == [True, False]
     empty = Solution(np.zeros((2, 2)), y, np.zeros((2, 2)), np.full(2, int(Status.INFEASIBLE)), np.zeros(2, dtype=int))
     assert certify(program, empty).status.tolist() == [Status.INFEASIBLE, Status.NUMERICAL_ERROR]
+
+
+@pytest.mark.parametrize(
+    ("row", "b", "known"), [(0, 1.0, True), (0, -1.0, True), (2, -1.0, True), (2, 1.0, False), (2, -1e-17, False)]
+)
+def test_a_row_without_entries_contradicts_itself_whatever_is_said_of_others(row, b, known, rng):
+    A, sides = rng.normal(size=(1, 4, 3)), np.ones((1, 4))
+    A[:, row], sides[:, row] = 0.0, b
+    program = program_of(Product(zero=1, nonnegative=3), np.eye(3)[None], np.ones((1, 3)), A, sides)
+    claims = replace(unsolved(program.structure, 1), y=rng.normal(size=(1, 4)), status=np.array([Status.INFEASIBLE]))
+    judged = certify(program, claims)
+    assert (judged.status[0] == Status.INFEASIBLE) == known
+    if known:
+        np.testing.assert_allclose(judged.y[0] / np.abs(judged.y[0]).max(), -np.sign(b) * np.eye(4)[row])

@@ -126,6 +126,21 @@ def test_a_condition_that_drowns_beside_others_is_told_of():
         CvxpyLayer(*contradictory(1.0))(alone)
 
 
+@pytest.mark.parametrize("solver", ["PIQP", "CLARABEL"])
+def test_rows_in_units_of_their_own_are_kept_or_told_of(solver, rng):
+    """Of rows a million times smaller than others and larger, what is solved satisfies each."""
+    x, z, A = cp.Variable(6), cp.Parameter(6), rng.normal(size=(4, 6))
+    units, cost = np.array([1.0, 1.0, 1e-6, 1e6]), cp.Minimize(cp.sum_squares(x - z))
+    values = 3.0 * rng.normal(size=(100, 6))
+    layer = CvxpyLayer(cp.Problem(cost, [(units[:, None] * A) @ x <= 0.1 * units]), [z], [x], solver=solver)
+    with pytest.warns(CvxlayersWarning, match="solved inaccurately"):
+        result = layer.solve(values, on_failure="mask")
+    (wanted,) = CvxpyLayer(cp.Problem(cost, [A @ x <= 0.1]), [z], [x])(values)
+    solved = result.status == Status.SOLVED
+    assert 50 < solved.sum() < 100
+    np.testing.assert_allclose(result.variables[0][solved], wanted[solved], atol=1e-6)
+
+
 def two_equalities(size, slope):
     """The program min ½ size x₁² + x₂ s.t. x₁ + x₂ = 1, x₁ + (1 + slope) x₂ = 1, and x₂ = 0 for it."""
     P, A = pattern_of(np.diag([1.0, 0.0])), np.array([[[1.0, 1.0], [1.0, 1.0 + slope]]])

@@ -193,6 +193,20 @@ def test_a_right_hand_side_of_rounding_sets_no_scale(noise):
         np.testing.assert_allclose(result.variables[0], 0.0, atol=1e-9)
 
 
+@pytest.mark.parametrize("solver", ["DAQP", "PIQP", "CLARABEL"])
+@pytest.mark.parametrize("size", [1e-18, 1e-60, 1e-300])
+@pytest.mark.parametrize("beside", [False, True])
+def test_right_hand_sides_next_to_nothing_are_no_unit(solver, size, beside):
+    """Projections of c on x ≤ p, and with a far bound on their sum, are those on x ≤ 0."""
+    c, x, p = np.linspace(-1.0, 1.1, 8), cp.Variable(8), cp.Parameter(8)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [x <= p] + [cp.sum(x) >= -4.0] * beside)
+    layer, value = CvxpyLayer(problem, [p], [x], solver=solver, strict=True), np.full(8, size)
+    np.testing.assert_allclose(layer(value)[0], np.minimum(c, 0.0), atol=1e-12)
+    (gradient,), info = layer.vjp([value], [np.ones(8)])
+    np.testing.assert_allclose(gradient, (c > 0) * 1.0, atol=1e-12)
+    assert info.reliable
+
+
 @METHODS
 def test_a_singular_system_has_the_solution_of_smallest_norm(method, rng):
     """Against NumPy's least squares, for a program with two equal equalities."""

@@ -17,7 +17,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Bool, Float
 
-from cvxlayers.batches import Vectors
+from cvxlayers.batches import Vectors, largest
 from cvxlayers.cones import project_dual
 from cvxlayers.program import ConeProgram, Solution, Status
 from cvxlayers.solvers.units import column_units, heights_of
@@ -44,11 +44,16 @@ def certify(program: ConeProgram, solution: Solution) -> Solution:
 
 
 def infeasible_multiplier(program: ConeProgram, y: Vectors) -> tuple[Vectors, Bool[np.ndarray, "#batch"]]:
-    """Returns y projected on K* and scaled to about one, and whether it certifies infeasibility."""
+    """Returns y projected on K* and scaled to about one, and whether it certifies infeasibility.
+
+    Where a row without entries contradicts itself, that is y: one of a solver may be that, up to noise in other rows.
+    """
     structure, units = program.structure, column_units(program)
     heights, dust = heights_of(program, units)
     with np.errstate(all="ignore"):
         y = project_dual(structure.cone, np.where(np.isfinite(y), y, 0.0))
+        contradiction = _contradiction(program)
+        y = np.where(contradiction.any(axis=1, keepdims=True), contradiction, y)
         y = y / _positive(np.max(y * heights, axis=1, initial=0.0, where=y > 0, keepdims=True), -y * heights)
         defect = np.abs(structure.A.rmatvec(program.A, y))
         columns = structure.A.rmatvec(np.abs(program.A), 1.0 / np.where(heights > 0, heights, np.inf))
@@ -57,6 +62,15 @@ def infeasible_multiplier(program: ConeProgram, y: Vectors) -> tuple[Vectors, Bo
         noise = np.where(dust, heights * np.max(sides, axis=1, initial=0.0, keepdims=True), 0.0)
         terms, sizes = -program.b * y, np.maximum(np.abs(program.b), noise) * np.abs(y)
         return y, _holds(terms, sizes, np.max(_relative(defect, columns), axis=1, initial=0.0))
+
+
+def _contradiction(program: ConeProgram) -> Vectors:
+    """Returns what multiplies the rows 0·x = b and 0·x ≤ b that do not hold, beyond rounding of other sides."""
+    structure, b, position = program.structure, program.b, np.arange(program.structure.m)
+    empty = structure.A.matvec(np.abs(program.A), np.ones((len(program.A), structure.n))) == 0.0
+    wrong = np.where(position < structure.cone.zero, b != 0.0, b < 0.0) & (np.abs(b) > _DEFECT * largest(b)[:, None])
+    linear = position < structure.cone.zero + structure.cone.nonnegative
+    return np.where(linear & empty & wrong, -np.sign(b), 0.0)
 
 
 def unbounded_ray(program: ConeProgram, x: Vectors) -> tuple[Vectors, Vectors, Bool[np.ndarray, "#batch"]]:

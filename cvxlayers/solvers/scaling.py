@@ -22,6 +22,8 @@ Factors = Float[np.ndarray, "leading 1"]
 _ORDINARY = 6
 # A P that is smaller than q, in x′, by this many powers of two is small.
 _SMALL = 10
+# By at most so many powers of two are right-hand sides smaller than the unconstrained minimiser, as units of x.
+_RANGE = 40
 # Powers are kept so small that products of three are finite.
 _LARGEST = 300
 
@@ -73,8 +75,8 @@ def _natural_length(program: ConeProgram, P: Sizes, q: Sizes, height: Powers) ->
     """Returns the power of two next to the size of x.
 
     It is at least what the linear constraints that x = 0 violates ask for. Beyond that, it is the typical size of a
-    right-hand side (single bounds may be far away), or, where constraints are linear and it is smaller, the size of the
-    unconstrained minimiser.
+    right-hand side (single bounds may be far away), unless that is next to nothing beside the unconstrained minimiser,
+    or, where constraints are linear and it is smaller, the size of that.
     """
     cone, b = program.structure.cone, program.b
     zero, linear = cone.zero, cone.zero + cone.nonnegative
@@ -83,6 +85,7 @@ def _natural_length(program: ConeProgram, P: Sizes, q: Sizes, height: Powers) ->
     total, count = np.add.reduce(np.frexp(b)[1], axis=1), np.add.reduce(b != 0, axis=1)
     bound = np.where(count > 0, total / np.maximum(count, 1), np.inf) + height
     minimiser = np.where(P > -np.inf, q, np.inf) - P
+    bound = np.where(minimiser < np.inf, np.maximum(bound, minimiser - _RANGE), bound)
     length = np.minimum(bound, minimiser) if cone.polyhedral else np.where(np.isfinite(bound), bound, minimiser)
     length = np.maximum(length, _power(asked) + height)
     return np.where(np.isfinite(length), np.rint(length), 0.0)
