@@ -246,6 +246,71 @@ def test_rows_of_other_directions_offsets_or_sizes_are_kept():
         assert layer.layer.kernel.structure.m == 4
 
 
+def implied(name: str) -> tuple[cp.Problem, list[cp.Parameter], list[cp.Variable]]:
+    """Programs with inequalities that their cones imply."""
+    x, t, c = cp.Variable(4), cp.Variable(2), cp.Parameter(4)
+    distance, power = cp.sum_squares(x - c), cp.power(x, 0.3, approx=False)
+    problems = {
+        "entropy": cp.Problem(cp.Maximize(c @ x + cp.sum(cp.entr(x))), [x >= 0, 3 * x >= 0, cp.sum(x) == 1]),
+        "logarithm": cp.Problem(cp.Minimize(distance - cp.sum(cp.log(2 * x - 1))), [2 * x - 1 >= 0]),
+        "power": cp.Problem(cp.Minimize(distance - cp.sum(power)), [x >= 0]),
+        "norm": cp.Problem(cp.Minimize(distance + cp.sum(t)), [t >= 0, cp.SOC(t[0], x[:2]), cp.SOC(t[1], x[2:])]),
+    }
+    return problems[name], [c], [x]
+
+
+def left_out(layer: CvxpyLayer) -> int:
+    reduction = layer.layer.kernel.reduction
+    return 0 if reduction is None else len(reduction.redundant)
+
+
+@pytest.mark.parametrize(("name", "rows"), [("entropy", 8), ("logarithm", 4), ("power", 4), ("norm", 2)])
+def test_inequalities_that_a_cone_implies_are_left_out(name, rows, rng):
+    problem, parameters, variables = implied(name)
+    layer, c = CvxpyLayer(problem, parameters, variables), rng.normal(size=(3, 4))
+    assert left_out(layer) == rows
+    result, (gradient,) = layer.solve(c), layer.vjp([c], [np.ones((3, 4)) * [1, 2, 3, 4]])[0]
+    shift, step = rng.normal(size=(3, 4)), 1e-6
+    moved = [layer(c + side * step * shift)[0] for side in (1, -1)]
+    slope = ((moved[0] - moved[1]) * [1, 2, 3, 4]).sum(axis=1) / (2 * step)
+    np.testing.assert_allclose((gradient * shift).sum(axis=1), slope, rtol=1e-5, atol=1e-7)
+    for item in range(3):
+        parameters[0].value = c[item]
+        problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11)
+        np.testing.assert_allclose(result.variables[0][item], variables[0].value, atol=1e-5)
+
+
+def test_what_a_cone_does_not_imply_stays():
+    x, c = cp.Variable(4), cp.Parameter(4)
+    objective = cp.Maximize(c @ x + cp.sum(cp.entr(x)))
+    for constraint in (x <= 0.5, x >= 0.1, x >= c, 2 * x[::-1] + x >= 0, x >= -c):
+        assert left_out(CvxpyLayer(cp.Problem(objective, [constraint, cp.sum(x) == 1]), [c], [x])) == 0
+    bound = x >= 0
+    asked = CvxpyLayer(cp.Problem(objective, [bound, cp.sum(x) == 1]), [c], [x, bound.dual_variables[0]])
+    assert left_out(asked) == 0
+    np.testing.assert_allclose(asked(np.zeros(4))[1], 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("recognise", [True, False])
+def test_entropies_of_next_to_nothing_are_no_kinks_beside_their_bounds(recognise, rng):
+    x, c = cp.Variable(6, nonneg=True), cp.Parameter(6)
+    problem = cp.Problem(cp.Maximize(c @ x + 0.02 * cp.sum(cp.entr(x))), [cp.sum(x) == 1])
+    layer, scores, weights = (
+        CvxpyLayer(problem, [c], [x], recognise=recognise),
+        rng.normal(size=(12, 6)),
+        np.arange(6.0),
+    )
+    result, ((gradient,), info) = layer.solve(scores), layer.vjp([scores], [np.tile(weights, (12, 1))])
+    share = np.exp((scores - scores.max(axis=1, keepdims=True)) / 0.02)
+    share /= share.sum(axis=1, keepdims=True)
+    assert share.min() < 1e-40
+    assert (result.status == Status.SOLVED).all()
+    assert info.reliable.all()
+    np.testing.assert_allclose(result.variables[0], share, atol=1e-13)
+    mean = (share * weights).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(gradient, share * (weights - mean) / 0.02, rtol=1e-6, atol=1e-9)
+
+
 def test_a_cotangent_along_which_all_choices_agree_is_no_cause_to_warn():
     x, c = cp.Variable(2), cp.Parameter(2)
     row, again = x <= 1, 2 * x <= 2

@@ -14,7 +14,7 @@ Whether the row holds, the costs of x balance, and both entropies of a variable 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
@@ -22,11 +22,11 @@ from jaxtyping import Bool, Float
 
 from cvxlayers.batches import Vectors, largest
 from cvxlayers.closed.entropic_derivative import linearise_entropies
-from cvxlayers.closed.form import Certified, ClosedForm, Seen, Whole
+from cvxlayers.closed.form import Certified, ClosedForm, Formula, Seen, Whole, lifted
 from cvxlayers.derivative import Differential
 from cvxlayers.idioms.separable import Separable
 from cvxlayers.program import ConeProgram
-from cvxlayers.reduction import Reduced
+from cvxlayers.reduction import Reduced, Reduction
 from cvxlayers.residual import EXACT, Point, relative
 from cvxlayers.solvers import Optimum, find_optimum
 
@@ -39,22 +39,47 @@ _ROUNDING = 4 * np.finfo(float).eps
 @final
 @dataclass(frozen=True, eq=False)
 class EntropicForm(ClosedForm):
-    """Entropies over at most one row; see `cvxlayers.solvers.entropic`."""
+    """Entropies over at most one row; see `cvxlayers.solvers.entropic`.
+
+    Attributes:
+        parts: of the programs that the solver sees.
+        reduction: what is eliminated before: rows that say nothing new.
+    """
 
     parts: Separable
+    reduction: Reduction | None
 
     def solve(self, program: ConeProgram, reduced: Reduced | None) -> Certified:
         """Returns points, how many evaluations they took, and which of them are certified solutions, to rounding."""
         with np.errstate(all="ignore"):
-            optimum = find_optimum(program, self.parts)
-            point, sure = certified(program, optimum)
+            small = program if reduced is None else reduced.program
+            optimum = find_optimum(small, self.parts)
+            point, sure = certified(small, optimum)
+            if reduced is not None:
+                point = _beside_redundant(point, reduced)
+                sure &= point.merit <= EXACT
         return point, optimum.iterations, sure
 
     def linearise(
         self, program: ConeProgram, point: Point, reduced: Reduced | None, seen: Seen, whole: Whole
     ) -> Differential:
         """Returns the derivative at solutions; `whole` is for those next to a kink."""
-        return linearise_entropies(program, point, self.parts, whole)
+        if self.reduction is None:
+            return Formula.of(program, point, *linearise_entropies(program, point, self.parts), whole)
+        reduced, rows = reduced or self.reduction.eliminate(program), self.reduction.kept[1]
+        at = replace(point, v=point.v[:, rows], y=point.y[:, rows], s=point.s[:, rows])
+        inverse, condition, served = linearise_entropies(reduced.program, at, self.parts)
+        return Formula.of(program, point, lifted(inverse, reduced), condition, served, whole)
+
+
+def _beside_redundant(point: Point, reduced: Reduced) -> Point:
+    """Returns the points of the full programs, with what they violate of the redundant rows."""
+    full = reduced.full
+    x, y, s = reduced.recover(point.x, point.y, point.s)
+    off = (full.b - full.structure.A.matvec(full.A, x) - s)[:, reduced.reduction.redundant]
+    primal = np.maximum(point.primal, largest(off)[:, None])
+    dual, scales = point.dual, (point.dual_scale, point.primal_scale)
+    return Point(x, y - s, y, s, dual, primal, *scales, relative(dual, primal, *scales))
 
 
 def certified(program: ConeProgram, optimum: Optimum) -> tuple[Point, Bool[np.ndarray, " batch"]]:

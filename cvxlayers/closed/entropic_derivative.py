@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from cvxlayers.batches import Vectors, largest
-from cvxlayers.closed.form import Formula, Whole
+from cvxlayers.closed.form import Inverse
 from cvxlayers.derivative import Point, reach
 from cvxlayers.idioms.separable import Separable
 from cvxlayers.program import ConeProgram
@@ -124,14 +124,15 @@ def _height(pair: _Pair, inside: Vectors, y: Vectors, moving: bool | np.bool_) -
     return (pair.tilt * (term.alpha * inside + two) - one + pair.decay * three) / term.head
 
 
-def linearise_entropies(program: ConeProgram, point: Point, parts: Separable, whole: Whole) -> Formula:
-    """Linearises the solution maps of a batch.
+def linearise_entropies(
+    program: ConeProgram, point: Point, parts: Separable
+) -> tuple[Inverse, Sizes, Bool[np.ndarray, " batch"]]:
+    """Linearises the solution maps of a batch; returns an inverse, its condition, and which items it serves.
 
     Args:
         program: the programs.
         point: their solutions.
         parts: their parts.
-        whole: linearises some items as any program: those next to a kink, or badly conditioned.
     """
     with np.errstate(all="ignore"):
         response = Response([read_weights(program, places) for places in parts.places])
@@ -141,8 +142,7 @@ def linearise_entropies(program: ConeProgram, point: Point, parts: Separable, wh
         condition = _condition(h, schur, pairs)
         clear = (condition <= _DOUBTFUL) & (point.merit <= _EXACT)
         clear &= _smooth(program, point, parts, pairs, condition)
-    inverse = _Entropies(point.y.shape, parts, pairs, h, row, schur).solve
-    return Formula.of(program, point, inverse, condition, clear, whole)
+    return _Entropies(point.y.shape, parts, pairs, h, row, schur).solve, condition, clear
 
 
 def _pair(point: Point, term: Weights) -> _Pair:

@@ -28,6 +28,7 @@ def find_form(full: Structure, reduction: Reduction | None) -> ClosedForm | None
         return ProjectionForm(isotropic, reduction)
     if solver_named("BOUNDED").refusal(structure) is None:
         return BoundedForm(require(structure), reduction)
-    if reduction is None and solver_named("ENTROPIC").refusal(structure) is None:
-        return EntropicForm(require(structure))
+    rows_only = reduction is None or len(reduction.kept_variables) == full.n
+    if rows_only and solver_named("ENTROPIC").refusal(structure) is None:
+        return EntropicForm(require(structure), reduction)
     return None

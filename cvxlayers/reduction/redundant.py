@@ -1,7 +1,7 @@
 """Finds rows that say nothing new: they hold whatever x is, or repeat another row, or a cone implies them.
 
 Points of an exponential, power or second-order cone have coordinates that are not negative. So `x >= 0` says nothing
-new beside `entr(x)`, `log(x)` or `norm(z) <= x`; and where x is tiny, as in an entropy, rounding cannot tell whether it
+new beside `entr(x)`, `log(x)` or `SOC(x, z)`; and where x is tiny, as in an entropy, rounding cannot tell whether it
 holds strictly: it would be a kink that is none.
 """
 
@@ -131,4 +131,4 @@ def _is_multiple(affine: AffineMap, mine: Index, theirs: Index, factor: float) -
     constants, linear = affine.constant, affine.linear.matrix
     gap = np.abs(constants[mine] - factor * constants[theirs]) - _ROUNDING * np.abs(constants[mine])
     linear_gap = abs(linear[mine] - factor * linear[theirs]) - _ROUNDING * abs(linear[mine])
-    return not (gap > 0).any() and linear_gap.data.max(initial=0.0) <= 0
+    return bool(gap.max(initial=0.0) <= 0 and linear_gap.data.max(initial=0.0) <= 0)
