@@ -51,6 +51,7 @@ class EntropicForm(ClosedForm):
 
     def solve(self, program: ConeProgram, reduced: Reduced | None) -> Certified:
         """Returns points, how many evaluations they took, and which of them are certified solutions, to rounding."""
+        reduced = self._reduced(program, reduced)
         with np.errstate(all="ignore"):
             small = program if reduced is None else reduced.program
             optimum = find_optimum(small, self.parts)
@@ -64,12 +65,16 @@ class EntropicForm(ClosedForm):
         self, program: ConeProgram, point: Point, reduced: Reduced | None, seen: Seen, whole: Whole
     ) -> Differential:
         """Returns the derivative at solutions; `whole` is for those next to a kink."""
-        if self.reduction is None:
+        reduced = self._reduced(program, reduced)
+        if reduced is None:
             return Formula.of(program, point, *linearise_entropies(program, point, self.parts), whole)
-        reduced, rows = reduced or self.reduction.eliminate(program), self.reduction.kept[1]
+        rows = reduced.reduction.kept[1]
         at = replace(point, v=point.v[:, rows], y=point.y[:, rows], s=point.s[:, rows])
         inverse, condition, served = linearise_entropies(reduced.program, at, self.parts)
         return Formula.of(program, point, lifted(inverse, reduced), condition, served, whole)
+
+    def _reduced(self, program: ConeProgram, reduced: Reduced | None) -> Reduced | None:
+        return reduced if self.reduction is None or reduced is not None else self.reduction.eliminate(program)
 
 
 def _beside_redundant(point: Point, reduced: Reduced) -> Point:
